@@ -1,0 +1,139 @@
+//! The table cache: immutable chunk files, an index of them, and the published tables.
+//!
+//! ```text
+//! <cache>/chunks/3f/3f….parquet                          one file per chunk, named by its fingerprint, write-once
+//! <cache>/index.sqlite                                   what the footers of these files say, for quick look-up
+//! <cache>/versions/<table>/<version>/chunk=0007/….parquet  hard links to chunk files
+//! <cache>/tables/<table>                                 symbolic link to one version: the published table
+//! <cache>/tmp/<process>/                                 files being written; gone with their process
+//! ```
+//!
+//! A file has its final name only when it is whole and on disk, and its index row only after that. So a crash at any
+//! point leaves whole files; at worst some that the index doesn't know, which [`Cache::rebuild`] finds again.
+
+pub mod footers;
+pub mod index;
+pub mod publish;
+pub mod store;
+pub mod temp;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cache::index::{Index, Opened};
+use crate::cache::publish::{PublishedTable, Version};
+use crate::cache::store::{ChunkEntry, PendingChunk};
+use crate::cache::temp::TempFolder;
+use crate::error::Result;
+use crate::plan::fingerprint::{Components, Fingerprint};
+
+/// A cache folder opened for writing by this process; others may have it open too.
+#[derive(Debug)]
+pub struct Cache {
+    folder: PathBuf,
+    index: Index,
+    temp: TempFolder,
+}
+
+impl Cache {
+    /// Opens `folder`, creating it if need be, and removes what dead processes left unfinished.
+    ///
+    /// An index that is missing or damaged is made again from the files' footers. The strings are warnings for the
+    /// user: what was damaged and what was done about it.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Storage`] when the folder can't be created, read or written.
+    pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
+        let folder = std::path::absolute(folder).map_err(|e| crate::error::Error::storage("use", folder, e))?;
+        for part in [store::CHUNKS, publish::VERSIONS, publish::TABLES] {
+            store::create_folder(&folder.join(part))?;
+        }
+        let temp = TempFolder::create(&folder.join(temp::TEMP))?;
+        let mut warnings = Vec::new();
+        let path = folder.join(index::FILE);
+        let (index, opened) = match Index::open(&path) {
+            Ok(found) => found,
+            Err(damaged) if Index::is_damaged(&damaged) => {
+                let aside = Index::set_aside(&path)?;
+                warnings.push(format!("{damaged}; it was moved to {} and made again", aside.display()));
+                Index::open(&path)?
+            }
+            Err(other) => return Err(other),
+        };
+        let cache = Self { folder, index, temp };
+        if opened == Opened::New {
+            warnings.extend(cache.rebuild()?);
+        }
+        Ok((cache, warnings))
+    }
+
+    /// The cache folder, absolute.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// This process's own folder for unfinished files; removed when the cache is dropped.
+    pub fn temp_folder(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// Removes this process's unfinished files; nothing can be written with this cache any more.
+    pub fn close(&self) {
+        self.temp.remove();
+    }
+
+    /// The entries of those fingerprints whose files are there, in the same order.
+    pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
+        let found = self.index.find(fingerprints)?;
+        Ok(found.into_iter().map(|entry| entry.filter(|e| store::is_whole(&self.folder, e))).collect())
+    }
+
+    /// A file for a chunk to be written to.
+    pub fn begin(&self) -> Result<PendingChunk> {
+        PendingChunk::create(&self.temp)
+    }
+
+    /// Makes a written chunk part of the cache: fsync, rename, then its index row.
+    pub fn commit(&self, pending: PendingChunk, entry: ChunkEntry, components: &Components) -> Result<Arc<ChunkEntry>> {
+        pending.commit(&self.folder, &entry)?;
+        let entry = Arc::new(entry);
+        self.index.insert(&entry, components)?;
+        Ok(entry)
+    }
+
+    /// What `table`'s published version is made of, if it is published.
+    pub fn published(&self, table: &str) -> Result<Option<Components>> {
+        Ok(match publish::current(&self.folder, table)? {
+            Some(version) => self.index.published(table, &version)?,
+            None => None,
+        })
+    }
+
+    /// Publishes `entries`, one per chunk in order, as `table`: readers see the old table or the new one, whole.
+    ///
+    /// Returns whether anything changed.
+    pub fn publish(&self, table: &str, entries: &[Arc<ChunkEntry>], components: &Components) -> Result<bool> {
+        let version = Version::of(entries);
+        let switched = publish::publish(&self.folder, &self.temp, table, &version, entries)?;
+        self.index.set_published(table, version.as_str(), components)?;
+        Ok(switched)
+    }
+
+    /// Makes the index again from the footers of the chunk files and the published links.
+    ///
+    /// Returns a warning for each file whose footer can't be read; such files are left where they are.
+    pub fn rebuild(&self) -> Result<Vec<String>> {
+        let (entries, warnings) = store::read_all(&self.folder)?;
+        let mut published = Vec::new();
+        for table in publish::tables(&self.folder)? {
+            if let Some(PublishedTable { version, files, .. }) = publish::open(&self.folder, &table)?
+                && let Some((_, file)) = files.first()
+                && let Ok((_, components)) = store::read_entry(file)
+            {
+                published.push((table, version, components));
+            }
+        }
+        self.index.replace(&entries, &published)?;
+        Ok(warnings)
+    }
+}

@@ -1,0 +1,283 @@
+//! The index: what the footers of the chunk files say, in SQLite (WAL mode), with moka in front.
+//!
+//! It is a cache of the footers: losing it costs a pass over them, never a chunk. Rows are added only after their
+//! file is on disk under its final name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use moka::sync::Cache as MemoryCache;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::cache::store::ChunkEntry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::fingerprint::{Components, Fingerprint};
+
+/// Name of the index, inside the cache folder.
+pub const FILE: &str = "index.sqlite";
+
+/// Most bytes of rows kept in memory.
+const MEMORY_BYTES: u64 = 16 << 20;
+
+/// How long to wait for another process's transaction.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Version of the tables below, kept as SQLite's `user_version`.
+const SCHEMA_VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE chunk (
+        fingerprint BLOB PRIMARY KEY, recipe BLOB NOT NULL, table_name TEXT NOT NULL, chunk INTEGER NOT NULL,
+        chunks INTEGER NOT NULL, keys TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        written_unix_ns INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE recipe (fingerprint BLOB PRIMARY KEY, components TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE published (table_name TEXT PRIMARY KEY, version TEXT NOT NULL, recipe BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Whether an index was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It was there.
+    Existing,
+    /// It was made just now and is empty.
+    New,
+}
+
+/// An open index. Calls block for a few microseconds to milliseconds.
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+    rows: MemoryCache<Fingerprint, Arc<ChunkEntry>>,
+}
+
+impl Index {
+    /// Opens or creates the index at `path`.
+    pub fn open(path: &Path) -> Result<(Self, Opened)> {
+        let failed = |e| index_error(path, e);
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        let opened = {
+            // Immediate, so that of two processes that find no index only one creates it.
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+            let version: i32 =
+                transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+            let opened = match version {
+                SCHEMA_VERSION => Opened::Existing,
+                0 => {
+                    transaction.execute_batch(SCHEMA).map_err(failed)?;
+                    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+                    Opened::New
+                }
+                other => {
+                    let message = format!(
+                        "{} has format {other}, this version reads {SCHEMA_VERSION}; use another --cache folder",
+                        path.display()
+                    );
+                    return Err(Error::new(ErrorKind::Storage, message));
+                }
+            };
+            transaction.commit().map_err(failed)?;
+            opened
+        };
+        let rows = MemoryCache::builder()
+            .weigher(|_: &Fingerprint, entry: &Arc<ChunkEntry>| weight(entry))
+            .max_capacity(MEMORY_BYTES)
+            .build();
+        Ok((Self { path: path.to_path_buf(), connection: Mutex::new(connection), rows }, opened))
+    }
+
+    /// Whether `error` says that the file is not a sound SQLite database.
+    pub fn is_damaged(error: &Error) -> bool {
+        let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<rusqlite::Error>());
+        matches!(
+            cause.and_then(rusqlite::Error::sqlite_error_code),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+        )
+    }
+
+    /// Moves a damaged index out of the way; returns where to.
+    pub fn set_aside(path: &Path) -> Result<PathBuf> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let aside = path.with_extension(format!("damaged-{now}"));
+        fs::rename(path, &aside).map_err(|e| Error::storage("move aside", path, e))?;
+        for suffix in ["-wal", "-shm"] {
+            let mut side = path.as_os_str().to_owned();
+            side.push(suffix);
+            // These belong to the damaged file; a new index must not read them.
+            let _ = fs::remove_file(PathBuf::from(side));
+        }
+        Ok(aside)
+    }
+
+    /// The entries of `fingerprints`, in the same order.
+    pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare(
+                "SELECT table_name, chunk, chunks, keys, rows, bytes, written_unix_ns FROM chunk WHERE fingerprint = ?1",
+            )
+            .map_err(|e| self.error(e))?;
+        let mut found = Vec::with_capacity(fingerprints.len());
+        for fingerprint in fingerprints {
+            if let Some(entry) = self.rows.get(fingerprint) {
+                found.push(Some(entry));
+                continue;
+            }
+            let row = statement.query_row([fingerprint.as_bytes().as_slice()], |row| {
+                let keys: String = row.get(3)?;
+                Ok(ChunkEntry {
+                    fingerprint: *fingerprint,
+                    table: row.get(0)?,
+                    chunk: row.get(1)?,
+                    chunks: row.get(2)?,
+                    keys: serde_json::from_str(&keys).unwrap_or_default(),
+                    rows: row.get::<_, i64>(4)?.cast_unsigned(),
+                    bytes: row.get::<_, i64>(5)?.cast_unsigned(),
+                    written_unix_ns: row.get::<_, i64>(6)?.cast_unsigned(),
+                })
+            });
+            let entry = row.optional().map_err(|e| self.error(e))?.map(Arc::new);
+            if let Some(entry) = &entry {
+                self.rows.insert(*fingerprint, Arc::clone(entry));
+            }
+            found.push(entry);
+        }
+        Ok(found)
+    }
+
+    /// Adds a chunk whose file is in place.
+    pub fn insert(&self, entry: &Arc<ChunkEntry>, components: &Components) -> Result<()> {
+        self.write(|transaction| insert(transaction, entry, components))?;
+        self.rows.insert(entry.fingerprint, Arc::clone(entry));
+        Ok(())
+    }
+
+    /// The components of `table`'s version `version`, if that is the one noted as published.
+    pub fn published(&self, table: &str, version: &str) -> Result<Option<Components>> {
+        let json: Option<String> = self
+            .connection()
+            .query_row(
+                "SELECT components FROM published JOIN recipe ON recipe = recipe.fingerprint
+                 WHERE table_name = ?1 AND version = ?2",
+                [table, version],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|e| self.error(e))?;
+        Ok(json.and_then(|json| serde_json::from_str(&json).ok()).map(Components))
+    }
+
+    /// Notes what is published as `table`.
+    pub fn set_published(&self, table: &str, version: &str, components: &Components) -> Result<()> {
+        self.write(|transaction| set_published(transaction, table, version, components))
+    }
+
+    /// Replaces everything.
+    pub fn replace(
+        &self,
+        entries: &[(ChunkEntry, Components)],
+        published: &[(String, String, Components)],
+    ) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute_batch("DELETE FROM chunk; DELETE FROM recipe; DELETE FROM published")?;
+            for (entry, components) in entries {
+                insert(transaction, entry, components)?;
+            }
+            for (table, version, components) in published {
+                set_published(transaction, table, version, components)?;
+            }
+            Ok(())
+        })?;
+        self.rows.invalidate_all();
+        Ok(())
+    }
+
+    fn write(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<()> {
+        let mut connection = self.connection();
+        let written = (|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            change(&transaction)?;
+            transaction.commit()
+        })();
+        written.map_err(|e| self.error(e))
+    }
+
+    /// A panic while the lock is held leaves no transaction open: dropping one rolls it back.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, error: rusqlite::Error) -> Error {
+        index_error(&self.path, error)
+    }
+}
+
+fn insert(transaction: &Transaction<'_>, entry: &ChunkEntry, components: &Components) -> rusqlite::Result<()> {
+    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns } = entry;
+    let recipe = insert_recipe(transaction, components)?;
+    let keys = serde_json::Value::from(keys.clone()).to_string();
+    transaction.prepare("INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
+        params![
+            fingerprint.as_bytes().as_slice(),
+            recipe.as_bytes().as_slice(),
+            table,
+            chunk,
+            chunks,
+            keys,
+            rows.cast_signed(),
+            bytes.cast_signed(),
+            written_unix_ns.cast_signed(),
+        ],
+    )?;
+    Ok(())
+}
+
+fn insert_recipe(transaction: &Transaction<'_>, components: &Components) -> rusqlite::Result<Fingerprint> {
+    let recipe = Fingerprint::of(components.0.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let map: serde_json::Map<_, _> =
+        components.0.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.as_str()))).collect();
+    transaction
+        .prepare("INSERT OR IGNORE INTO recipe VALUES (?1, ?2)")?
+        .execute(params![recipe.as_bytes().as_slice(), serde_json::Value::Object(map).to_string()])?;
+    Ok(recipe)
+}
+
+fn set_published(
+    transaction: &Transaction<'_>,
+    table: &str,
+    version: &str,
+    components: &Components,
+) -> rusqlite::Result<()> {
+    let recipe = insert_recipe(transaction, components)?;
+    transaction.prepare("INSERT OR REPLACE INTO published VALUES (?1, ?2, ?3)")?.execute(params![
+        table,
+        version,
+        recipe.as_bytes().as_slice()
+    ])?;
+    Ok(())
+}
+
+/// Heap and inline bytes of a cached row, about.
+fn weight(entry: &ChunkEntry) -> u32 {
+    let text = entry.table.len() + entry.keys.iter().map(|k| k.len() + size_of::<String>()).sum::<usize>();
+    u32::try_from(size_of::<ChunkEntry>() + size_of::<Fingerprint>() + text).unwrap_or(u32::MAX)
+}
+
+fn index_error(path: &Path, error: rusqlite::Error) -> Error {
+    let advice = match error.sqlite_error_code() {
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "; the cache folder must be writable, or use another one"
+        }
+        Some(ErrorCode::DiskFull) => "; free some space or use another folder",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "; another process holds it, try again later",
+        _ => "",
+    };
+    let message = format!("the cache's index {} can't be used{advice}", path.display());
+    Error::new(ErrorKind::Storage, message).with_source(error)
+}

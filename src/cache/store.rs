@@ -1,0 +1,213 @@
+//! Chunk files: write-once Parquet, each named by its fingerprint, its footer saying what it is.
+
+use std::fs::{self, File};
+use std::io::{self, Seek};
+use std::path::{Path, PathBuf};
+
+use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::temp::TempFolder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::fingerprint::{Components, Fingerprint};
+
+/// Name of the folder of chunk files, inside the cache folder.
+pub const CHUNKS: &str = "chunks";
+
+/// Key of the footer's metadata under which [`ChunkEntry`] is kept as JSON.
+const FOOTER_KEY: &str = "chunkwise.chunk";
+
+/// One committed chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkEntry {
+    /// What it is made of.
+    pub fingerprint: Fingerprint,
+    /// The task's table.
+    pub table: String,
+    /// Number of the chunk, from 0.
+    pub chunk: u32,
+    /// Number of chunks of the table.
+    pub chunks: u32,
+    /// Keys it was cut by, as the task names them.
+    pub keys: Vec<String>,
+    /// Rows in the file.
+    pub rows: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// When it was written, in nanoseconds since 1970: tells a file from one that was computed again.
+    pub written_unix_ns: u64,
+}
+
+/// The footer's form of a [`ChunkEntry`]; its size is the file's.
+#[derive(Debug, Serialize, Deserialize)]
+struct Footer {
+    format: u32,
+    fingerprint: String,
+    table: String,
+    chunk: u32,
+    chunks: u32,
+    keys: Vec<String>,
+    rows: u64,
+    written_unix_ns: u64,
+    components: std::collections::BTreeMap<String, String>,
+}
+
+/// Version of [`Footer`].
+const FORMAT: u32 = 1;
+
+impl ChunkEntry {
+    /// The metadata for the footer of this chunk's file, written before its size is known.
+    pub fn footer(&self, components: &Components) -> Result<KeyValue> {
+        let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns } = self.clone();
+        let footer = Footer {
+            format: FORMAT,
+            fingerprint: fingerprint.to_string(),
+            table,
+            chunk,
+            chunks,
+            keys,
+            rows,
+            written_unix_ns,
+            components: components.0.clone(),
+        };
+        let json = serde_json::to_string(&footer)
+            .map_err(|e| Error::new(ErrorKind::Storage, "can't write a chunk's footer").with_source(e))?;
+        Ok(KeyValue::new(FOOTER_KEY.to_string(), json))
+    }
+
+    /// Path of this chunk's file.
+    pub fn path(&self, cache: &Path) -> PathBuf {
+        let name = self.fingerprint.to_string();
+        cache.join(CHUNKS).join(&name[..2]).join(name).with_extension("parquet")
+    }
+}
+
+/// A chunk file being written; dropping it removes the file.
+#[derive(Debug)]
+pub struct PendingChunk {
+    path: PathBuf,
+    file: File,
+}
+
+impl PendingChunk {
+    /// A new file in `temp`.
+    pub fn create(temp: &TempFolder) -> Result<Self> {
+        let path = temp.new_path("parquet");
+        let file = File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
+        Ok(Self { path, file })
+    }
+
+    /// A handle to write with, from the start: what was written before is discarded.
+    pub fn writer(&self) -> Result<File> {
+        let emptied = self.file.try_clone().and_then(|mut file| {
+            file.set_len(0)?;
+            file.rewind()?;
+            Ok(file)
+        });
+        emptied.map_err(|e| Error::storage("write", &self.path, e))
+    }
+
+    /// Size of what was written.
+    pub fn bytes(&self) -> Result<u64> {
+        self.file.metadata().map(|m| m.len()).map_err(|e| Error::storage("read", &self.path, e))
+    }
+
+    /// fsync, rename to the chunk's final name, fsync of the folder.
+    pub fn commit(self, cache: &Path, entry: &ChunkEntry) -> Result<()> {
+        self.file.sync_all().map_err(|e| Error::storage("write", &self.path, e))?;
+        let path = entry.path(cache);
+        if let Some(folder) = path.parent() {
+            create_folder(folder)?;
+            fs::rename(&self.path, &path).map_err(|e| Error::storage("create", &path, e))?;
+            sync_folder(folder)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PendingChunk {
+    fn drop(&mut self) {
+        // After a commit there is nothing under this name any more.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether the chunk's file is there at its full size.
+pub fn is_whole(cache: &Path, entry: &ChunkEntry) -> bool {
+    fs::metadata(entry.path(cache)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
+}
+
+/// Reads a chunk file's footer.
+///
+/// # Errors
+/// [`ErrorKind::Storage`] when the file can't be read, is not Parquet, or was not written by a compatible version.
+pub fn read_entry(path: &Path) -> Result<(ChunkEntry, Components)> {
+    let file = File::open(path).map_err(|e| Error::storage("read", path, e))?;
+    let bytes = file.metadata().map_err(|e| Error::storage("read", path, e))?.len();
+    let damaged =
+        |why: String| Error::new(ErrorKind::Storage, format!("{} is not a chunk file: {why}", path.display()));
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|e| damaged(e.to_string()))?;
+    let pairs = metadata.file_metadata().key_value_metadata();
+    let json = pairs.into_iter().flatten().find(|pair| pair.key == FOOTER_KEY).and_then(|pair| pair.value.as_deref());
+    let json = json.ok_or_else(|| damaged("its footer does not say what it is".into()))?;
+    let footer: Footer = serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?;
+    let Footer { format, fingerprint, table, chunk, chunks, keys, rows, written_unix_ns, components } = footer;
+    if format != FORMAT {
+        return Err(damaged(format!("its format is {format}, this version reads {FORMAT}")));
+    }
+    if u64::try_from(metadata.file_metadata().num_rows()) != Ok(rows) {
+        return Err(damaged("its footer names another number of rows".into()));
+    }
+    let fingerprint =
+        Fingerprint::from_hex(&fingerprint).ok_or_else(|| damaged("its fingerprint is not one".into()))?;
+    let entry = ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns };
+    Ok((entry, Components(components)))
+}
+
+/// The entries of all chunk files, and a warning for each file that is not what its name says.
+pub fn read_all(cache: &Path) -> Result<(Vec<(ChunkEntry, Components)>, Vec<String>)> {
+    let (mut entries, mut warnings) = (Vec::new(), Vec::new());
+    let chunks = cache.join(CHUNKS);
+    for folder in read_folder(&chunks)? {
+        for path in read_folder(&folder)? {
+            match read_entry(&path) {
+                Ok((entry, components)) if entry.path(cache) == path => entries.push((entry, components)),
+                Ok(_) => warnings.push(format!("{} is not the chunk that its name says", path.display())),
+                Err(error) => warnings.push(error.to_string()),
+            }
+        }
+    }
+    Ok((entries, warnings))
+}
+
+/// Paths in a folder, sorted; none when it is not there.
+pub fn read_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        other => other.map_err(|e| Error::storage("read", folder, e))?,
+    };
+    let paths = entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(|e| Error::storage("read", folder, e))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Creates a folder and those above it, so that they outlive a crash.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        create_folder(parent)?;
+        match fs::create_dir(folder) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::storage("create", folder, e)),
+            _ => sync_folder(parent)?,
+        }
+    }
+    Ok(())
+}
+
+/// fsync of a folder: makes the renames and links in it durable.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::storage("write", folder, e))
+}

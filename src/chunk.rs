@@ -1,0 +1,18 @@
+//! How a task is cut: the key columns, the number of chunks, and the function that maps a key to a chunk.
+//!
+//! The chunk function is [`bucket`]'s: Iceberg's bucket transform. A row whose keys are all NULL is in chunk 0.
+
+pub mod bucket;
+
+/// The most chunks that one task may have.
+pub const MAX_CHUNKS: u32 = 4096;
+
+/// The columns a task is cut by and into how many chunks: `CLUSTERED BY (keys) INTO chunks BUCKETS`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Chunking {
+    /// Column names of the query's inputs or output, in order; at least one, already normalised
+    /// (lower case unless quoted).
+    pub keys: Vec<String>,
+    /// Number of chunks, 1 to [`MAX_CHUNKS`].
+    pub chunks: u32,
+}

@@ -1,0 +1,133 @@
+//! `chunkwise run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::cli::progress::Progress;
+use crate::cli::{CacheArgument, until_interrupted};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::Pipeline;
+use crate::run::RunOptions;
+use crate::run::report::RunReport;
+use crate::sql;
+
+/// Arguments of `chunkwise run`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// SQL files, and folders of them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    /// Run only this task and what it needs; may be given several times
+    #[arg(long = "task", value_name = "NAME")]
+    tasks: Vec<String>,
+    /// Run every chunk again, whatever the cache has
+    #[arg(long)]
+    force: bool,
+    /// Write what was done to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// How to run, whatever is run.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    cache: CacheArgument,
+    /// Chunks at a time [default: the number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Memory that all running chunks may hold together before they spill: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    memory: Option<usize>,
+}
+
+impl Options {
+    /// Options that only name a cache folder.
+    pub fn in_folder(folder: PathBuf) -> Self {
+        Self { cache: CacheArgument { folder }, jobs: None, memory: None }
+    }
+}
+
+/// Runs the tasks of the given files.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    let pipeline = sql::load(&arguments.paths)?;
+    let options = RunOptions { tasks: arguments.tasks.clone(), force: arguments.force };
+    let Some(report) = run(&pipeline, &options, &arguments.options)? else {
+        eprintln!("interrupted; finished chunks are kept, and the next run goes on from them");
+        return Ok(ExitCode::from(130));
+    };
+    if let Some(file) = &arguments.report {
+        let json = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from);
+        json.and_then(|json| std::fs::write(file, json)).map_err(|e| {
+            Error::new(ErrorKind::Usage, format!("can't write the report {}", file.display())).with_source(e)
+        })?;
+    }
+    Ok(if report.succeeded() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Runs `pipeline` and shows how it goes; `None` when it was interrupted.
+pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options) -> Result<Option<RunReport>> {
+    let progress = Progress::start(pipeline);
+    let listener = progress.clone();
+    let mut builder =
+        Engine::builder().cache_folder(&options.cache.folder).on_event(move |event| listener.show(&event));
+    if let Some(jobs) = options.jobs {
+        builder = builder.jobs(jobs.into());
+    }
+    if let Some(bytes) = options.memory {
+        builder = builder.memory_limit_bytes(bytes);
+    }
+    let report = until_interrupted(builder.build()?, async |engine| engine.run(pipeline, run).await);
+    progress.finish(report.as_ref().ok().and_then(Option::as_ref));
+    report
+}
+
+/// Reads `1500000`, `1.5GB` or `512 MiB`.
+fn bytes(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let factor: f64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" | "k" => 1e3,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "tb" | "t" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(format!("`{unit}` is no unit; use KB, MB, GB, KiB, MiB or GiB")),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| "use a number with a unit, such as 4GB".to_string())?;
+    let bytes = number * factor;
+    if !(1.0..=1e18).contains(&bytes) {
+        return Err("use at least one byte".into());
+    }
+    Ok(bytes as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn memory_is_read_with_and_without_units() {
+        for (text, expected) in [
+            ("4096", 4096),
+            ("1.5GB", 1_500_000_000),
+            ("512 MiB", 512 << 20),
+            ("2g", 2_000_000_000),
+            ("1 KiB", 1024),
+            ("7b", 7),
+        ] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GB", "-1", "0", "nan", "1 parsec", "1e30"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+}

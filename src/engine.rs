@@ -1,0 +1,204 @@
+//! The engine: what a program or the command line works with.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::prelude::{DataFrame, SessionContext};
+
+use crate::cache::{Cache, publish};
+use crate::config::Settings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EventSink};
+use crate::execute::session::{runtime, session};
+use crate::pipeline::Pipeline;
+use crate::plan::explain::explain;
+use crate::plan::rewrite::rewrite;
+use crate::run::report::RunReport;
+use crate::run::{Context, PlannedTask, RunOptions, plan, run};
+use crate::table::output::published;
+
+/// Runs pipelines over one cache folder. Several engines may use one folder, in one process or many.
+///
+/// Its methods need a tokio runtime with more than one thread to run chunks side by side.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    events: EventSink,
+    /// Opened by the first run: reading needs no writable folder.
+    cache: Mutex<Option<Arc<Cache>>>,
+}
+
+/// Sets up an [`Engine`].
+#[derive(Debug, Default)]
+pub struct EngineBuilder {
+    settings: Settings,
+    events: EventSink,
+}
+
+impl EngineBuilder {
+    /// Folder of the cache and the published tables; created by the first run. Default: `.chunkwise`.
+    pub fn cache_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.cache_folder = folder.into();
+        self
+    }
+
+    /// Chunks that run at a time. Default: the number of processors.
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.settings.jobs = jobs;
+        self
+    }
+
+    /// Bytes that all running chunks' operators may hold together; beyond it they spill to the cache folder. Default:
+    /// no limit.
+    pub fn memory_limit_bytes(mut self, bytes: usize) -> Self {
+        self.settings.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Calls `listener` with each event of each run, from many threads. Default: nobody is called.
+    pub fn on_event(mut self, listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        self.events = EventSink::new(listener);
+        self
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when `jobs` or the memory limit is 0.
+    pub fn build(self) -> Result<Engine> {
+        if self.settings.jobs == 0 {
+            return Err(Error::new(ErrorKind::Usage, "jobs is 0; it must be at least 1"));
+        }
+        if self.settings.memory_limit_bytes == Some(0) {
+            return Err(Error::new(ErrorKind::Usage, "the memory limit is 0 bytes; it must be at least 1"));
+        }
+        Ok(Engine { settings: self.settings, events: self.events, cache: Mutex::new(None) })
+    }
+}
+
+impl Engine {
+    /// Starts with the defaults.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// What it was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Runs the tasks of `pipeline` that `options` select, and publishes their tables.
+    ///
+    /// Chunks that are in the cache don't run. A task that fails stops only what depends on it; see the report.
+    /// Dropping the future stops the run: committed chunks stay, and no table is half published.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Sql`] when a query is invalid and [`ErrorKind::Usage`] when a selected task is not there: nothing
+    /// was run then. [`ErrorKind::Storage`] when the cache folder can't be used.
+    pub async fn run(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
+        let cache = self.open_cache()?;
+        let runtime = runtime(self.settings.memory_limit_bytes, Some(cache.temp_folder()))?;
+        let state = Arc::new(session(runtime));
+        let context = Context { cache, state, jobs: self.settings.jobs, events: self.events.clone() };
+        run(&context, pipeline, options).await
+    }
+
+    /// Says how each task, or only `task`, would be cut, with the plan of its first chunk; nothing is run.
+    ///
+    /// The texts come in an order in which every task follows those it reads. A refusal is such a text's `Err`.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub async fn explain(&self, pipeline: &Pipeline, task: Option<&str>) -> Result<Vec<Result<String>>> {
+        let pipeline = match task {
+            Some(task) => pipeline.select(&[task.to_string()])?,
+            None => pipeline.clone(),
+        };
+        let state = session(runtime(None, None)?);
+        let mut plans = plan(&pipeline, &state).await?;
+        let mut texts = Vec::new();
+        for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {
+            let text = match plans.tasks.remove(name) {
+                Some(planned) => planned.and_then(|planned| explain_task(&planned, &state)),
+                None => Err(Error::new(ErrorKind::Source, "an input of it can't be planned").with_task(name)),
+            };
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+
+    /// The published table `name` as it is now; later runs don't change what it reads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when it is not published, [`ErrorKind::Storage`] when it can't be read.
+    pub async fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
+        let state = session(runtime(None, None)?);
+        Ok(Arc::new(published(&self.settings.cache_folder, name, None, &state).await?))
+    }
+
+    /// Chunk `chunk`, from 0, of the published table `name`.
+    ///
+    /// # Errors
+    /// As [`Engine::table`], and [`ErrorKind::Usage`] when there is no such chunk.
+    pub async fn table_chunk(&self, name: &str, chunk: u32) -> Result<Arc<dyn TableProvider>> {
+        let state = session(runtime(None, None)?);
+        Ok(Arc::new(published(&self.settings.cache_folder, name, Some(chunk), &state).await?))
+    }
+
+    /// A query over the published tables, on all processors and not cut.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Sql`] when the query is invalid or reads a table that is not published, [`ErrorKind::Storage`] when
+    /// a table can't be read.
+    pub async fn query(&self, sql: &str) -> Result<DataFrame> {
+        let runtime = runtime(self.settings.memory_limit_bytes, None)?;
+        let mut state = session(runtime);
+        state.config_mut().options_mut().execution.target_partitions = self.settings.jobs;
+        let invalid = |e: DataFusionError| Error::new(ErrorKind::Sql, "the query is invalid").with_source(e);
+        let context = SessionContext::new_with_state(state.clone());
+        for name in publish::tables(&self.settings.cache_folder)? {
+            let table = published(&self.settings.cache_folder, &name, None, &state).await?;
+            context.register_table(datafusion::common::TableReference::bare(name), Arc::new(table)).map_err(invalid)?;
+        }
+        let options = datafusion::prelude::SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
+        context.sql_with_options(sql, options).await.map_err(invalid)
+    }
+
+    fn open_cache(&self) -> Result<Arc<Cache>> {
+        let mut opened = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = opened.as_ref() {
+            return Ok(Arc::clone(cache));
+        }
+        let (cache, warnings) = Cache::open(&self.settings.cache_folder)?;
+        for message in warnings {
+            self.events.send(Event::Warning { message });
+        }
+        Ok(Arc::clone(opened.insert(Arc::new(cache))))
+    }
+}
+
+impl Drop for Engine {
+    /// No run is under way any more, but blocks of one that was dropped may still hold the cache for a moment.
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            cache.close();
+        }
+    }
+}
+
+fn explain_task(planned: &PlannedTask, state: &SessionState) -> Result<String> {
+    let scans = &planned.resolved.scans;
+    let provide = |scan: usize| -> datafusion::common::Result<Arc<dyn TableProvider>> {
+        let schema = scans.get(scan).map(|s| Arc::clone(&s.schema));
+        let schema = schema.ok_or_else(|| DataFusionError::Internal(format!("scan {scan} is not in the plan")))?;
+        Ok(Arc::new(datafusion::datasource::empty::EmptyTable::new(schema)))
+    };
+    let failed = |e: DataFusionError| {
+        Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&planned.task.name)
+    };
+    let plan = rewrite(&planned.proof, 0, &provide).and_then(|plan| state.optimize(&plan)).map_err(failed)?;
+    Ok(explain(&planned.task, &planned.proof, &plan))
+}

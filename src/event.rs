@@ -1,0 +1,109 @@
+//! What happens during a run, as it happens: for progress bars, logs and tests.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One thing that happened.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something was damaged and mended, or was passed over.
+    Warning {
+        /// What, and what was done about it.
+        message: String,
+    },
+    /// A task begins: `reused` of its `chunks` are in the cache, the others will run.
+    Planned {
+        /// The task.
+        task: String,
+        /// Its number of chunks.
+        chunks: u32,
+        /// Chunks that are in the cache.
+        reused: u32,
+        /// Why the others run; why none has to.
+        reason: String,
+    },
+    /// A chunk's plan begins to run.
+    ChunkStarted {
+        /// The task.
+        task: String,
+        /// The chunk, from 0.
+        chunk: u32,
+    },
+    /// A chunk is in the cache.
+    ChunkDone {
+        /// The task.
+        task: String,
+        /// The chunk, from 0.
+        chunk: u32,
+        /// Rows in its file.
+        rows: u64,
+        /// Size of its file.
+        bytes: u64,
+    },
+    /// Readers see the task's new table from now on.
+    Published {
+        /// The task.
+        task: String,
+    },
+    /// A task is done, its table published.
+    Done {
+        /// The task.
+        task: String,
+        /// Chunks that ran.
+        executed: u32,
+        /// Chunks that were in the cache.
+        reused: u32,
+        /// Rows of the table.
+        rows: u64,
+        /// Bytes of its files.
+        bytes: u64,
+        /// Time since the task began.
+        wall: Duration,
+        /// Why chunks ran, or why none had to.
+        reason: String,
+    },
+    /// A task failed; what it had committed stays in the cache.
+    Failed {
+        /// The task.
+        task: String,
+        /// Why.
+        message: String,
+    },
+    /// A task was not run, since one that it reads failed.
+    Skipped {
+        /// The task.
+        task: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Where events go. Called from many threads; it should return quickly.
+#[derive(Clone)]
+pub struct EventSink(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl EventSink {
+    /// Calls `listener` with each event.
+    pub fn new(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    /// Passes on one event.
+    pub fn send(&self, event: Event) {
+        (self.0)(event);
+    }
+}
+
+impl Default for EventSink {
+    fn default() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+impl fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventSink")
+    }
+}

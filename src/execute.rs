@@ -1,0 +1,4 @@
+//! Running one plan: DataFusion's session and memory, and a plan's stream into a Parquet file.
+
+pub mod session;
+pub mod write;

@@ -1,0 +1,59 @@
+//! DataFusion's runtime and session as chunk plans need them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::execution::SessionState;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::SessionConfig;
+
+use crate::cache::footers::Footers;
+use crate::chunk::bucket::chunk_of_udf;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Most bytes of Parquet footers kept in memory.
+const FOOTER_BYTES: usize = 64 << 20;
+
+/// A runtime whose operators share `memory_limit_bytes` and spill into `spill_folder` (the system's own when `None`).
+pub fn runtime(memory_limit_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
+    // File lists are never cached: a folder that changed between runs must list anew.
+    let caches = CacheManagerConfig::default()
+        .with_list_files_cache_limit(0)
+        .with_file_metadata_cache(Some(Arc::new(Footers::new(FOOTER_BYTES))));
+    let mut builder = RuntimeEnvBuilder::new().with_cache_manager(caches);
+    if let Some(limit) = memory_limit_bytes {
+        builder = builder.with_memory_pool(Arc::new(FairSpillPool::new(limit)));
+    }
+    if let Some(folder) = spill_folder {
+        let mode = DiskManagerMode::Directories(vec![folder.to_path_buf()]);
+        builder = builder.with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode));
+    }
+    builder.build_arc().map_err(|e| Error::new(ErrorKind::Execute, "can't start DataFusion").with_source(e))
+}
+
+/// A session in which every plan has one partition. It fixes `now()`: take one for a whole run.
+pub fn session(runtime: Arc<RuntimeEnv>) -> SessionState {
+    let mut config = SessionConfig::new().with_target_partitions(1);
+    config.options_mut().sql_parser.collect_spans = true;
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
+        .build();
+    // Registering by name can only fail for function factories, which this session has not.
+    let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
+    state.mark_start_execution();
+    state
+}
+
+/// The same session with joins that spill instead of joins that fail beyond the memory limit.
+pub fn spilling(state: &SessionState) -> SessionState {
+    let mut state = state.clone();
+    state.config_mut().options_mut().optimizer.prefer_hash_join = false;
+    state
+}

@@ -1,0 +1,115 @@
+//! A chunk's plan, streamed into its Parquet file: no more than a row group is ever in memory.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::session::spilling;
+use crate::task::TaskOptions;
+
+/// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+
+/// Runs `plan` and writes its rows, with the columns of `schema`, to `file`; returns the number of rows.
+///
+/// `footer` makes the file's metadata from that number. When memory does not suffice for a hash join, the plan is run
+/// once more with joins that spill. Dropping the future stops the plan.
+///
+/// # Errors
+/// [`ErrorKind::Execute`] when the plan fails, [`ErrorKind::Storage`] when the file can't be written.
+pub async fn write(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    schema: &SchemaRef,
+    options: &TaskOptions,
+    file: impl Fn() -> Result<std::fs::File>,
+    footer: impl Fn(u64) -> Result<KeyValue>,
+) -> Result<u64> {
+    match write_once(state, plan, schema, options, file()?, &footer).await {
+        Err(error) if is_out_of_memory(&error) => {
+            write_once(&spilling(state), plan, schema, options, file()?, &footer).await
+        }
+        other => other,
+    }
+}
+
+async fn write_once(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    schema: &SchemaRef,
+    options: &TaskOptions,
+    file: std::fs::File,
+    footer: &impl Fn(u64) -> Result<KeyValue>,
+) -> Result<u64> {
+    let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
+    let mut batches = execute_stream(physical, state.task_ctx()).map_err(execution_error)?;
+    let TaskOptions { version: _, compression, row_group_rows } = options;
+    let properties = WriterProperties::builder()
+        .set_compression(*compression)
+        .set_max_row_group_row_count(Some(*row_group_rows))
+        .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
+        .build();
+    let mut writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(write_error)?;
+    let mut rows = 0;
+    while let Some(batch) = batches.next().await {
+        let batch = conform(batch.map_err(execution_error)?, schema)?;
+        rows += batch.num_rows() as u64;
+        writer.write(&batch).map_err(write_error)?;
+        if writer.in_progress_size() > ROW_GROUP_BYTES {
+            writer.flush().map_err(write_error)?;
+        }
+    }
+    writer.append_key_value_metadata(footer(rows)?);
+    writer.close().map_err(write_error)?;
+    Ok(rows)
+}
+
+/// Gives a batch the planned column names, types and nullability; plans may differ in string encodings only.
+fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let planned = |e| execution_error(DataFusionError::ArrowError(Box::new(e), None));
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| match column.data_type() == field.data_type() {
+            true => Ok(Arc::clone(column)),
+            false => cast(column, field.data_type()),
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(planned)?;
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(planned)
+}
+
+fn is_out_of_memory(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<DataFusionError>());
+    cause.is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
+}
+
+fn execution_error(error: DataFusionError) -> Error {
+    let message = match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => {
+            "memory does not suffice; use more buckets, fewer --jobs or a larger --memory"
+        }
+        _ => "the query failed",
+    };
+    Error::new(ErrorKind::Execute, message).with_source(error)
+}
+
+fn write_error(error: ParquetError) -> Error {
+    let full = matches!(&error, ParquetError::External(e)
+        if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull));
+    let advice = if full { "; free some space or use a cache folder on another disk" } else { "" };
+    Error::new(ErrorKind::Storage, format!("a chunk can't be written{advice}")).with_source(error)
+}

@@ -1,0 +1,183 @@
+//! The DAG of tasks: names resolved, cycles refused, an order in which every task comes after what it reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::task::{Source, TableRead, Task, View};
+
+/// Sources, views and tasks whose names are distinct, known and free of cycles.
+#[derive(Debug, Clone, Default)]
+pub struct Pipeline {
+    sources: BTreeMap<String, Source>,
+    views: BTreeMap<String, View>,
+    tasks: BTreeMap<String, Task>,
+    order: Vec<String>,
+}
+
+/// Something a pipeline is made of, before its names are checked.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// Files.
+    Source(Source),
+    /// An inlined query.
+    View(View),
+    /// A stored query.
+    Task(Task),
+}
+
+impl Pipeline {
+    /// Checks the names of `items`, in any order, and sorts the tasks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle.
+    pub fn new(items: impl IntoIterator<Item = Item>) -> Result<Self> {
+        let mut pipeline = Self::default();
+        let mut defined = BTreeMap::new();
+        for item in items {
+            let (name, location) = match &item {
+                Item::Source(s) => (s.name.clone(), s.location.clone()),
+                Item::View(v) => (v.name.clone(), v.location.clone()),
+                Item::Task(t) => (t.name.clone(), t.location.clone()),
+            };
+            if let Some(first) = defined.insert(name.clone(), location.clone()) {
+                let message = format!("`{name}` is defined twice, first at {first}; rename one of them");
+                return Err(Error::new(ErrorKind::Sql, message).with_location(location));
+            }
+            match item {
+                Item::Source(s) => drop(pipeline.sources.insert(name, s)),
+                Item::View(v) => drop(pipeline.views.insert(name, v)),
+                Item::Task(t) => drop(pipeline.tasks.insert(name, t)),
+            }
+        }
+        pipeline.check_names(&defined.into_keys().collect())?;
+        pipeline.order = pipeline.sorted()?;
+        Ok(pipeline)
+    }
+
+    /// The tasks, each after those it reads.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.order.iter().filter_map(|name| self.tasks.get(name))
+    }
+
+    /// One task by name.
+    pub fn task(&self, name: &str) -> Option<&Task> {
+        self.tasks.get(name)
+    }
+
+    /// One source by name.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        self.sources.get(name)
+    }
+
+    /// One view by name.
+    pub fn view(&self, name: &str) -> Option<&View> {
+        self.views.get(name)
+    }
+
+    /// Names of the sources and tasks that `task` reads, directly or through views.
+    pub fn inputs(&self, task: &Task) -> BTreeSet<String> {
+        let mut inputs = BTreeSet::new();
+        let mut inlined = BTreeSet::new();
+        let mut pending: Vec<&TableRead> = task.reads.iter().collect();
+        while let Some(read) = pending.pop() {
+            match self.views.get(&read.name) {
+                Some(view) if inlined.insert(&view.name) => pending.extend(&view.reads),
+                Some(_) => {}
+                None => drop(inputs.insert(read.name.clone())),
+            }
+        }
+        inputs
+    }
+
+    /// The part that `targets` need: themselves and all tasks that they read, directly or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when a target is not a task.
+    pub fn select(&self, targets: &[String]) -> Result<Self> {
+        let mut needed = BTreeSet::new();
+        let mut pending = targets.to_vec();
+        while let Some(name) = pending.pop() {
+            let Some(task) = self.tasks.get(&name) else {
+                if targets.contains(&name) {
+                    let known = self.order.join(", ");
+                    let message = format!("there is no task `{name}`; the tasks are: {known}");
+                    return Err(Error::new(ErrorKind::Usage, message));
+                }
+                continue;
+            };
+            if needed.insert(name) {
+                pending.extend(self.inputs(task));
+            }
+        }
+        Ok(Self {
+            sources: self.sources.clone(),
+            views: self.views.clone(),
+            tasks: self
+                .tasks
+                .iter()
+                .filter(|(n, _)| needed.contains(*n))
+                .map(|(n, t)| (n.clone(), t.clone()))
+                .collect(),
+            order: self.order.iter().filter(|n| needed.contains(*n)).cloned().collect(),
+        })
+    }
+
+    fn reads(&self, name: &str) -> Option<&BTreeSet<TableRead>> {
+        self.tasks.get(name).map(|t| &t.reads).or_else(|| self.views.get(name).map(|v| &v.reads))
+    }
+
+    fn check_names(&self, defined: &BTreeSet<String>) -> Result<()> {
+        let readers = self.tasks.values().map(|t| &t.reads).chain(self.views.values().map(|v| &v.reads));
+        for read in readers.flatten() {
+            if !defined.contains(&read.name) {
+                let message = format!(
+                    "unknown table `{}`; define it with CREATE EXTERNAL TABLE, CREATE TABLE … AS or CREATE VIEW{}",
+                    read.name,
+                    similar(&read.name, defined)
+                );
+                return Err(Error::new(ErrorKind::Sql, message).with_location(read.location.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Depth-first topological order over tasks and views; only tasks are kept.
+    fn sorted(&self) -> Result<Vec<String>> {
+        let mut order = Vec::new();
+        let mut done = BTreeSet::new();
+        for root in self.tasks.keys().chain(self.views.keys()) {
+            let mut path: Vec<(&str, Vec<&TableRead>)> = Vec::new();
+            if done.insert(root.as_str()) {
+                path.push((root, self.reads(root).into_iter().flatten().collect()));
+            }
+            while let Some((name, unread)) = path.last_mut() {
+                let name = *name;
+                let Some(read) = unread.pop() else {
+                    path.pop();
+                    if self.tasks.contains_key(name) {
+                        order.push(name.to_string());
+                    }
+                    continue;
+                };
+                if let Some(start) = path.iter().position(|(on_path, _)| *on_path == read.name) {
+                    let cycle: Vec<_> = path[start..].iter().map(|(n, _)| *n).chain([read.name.as_str()]).collect();
+                    let message = format!("these read each other in a cycle: {}; break it", cycle.join(" → "));
+                    return Err(Error::new(ErrorKind::Sql, message).with_location(read.location.clone()));
+                }
+                if done.insert(&read.name) {
+                    path.push((&read.name, self.reads(&read.name).into_iter().flatten().collect()));
+                }
+            }
+        }
+        Ok(order)
+    }
+}
+
+/// " (did you mean `x`?)" when a defined name differs from `name` by at most two edits.
+fn similar(name: &str, defined: &BTreeSet<String>) -> String {
+    let best = defined.iter().map(|d| (datafusion::common::utils::datafusion_strsim::levenshtein(name, d), d)).min();
+    match best {
+        Some((distance, other)) if distance <= 2 => format!(" (did you mean `{other}`?)"),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,12 @@
+//! Planning: pure and synchronous, without I/O.
+//!
+//! [`resolve`] turns a task into a normalised logical plan over named inputs; [`prove`] decides whether it may be cut
+//! and by what; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
+//! [`explain`] says all that in words.
+
+pub mod explain;
+pub mod fingerprint;
+pub mod keys;
+pub mod prove;
+pub mod resolve;
+pub mod rewrite;

@@ -1,0 +1,530 @@
+//! What a chunk is made of, as a hash: equal fingerprints mean equal rows.
+//!
+//! A query is hashed from its normalised plan by a visitor that names every field it takes or leaves. Columns are
+//! hashed by position, so aliases inside the query don't matter; names of the output do. Parts of a plan whose
+//! meaning is not all in their fields (table functions, extensions, recursion) add the whole SQL text.
+//!
+//! The guarantee is one-sided: unequal fingerprints may still mean equal rows.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use blake3::Hasher;
+use datafusion::common::{Column, DFSchema, DataFusionError, NullEquality, Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr::{
+    AggregateFunctionParams, Alias, Case, Cast, Exists, GroupingSet, HigherOrderFunction, InList, InSubquery, Lambda,
+    LambdaVariable, Like, NullTreatment, Placeholder, ScalarFunction, SetComparison, Sort as SortExpr, TryCast,
+    Unnest as UnnestExpr, WindowFunction, WindowFunctionParams,
+};
+use datafusion::logical_expr::{
+    Aggregate, Between, BinaryExpr, Distinct, DistinctOn, EmptyRelation, Expr, Filter, Join, Limit, LogicalPlan,
+    Projection, Sort, Subquery, SubqueryAlias, TableScan, Union, Values, Window,
+};
+
+use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
+use crate::plan::prove::{Proof, Role};
+use crate::plan::resolve::{InputSource, Resolved};
+use crate::task::{Task, TaskOptions};
+
+/// The version of this crate; part of every fingerprint.
+pub const ENGINE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// 256 bits of BLAKE3.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of a list of named parts, in order; names and lengths are hashed too.
+    pub fn of<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut hash = Hash::default();
+        for (name, part) in parts {
+            hash.text(name);
+            hash.bytes(part);
+        }
+        hash.finish()
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        blake3::Hash::from_hex(hex).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Everything that a task's chunks depend on, by name, so that a miss can say which of them changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Components(pub BTreeMap<String, String>);
+
+impl Components {
+    /// The components of `task`; `inputs` gives the identity of each source and task it reads.
+    ///
+    /// `run` is what a volatile query depends on besides: a value of its own for each run.
+    ///
+    /// # Errors
+    /// When an input has no identity, or the plan holds a statement.
+    pub fn of(
+        task: &Task,
+        resolved: &Resolved,
+        proof: &Proof,
+        inputs: &BTreeMap<String, Fingerprint>,
+        run: &str,
+    ) -> Result<Self> {
+        let mut parts = BTreeMap::from([
+            ("engine".to_string(), ENGINE_VERSION.to_string()),
+            ("DataFusion".to_string(), datafusion::DATAFUSION_VERSION.to_string()),
+            ("chunk function".to_string(), CHUNK_FUNCTION_VERSION.to_string()),
+            ("query".to_string(), query_fingerprint(resolved)?.to_string()),
+            ("cut".to_string(), cut(proof)),
+            ("options".to_string(), options(&task.options)),
+        ]);
+        if let Some(function) = &resolved.volatile {
+            parts.insert(format!("volatile {function}()"), run.to_string());
+        }
+        for scan in &resolved.scans {
+            let Some(identity) = inputs.get(&scan.table) else {
+                return plan_err!("input `{}` has no identity", scan.table);
+            };
+            parts.insert(format!("input `{}`", scan.table), identity.to_string());
+        }
+        Ok(Self(parts))
+    }
+
+    /// The fingerprint of one chunk.
+    pub fn chunk(&self, chunk: u32) -> Fingerprint {
+        let number = chunk.to_le_bytes();
+        let parts = self.0.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        Fingerprint::of(parts.chain([("chunk", number.as_slice())]))
+    }
+
+    /// Names of the components in which `self` and `before` differ.
+    pub fn changed_since(&self, before: &Self) -> Vec<String> {
+        let names = self.0.keys().chain(before.0.keys()).collect::<std::collections::BTreeSet<_>>();
+        names.into_iter().filter(|name| self.0.get(*name) != before.0.get(*name)).cloned().collect()
+    }
+}
+
+/// Keys, N, and what cuts each scan.
+fn cut(proof: &Proof) -> String {
+    let roles = proof.inputs().iter().map(|input| match &input.role {
+        Role::Partitioned { columns, names: _ } => format!("{columns:?}"),
+        Role::Replicated { why: _ } => "whole".into(),
+    });
+    format!("{:?} into {}: {}", proof.keys(), proof.chunks(), roles.collect::<Vec<_>>().join(", "))
+}
+
+fn options(options: &TaskOptions) -> String {
+    let TaskOptions { version, compression, row_group_rows } = options;
+    format!("version {version:?}, compression {compression:?}, row_group_rows {row_group_rows}")
+}
+
+fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
+    let Resolved { plan, scans: _, schema, volatile: _, text } = resolved;
+    let mut canon = Canon::default();
+    canon.schema(schema);
+    canon.plan(plan)?;
+    if canon.opaque {
+        canon.hash.text(text);
+    }
+    Ok(canon.hash.finish())
+}
+
+#[derive(Default)]
+struct Hash(Hasher);
+
+impl Hash {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn number(&mut self, number: usize) {
+        self.0.update(&(number as u64).to_le_bytes());
+    }
+
+    fn finish(&self) -> Fingerprint {
+        Fingerprint(*self.0.finalize().as_bytes())
+    }
+}
+
+/// The canonical visitor.
+#[derive(Default)]
+struct Canon {
+    hash: Hash,
+    /// Whether something was met that its fields don't describe whole.
+    opaque: bool,
+}
+
+impl Canon {
+    fn schema(&mut self, schema: &SchemaRef) {
+        self.hash.number(schema.fields().len());
+        for field in schema.fields() {
+            self.hash.text(field.name());
+            self.data_type(field.data_type());
+            self.hash.number(field.is_nullable().into());
+        }
+    }
+
+    fn data_type(&mut self, data_type: &DataType) {
+        self.hash.text(&data_type.to_string());
+    }
+
+    fn plan(&mut self, plan: &LogicalPlan) -> Result<()> {
+        match plan {
+            LogicalPlan::Projection(Projection { expr, input, schema: _, .. }) => {
+                self.hash.text("projection");
+                self.exprs(expr, input.schema())?;
+                self.plan(input)
+            }
+            LogicalPlan::Filter(Filter { predicate, input, .. }) => {
+                self.hash.text("filter");
+                self.expr(predicate, input.schema())?;
+                self.plan(input)
+            }
+            LogicalPlan::Window(Window { input, window_expr, schema: _, .. }) => {
+                self.hash.text("window");
+                self.exprs(window_expr, input.schema())?;
+                self.plan(input)
+            }
+            LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, schema: _, .. }) => {
+                self.hash.text("aggregate");
+                self.exprs(group_expr, input.schema())?;
+                self.exprs(aggr_expr, input.schema())?;
+                self.plan(input)
+            }
+            LogicalPlan::Sort(Sort { expr, input, fetch }) => {
+                self.hash.text("sort");
+                self.sorts(expr, input.schema())?;
+                self.hash.text(&format!("{fetch:?}"));
+                self.plan(input)
+            }
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Union(Union { inputs, schema }) => {
+                self.hash.text("union");
+                self.schema(schema.inner());
+                self.hash.number(inputs.len());
+                inputs.iter().try_for_each(|input| self.plan(input))
+            }
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row, schema }) => {
+                self.hash.text("empty");
+                self.hash.number((*produce_one_row).into());
+                self.schema(schema.inner());
+                Ok(())
+            }
+            LogicalPlan::Subquery(subquery) => self.subquery(subquery, &DFSchema::empty()),
+            // Columns are hashed by position: a name for the input changes nothing.
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, alias: _, schema: _, .. }) => self.plan(input),
+            LogicalPlan::Limit(Limit { skip, fetch, input }) => {
+                self.hash.text("limit");
+                self.maybe(skip.as_deref(), input.schema())?;
+                self.maybe(fetch.as_deref(), input.schema())?;
+                self.plan(input)
+            }
+            LogicalPlan::Values(Values { schema, values }) => {
+                self.hash.text("values");
+                self.schema(schema.inner());
+                self.hash.number(values.len());
+                values.iter().try_for_each(|row| self.exprs(row, schema))
+            }
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                self.hash.text("distinct");
+                self.plan(input)
+            }
+            LogicalPlan::Distinct(Distinct::On(DistinctOn { on_expr, select_expr, sort_expr, input, schema: _ })) => {
+                self.hash.text("distinct on");
+                self.exprs(on_expr, input.schema())?;
+                self.exprs(select_expr, input.schema())?;
+                self.sorts(sort_expr.as_deref().unwrap_or_default(), input.schema())?;
+                self.plan(input)
+            }
+            LogicalPlan::Extension(_)
+            | LogicalPlan::Unnest(_)
+            | LogicalPlan::RecursiveQuery(_)
+            | LogicalPlan::Repartition(_) => {
+                self.opaque = true;
+                self.hash.text(&plan.display().to_string());
+                plan.inputs().into_iter().try_for_each(|input| self.plan(input))
+            }
+            LogicalPlan::Statement(_)
+            | LogicalPlan::Explain(_)
+            | LogicalPlan::Analyze(_)
+            | LogicalPlan::Dml(_)
+            | LogicalPlan::Ddl(_)
+            | LogicalPlan::Copy(_)
+            | LogicalPlan::DescribeTable(_) => plan_err!("{} is not a query", plan.display()),
+        }
+    }
+
+    fn join(&mut self, join: &Join) -> Result<()> {
+        let Join { left, right, on, filter, join_type, join_constraint: _, schema: _, null_equality, null_aware } =
+            join;
+        self.hash.text("join");
+        self.hash.text(&join_type.to_string());
+        self.hash.number(match null_equality {
+            NullEquality::NullEqualsNothing => 0,
+            NullEquality::NullEqualsNull => 1,
+        });
+        self.hash.number((*null_aware).into());
+        self.hash.number(on.len());
+        for (l, r) in on {
+            self.expr(l, left.schema())?;
+            self.expr(r, right.schema())?;
+        }
+        self.maybe(filter.as_ref(), &left.schema().join(right.schema())?)?;
+        self.plan(left)?;
+        self.plan(right)
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Result<()> {
+        let TableScan { table_name, source, projection, projected_schema, filters, fetch, statistics_requests: _ } =
+            scan;
+        match source.downcast_ref::<InputSource>() {
+            Some(input) => self.hash.text(&format!("input {}", input.table())),
+            None => {
+                self.opaque = true;
+                self.hash.text(&format!("function {table_name}"));
+            }
+        }
+        self.schema(projected_schema.inner());
+        self.hash.text(&format!("{projection:?} {fetch:?}"));
+        self.exprs(filters, projected_schema)
+    }
+
+    fn subquery(&mut self, subquery: &Subquery, outer: &DFSchema) -> Result<()> {
+        let Subquery { subquery, outer_ref_columns, spans: _ } = subquery;
+        self.hash.text("subquery");
+        self.exprs(outer_ref_columns, outer)?;
+        self.plan(subquery)
+    }
+
+    fn exprs(&mut self, exprs: &[Expr], schema: &DFSchema) -> Result<()> {
+        self.hash.number(exprs.len());
+        exprs.iter().try_for_each(|e| self.expr(e, schema))
+    }
+
+    fn maybe(&mut self, expr: Option<&Expr>, schema: &DFSchema) -> Result<()> {
+        self.hash.number(expr.is_some().into());
+        expr.map_or(Ok(()), |e| self.expr(e, schema))
+    }
+
+    fn sorts(&mut self, sorts: &[SortExpr], schema: &DFSchema) -> Result<()> {
+        self.hash.number(sorts.len());
+        for SortExpr { expr, asc, nulls_first } in sorts {
+            self.expr(expr, schema)?;
+            self.hash.text(&format!("{asc} {nulls_first}"));
+        }
+        Ok(())
+    }
+
+    fn column(&mut self, column: &Column, schema: &DFSchema) {
+        let Column { relation, name, spans: _ } = column;
+        match schema.maybe_index_of_column(column) {
+            Some(position) => {
+                self.hash.text("column");
+                self.hash.number(position);
+            }
+            None => self.hash.text(&format!("named column {relation:?} {name:?}")),
+        }
+    }
+
+    fn unary(&mut self, tag: &str, expr: &Expr, schema: &DFSchema) -> Result<()> {
+        self.hash.text(tag);
+        self.expr(expr, schema)
+    }
+
+    fn expr(&mut self, expr: &Expr, schema: &DFSchema) -> Result<()> {
+        match expr {
+            Expr::Alias(Alias { expr, relation: _, name: _, metadata: _ }) => self.expr(expr, schema),
+            Expr::Column(column) => {
+                self.column(column, schema);
+                Ok(())
+            }
+            Expr::ScalarVariable(field, names) => {
+                self.hash.text(&format!("variable {names:?}"));
+                self.data_type(field.data_type());
+                Ok(())
+            }
+            Expr::Literal(value, _metadata) => self.literal(value),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                self.hash.text(&format!("binary {op:?}"));
+                self.expr(left, schema)?;
+                self.expr(right, schema)
+            }
+            Expr::Like(like) => self.like("like", like, schema),
+            Expr::SimilarTo(like) => self.like("similar", like, schema),
+            Expr::Not(e) => self.unary("not", e, schema),
+            Expr::IsNotNull(e) => self.unary("is not null", e, schema),
+            Expr::IsNull(e) => self.unary("is null", e, schema),
+            Expr::IsTrue(e) => self.unary("is true", e, schema),
+            Expr::IsFalse(e) => self.unary("is false", e, schema),
+            Expr::IsUnknown(e) => self.unary("is unknown", e, schema),
+            Expr::IsNotTrue(e) => self.unary("is not true", e, schema),
+            Expr::IsNotFalse(e) => self.unary("is not false", e, schema),
+            Expr::IsNotUnknown(e) => self.unary("is not unknown", e, schema),
+            Expr::Negative(e) => self.unary("negative", e, schema),
+            Expr::Between(Between { expr, negated, low, high }) => {
+                self.hash.text(&format!("between {negated}"));
+                self.expr(expr, schema)?;
+                self.expr(low, schema)?;
+                self.expr(high, schema)
+            }
+            Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+                self.hash.text("case");
+                self.maybe(expr.as_deref(), schema)?;
+                self.hash.number(when_then_expr.len());
+                for (when, then) in when_then_expr {
+                    self.expr(when, schema)?;
+                    self.expr(then, schema)?;
+                }
+                self.maybe(else_expr.as_deref(), schema)
+            }
+            Expr::Cast(Cast { expr, field }) => {
+                self.hash.text("cast");
+                self.data_type(field.data_type());
+                self.expr(expr, schema)
+            }
+            Expr::TryCast(TryCast { expr, field }) => {
+                self.hash.text("try cast");
+                self.data_type(field.data_type());
+                self.expr(expr, schema)
+            }
+            Expr::ScalarFunction(ScalarFunction { func, args }) => {
+                self.hash.text(&format!("function {}", func.name()));
+                self.exprs(args, schema)
+            }
+            Expr::AggregateFunction(function) => {
+                let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &function.params;
+                self.hash.text(&format!("aggregate {} {distinct}", function.func.name()));
+                self.nulls(null_treatment.as_ref());
+                self.exprs(args, schema)?;
+                self.maybe(filter.as_deref(), schema)?;
+                self.sorts(order_by, schema)
+            }
+            Expr::WindowFunction(function) => {
+                let WindowFunction { fun, params } = function.as_ref();
+                let WindowFunctionParams {
+                    args,
+                    partition_by,
+                    order_by,
+                    window_frame,
+                    filter,
+                    null_treatment,
+                    distinct,
+                } = params;
+                self.hash.text(&format!("window {} {distinct} {window_frame:?}", fun.name()));
+                self.nulls(null_treatment.as_ref());
+                self.exprs(args, schema)?;
+                self.exprs(partition_by, schema)?;
+                self.sorts(order_by, schema)?;
+                self.maybe(filter.as_deref(), schema)
+            }
+            Expr::InList(InList { expr, list, negated }) => {
+                self.hash.text(&format!("in list {negated}"));
+                self.expr(expr, schema)?;
+                self.exprs(list, schema)
+            }
+            Expr::Exists(Exists { subquery, negated }) => {
+                self.hash.text(&format!("exists {negated}"));
+                self.subquery(subquery, schema)
+            }
+            Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+                self.hash.text(&format!("in subquery {negated}"));
+                self.expr(expr, schema)?;
+                self.subquery(subquery, schema)
+            }
+            Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+                self.hash.text(&format!("set comparison {op:?} {quantifier:?}"));
+                self.expr(expr, schema)?;
+                self.subquery(subquery, schema)
+            }
+            Expr::ScalarSubquery(subquery) => {
+                self.hash.text("scalar subquery");
+                self.subquery(subquery, schema)
+            }
+            Expr::GroupingSet(sets) => match sets {
+                GroupingSet::Rollup(exprs) => self.unary_list("rollup", exprs, schema),
+                GroupingSet::Cube(exprs) => self.unary_list("cube", exprs, schema),
+                GroupingSet::GroupingSets(sets) => {
+                    self.hash.text("grouping sets");
+                    self.hash.number(sets.len());
+                    sets.iter().try_for_each(|set| self.exprs(set, schema))
+                }
+            },
+            Expr::OuterReferenceColumn(field, column) => {
+                let Column { relation, name, spans: _ } = column;
+                self.hash.text(&format!("outer column {relation:?} {name:?}"));
+                self.data_type(field.data_type());
+                Ok(())
+            }
+            Expr::Unnest(UnnestExpr { expr, outer }) => {
+                self.hash.text(&format!("unnest {outer}"));
+                self.expr(expr, schema)
+            }
+            Expr::Placeholder(Placeholder { id, field: _ }) => plan_err!("parameter {id} has no value"),
+            Expr::HigherOrderFunction(HigherOrderFunction { func, args }) => {
+                self.hash.text(&format!("higher-order function {}", func.name()));
+                self.exprs(args, schema)
+            }
+            Expr::Lambda(Lambda { params, body }) => {
+                self.hash.text(&format!("lambda {params:?}"));
+                self.expr(body, schema)
+            }
+            Expr::LambdaVariable(LambdaVariable { name, field: _, spans: _ }) => {
+                self.hash.text(&format!("lambda variable {name:?}"));
+                Ok(())
+            }
+            #[expect(deprecated)]
+            Expr::Wildcard { qualifier: _, options: _ } => plan_err!("a wildcard was not resolved"),
+        }
+    }
+
+    fn unary_list(&mut self, tag: &str, exprs: &[Expr], schema: &DFSchema) -> Result<()> {
+        self.hash.text(tag);
+        self.exprs(exprs, schema)
+    }
+
+    fn like(&mut self, tag: &str, like: &Like, schema: &DFSchema) -> Result<()> {
+        let Like { negated, expr, pattern, escape_char, case_insensitive } = like;
+        self.hash.text(&format!("{tag} {negated} {escape_char:?} {case_insensitive}"));
+        self.expr(expr, schema)?;
+        self.expr(pattern, schema)
+    }
+
+    fn nulls(&mut self, treatment: Option<&NullTreatment>) {
+        self.hash.text(match treatment {
+            None => "",
+            Some(NullTreatment::IgnoreNulls) => "ignore nulls",
+            Some(NullTreatment::RespectNulls) => "respect nulls",
+        });
+    }
+
+    /// Scalars by type and value. Nested ones add the SQL text: how they print is not known to be complete.
+    fn literal(&mut self, value: &ScalarValue) -> Result<(), DataFusionError> {
+        self.hash.text("literal");
+        self.data_type(&value.data_type());
+        self.opaque |= value.data_type().is_nested();
+        self.hash.text(&format!("{value:?}"));
+        Ok(())
+    }
+}

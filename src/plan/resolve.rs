@@ -1,0 +1,362 @@
+//! From a task's query to a normalised logical plan in which every scan has a number.
+//!
+//! Names are resolved against the schemas of the task's inputs; views are inlined. Normalisation is DataFusion's
+//! analyzer (types, coercion) and the few of its rules that turn predicates and subqueries into joins, so that the
+//! prover sees joins with equalities; constants are folded, `now()` and `current_date` with them.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::catalog::TableFunctionArgs;
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, TableReference, plan_datafusion_err};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, Volatility,
+    WindowFunctionDefinition, WindowUDF,
+};
+use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
+use datafusion::optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use parquet::arrow::ArrowSchemaConverter;
+use sqlparser::ast::{Query, Statement as SqlStatement};
+
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::pipeline::Pipeline;
+use crate::task::{Task, View};
+
+/// A task's normalised plan, its scans numbered from 0.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The plan; every scan of an input has an [`InputSource`] with its number.
+    pub plan: LogicalPlan,
+    /// What each scan reads, by number.
+    pub scans: Vec<Scan>,
+    /// Schema of the task's table: distinct column names, types that Parquet can store.
+    pub schema: SchemaRef,
+    /// A volatile function that the query calls, if any: its result is new at each run and never reused.
+    pub volatile: Option<String>,
+    /// The query and the views it reads as SQL text, comments and white space normalised.
+    pub text: String,
+}
+
+/// One reading of an input by a query.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// Name of the source or task that is read.
+    pub table: String,
+    /// Columns of the scan.
+    pub schema: SchemaRef,
+}
+
+/// Stands for an input in a plan until a chunk's own provider takes its place.
+#[derive(Debug)]
+pub struct InputSource {
+    table: String,
+    schema: SchemaRef,
+    scan: Option<usize>,
+}
+
+impl InputSource {
+    /// Name of the source or task.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Number of the scan in its [`Resolved`] plan.
+    pub fn scan(&self) -> Option<usize> {
+        self.scan
+    }
+}
+
+impl TableSource for InputSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}
+
+/// Plans `task` over inputs of the given schemas, by name.
+///
+/// `state` gives functions, settings and the run's `now()`; use one for a whole run.
+///
+/// # Errors
+/// [`ErrorKind::Sql`] with the place: an unknown column or function, types that don't fit, two output columns of one
+/// name, a type that Parquet can't store.
+pub fn resolve(
+    task: &Task,
+    pipeline: &Pipeline,
+    schemas: &BTreeMap<String, SchemaRef>,
+    state: &SessionState,
+) -> Result<Resolved> {
+    let names = Names { state, pipeline, schemas };
+    let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
+    let plan = names.plan(&task.query).map_err(in_task)?;
+    let plan = normalise(plan, state).map_err(in_task)?;
+    let (plan, scans) = number_scans(plan).map_err(in_task)?;
+    let schema = output_schema(&plan, task)?;
+    let volatile = volatile_function(&plan).map_err(in_task)?;
+    Ok(Resolved { plan, scans, schema, volatile, text: text(task, pipeline) })
+}
+
+/// Analysis, then the rules that the prover relies on.
+fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Result<LogicalPlan> {
+    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(RewriteSetComparison::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateCrossJoin::new()),
+    ];
+    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
+}
+
+fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, Vec<Scan>)> {
+    let mut scans = Vec::new();
+    let numbered = plan.transform_down_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        let Some(input) = scan.source.downcast_ref::<InputSource>() else {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        };
+        let schema = Arc::new(scan.projected_schema.as_arrow().clone());
+        let numbered =
+            InputSource { table: input.table.clone(), schema: Arc::clone(&input.schema), scan: Some(scans.len()) };
+        scans.push(Scan { table: input.table.clone(), schema });
+        scan.source = Arc::new(numbered);
+        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+    })?;
+    Ok((numbered.data, scans))
+}
+
+fn output_schema(plan: &LogicalPlan, task: &Task) -> Result<SchemaRef> {
+    let fail = |message: String| {
+        Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
+    };
+    let fields: Vec<_> =
+        plan.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(HashMap::new())).collect();
+    for (i, field) in fields.iter().enumerate() {
+        if fields[..i].iter().any(|other| other.name() == field.name()) {
+            return fail(format!("two output columns are named `{}`; rename one with AS", field.name()));
+        }
+        let alone = Schema::new(vec![field.clone()]);
+        if let Err(cause) = ArrowSchemaConverter::new().convert(&alone) {
+            let (name, data_type) = (field.name(), field.data_type());
+            return fail(format!("column `{name}` of type {data_type} can't be stored in Parquet ({cause}); CAST it"));
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn volatile_function(plan: &LogicalPlan) -> datafusion::common::Result<Option<String>> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                let (name, volatility) = match e {
+                    Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
+                    Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),
+                    Expr::WindowFunction(f) => match &f.fun {
+                        WindowFunctionDefinition::AggregateUDF(f) => (f.name(), f.signature().volatility),
+                        WindowFunctionDefinition::WindowUDF(f) => (f.name(), f.signature().volatility),
+                    },
+                    Expr::HigherOrderFunction(f) => (f.func.name(), f.func.signature().volatility),
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                };
+                if volatility != Volatility::Immutable {
+                    found = Some(name.to_string());
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+/// The task's query and every view below it, printed from the syntax tree.
+fn text(task: &Task, pipeline: &Pipeline) -> String {
+    let mut text = task.query.to_string();
+    let mut pending: Vec<_> = task.reads.iter().collect();
+    let mut seen = BTreeMap::new();
+    while let Some(read) = pending.pop() {
+        if let Some(view) = pipeline.view(&read.name)
+            && seen.insert(&view.name, view).is_none()
+        {
+            pending.extend(&view.reads);
+        }
+    }
+    for (name, view) in seen {
+        text.push_str(&format!("\nVIEW {name:?} {:?} AS {}", view.columns, view.query));
+    }
+    text
+}
+
+/// A planner's error as ours: its place where DataFusion knows it, else `start`.
+fn sql_error(error: DataFusionError, start: &Location) -> Error {
+    let error = match error {
+        DataFusionError::External(cause) => match cause.downcast::<Error>() {
+            Ok(ours) => return *ours,
+            Err(other) => DataFusionError::External(other),
+        },
+        other => other,
+    };
+    let location = match error.diagnostic().and_then(|d| d.span) {
+        Some(span) if span.start.line > 0 => Location::new(&start.file, span.start.line, span.start.column),
+        _ => start.clone(),
+    };
+    Error::new(ErrorKind::Sql, error.strip_backtrace()).with_location(location)
+}
+
+/// Resolves names for DataFusion's SQL planner from a pipeline and schemas alone.
+struct Names<'a> {
+    state: &'a SessionState,
+    pipeline: &'a Pipeline,
+    schemas: &'a BTreeMap<String, SchemaRef>,
+}
+
+impl Names<'_> {
+    fn plan(&self, query: &Query) -> datafusion::common::Result<LogicalPlan> {
+        let options =
+            ParserOptions { collect_spans: true, ..ParserOptions::from(&self.state.config_options().sql_parser) };
+        let statement = SqlStatement::Query(Box::new(query.clone()));
+        SqlToRel::new_with_options(self, options).sql_statement_to_plan(statement)
+    }
+
+    fn view(&self, view: &View) -> datafusion::common::Result<LogicalPlan> {
+        let ours = |e: DataFusionError| DataFusionError::External(Box::new(sql_error(e, &view.location)));
+        let plan = self.plan(&view.query).map_err(ours)?;
+        if view.columns.is_empty() {
+            return Ok(plan);
+        }
+        let columns = plan.schema().columns();
+        if columns.len() != view.columns.len() {
+            let (name, named, has) = (&view.name, view.columns.len(), columns.len());
+            return Err(ours(plan_datafusion_err!("view `{name}` names {named} columns, its query has {has}")));
+        }
+        let renamed = columns.into_iter().zip(&view.columns).map(|(c, name)| Expr::Column(c).alias(name));
+        LogicalPlanBuilder::from(plan).project(renamed)?.build()
+    }
+}
+
+/// A view's plan; DataFusion's plan builder inlines it.
+#[derive(Debug)]
+struct ViewSource {
+    plan: LogicalPlan,
+}
+
+impl TableSource for ViewSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.plan.schema().inner())
+    }
+
+    fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+impl ContextProvider for Names<'_> {
+    fn get_table_source(&self, name: TableReference) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        let name = match name {
+            TableReference::Bare { table } => table,
+            qualified => return Err(plan_datafusion_err!("`{qualified}` is qualified; tables have one-part names")),
+        };
+        if let Some(view) = self.pipeline.view(&name) {
+            return Ok(Arc::new(ViewSource { plan: self.view(view)? }));
+        }
+        let schema = self.schemas.get(name.as_ref()).ok_or_else(|| plan_datafusion_err!("unknown table `{name}`"))?;
+        Ok(Arc::new(InputSource { table: name.to_string(), schema: Arc::clone(schema), scan: None }))
+    }
+
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        let function = self.state.table_functions().get(name);
+        let function = function.ok_or_else(|| plan_datafusion_err!("unknown table function `{name}`"))?;
+        let context = SimplifyContext::builder()
+            .with_config_options(Arc::clone(self.state.config_options()))
+            .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let no_columns = DFSchema::empty();
+        let args = args
+            .into_iter()
+            .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
+            .collect::<datafusion::common::Result<Vec<_>>>()?;
+        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
+        Ok(provider_as_source(provider))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        self.state.relation_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        None
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.udafs().into_iter().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.udwfs().into_iter().collect()
+    }
+}

@@ -1,0 +1,60 @@
+//! The plan of one chunk, from a proof.
+//!
+//! Every scan gets the provider of its input; above a partitioned one stands a `Filter` that keeps the rows of the
+//! chunk. The filter is a node of its own: filters inside a scan are not checked again by anyone.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::Column;
+use datafusion::common::tree_node::Transformed;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+
+use crate::chunk::bucket::chunk_of_udf;
+use crate::plan::prove::{Proof, Role};
+use crate::plan::resolve::InputSource;
+
+/// The plan of chunk `chunk` of `proof`, its scans reading the providers that `provide` gives by scan number.
+///
+/// # Errors
+/// What `provide` returns, and DataFusion's when a provider's schema is not the one that was planned with.
+pub fn rewrite(
+    proof: &Proof,
+    chunk: u32,
+    provide: &dyn Fn(usize) -> datafusion::common::Result<Arc<dyn TableProvider>>,
+) -> datafusion::common::Result<LogicalPlan> {
+    let rewritten = proof.plan().clone().transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        let Some(number) = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan) else {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        };
+        let columns: Vec<Column> = scan.projected_schema.columns();
+        scan.source = provide_checked(provide, number, &scan)?;
+        let plan = LogicalPlan::TableScan(scan);
+        match proof.inputs().get(number).map(|input| &input.role) {
+            Some(Role::Partitioned { columns: keys, names: _ }) => {
+                let keys = keys.iter().map(|key| Expr::Column(columns[*key].clone()));
+                let args = [lit(proof.chunks() as i32)].into_iter().chain(keys).collect();
+                let in_chunk = chunk_of_udf().call(args).eq(lit(chunk as i32));
+                Ok(Transformed::yes(LogicalPlanBuilder::from(plan).filter(in_chunk)?.build()?))
+            }
+            Some(Role::Replicated { .. }) => Ok(Transformed::yes(plan)),
+            None => Err(datafusion::common::DataFusionError::Internal(format!("scan {number} is not in the proof"))),
+        }
+    })?;
+    Ok(rewritten.data)
+}
+
+fn provide_checked(
+    provide: &dyn Fn(usize) -> datafusion::common::Result<Arc<dyn TableProvider>>,
+    number: usize,
+    scan: &datafusion::logical_expr::TableScan,
+) -> datafusion::common::Result<Arc<dyn datafusion::logical_expr::TableSource>> {
+    let provider = provide(number)?;
+    if provider.schema() != scan.source.schema() {
+        let message = format!("the columns of {} changed since the task was planned", scan.table_name);
+        return Err(datafusion::common::DataFusionError::Plan(message));
+    }
+    Ok(provider_as_source(provider))
+}

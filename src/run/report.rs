@@ -1,0 +1,121 @@
+//! What a run did, as plain data: `chunkwise run --report` writes it as JSON.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunReport {
+    /// Time from the start of planning to the last task's end, in milliseconds.
+    pub wall_ms: u64,
+    /// Largest resident set of this process so far, in bytes; `None` where the system doesn't tell (it does on Linux).
+    pub peak_rss_bytes: Option<u64>,
+    /// The tasks, each after those it reads.
+    pub tasks: Vec<TaskReport>,
+}
+
+impl RunReport {
+    /// Whether every task was executed or reused.
+    pub fn succeeded(&self) -> bool {
+        self.tasks.iter().all(|task| matches!(task.status, Status::Executed | Status::Reused))
+    }
+
+    /// One task's part.
+    pub fn task(&self, name: &str) -> Option<&TaskReport> {
+        self.tasks.iter().find(|task| task.name == name)
+    }
+}
+
+/// What became of one task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskReport {
+    /// Its name.
+    pub name: String,
+    /// What became of it.
+    pub status: Status,
+    /// Why it ran, was reused, failed or was skipped.
+    pub reason: String,
+    /// Its keys; empty when it ran whole.
+    pub keys: Vec<String>,
+    /// Its number of chunks.
+    pub chunks: u32,
+    /// Chunks that ran.
+    pub executed: u32,
+    /// Chunks that were in the cache.
+    pub reused: u32,
+    /// Rows of its table.
+    pub rows: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Time from its start to its publication, in milliseconds; it includes waiting for a free job.
+    pub wall_ms: u64,
+    /// What each reading of an input gave to a chunk.
+    pub inputs: Vec<InputReport>,
+}
+
+impl TaskReport {
+    /// A report of a task of which nothing ran.
+    pub fn new(name: &str, status: Status) -> Self {
+        Self {
+            name: name.to_string(),
+            status,
+            reason: String::new(),
+            keys: Vec::new(),
+            chunks: 0,
+            executed: 0,
+            reused: 0,
+            rows: 0,
+            bytes: 0,
+            wall_ms: 0,
+            inputs: Vec::new(),
+        }
+    }
+}
+
+/// What became of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// At least one chunk ran, and the table is published.
+    Executed,
+    /// All chunks were in the cache, and the table is published.
+    Reused,
+    /// It failed or was refused; its table is as before.
+    Failed,
+    /// Something it reads failed.
+    Skipped,
+}
+
+/// How one reading of an input was cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InputReport {
+    /// The source or task that was read.
+    pub table: String,
+    /// How.
+    pub mode: InputMode,
+}
+
+/// How a chunk gets its part of an input.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputMode {
+    /// It reads the whole input and keeps its own rows.
+    Rescan,
+    /// It reads and keeps the whole input.
+    Replicate,
+}
+
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Largest resident set of this process so far, in bytes, from `/proc/self/status`.
+pub fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

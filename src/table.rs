@@ -1,0 +1,108 @@
+//! Files as a table: a fixed list of them, scanned whole. Sources, outputs and single chunks are all of this kind.
+
+pub mod output;
+pub mod source;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
+use datafusion::common::stats::Precision;
+use datafusion::datasource::TableType;
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
+use datafusion::datasource::table_schema::TableSchemaBuilder;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+
+/// A table over a list of local files that was taken once: what is added to their folder later is not seen.
+///
+/// A scan has one partition and reads the files in order. Filters are used to skip row groups and are always checked
+/// again above the scan.
+#[derive(Debug)]
+pub struct FilesTable {
+    schema: SchemaRef,
+    format: Arc<dyn FileFormat>,
+    files: Vec<PartitionedFile>,
+    /// The last columns of `schema`, whose values are in the files' paths.
+    partition_columns: Vec<FieldRef>,
+    rows: Option<u64>,
+}
+
+impl FilesTable {
+    /// A table of `files`, whose columns are `schema` without its last `partition_columns`.
+    ///
+    /// `rows` is the exact number of rows in all files, if it is known; it helps to order joins.
+    pub fn new(
+        schema: SchemaRef,
+        format: Arc<dyn FileFormat>,
+        files: Vec<PartitionedFile>,
+        partition_columns: usize,
+        rows: Option<u64>,
+    ) -> Self {
+        let partition_columns =
+            schema.fields().iter().skip(schema.fields().len() - partition_columns).cloned().collect();
+        Self { schema, format, files, partition_columns, rows }
+    }
+
+    fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        let bytes: u64 = self.files.iter().map(|f| f.object_meta.size).sum();
+        statistics.total_byte_size = usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
+        if let Some(rows) = self.rows.and_then(|rows| usize::try_from(rows).ok()) {
+            statistics.num_rows = Precision::Exact(rows);
+        }
+        statistics
+    }
+}
+
+#[async_trait]
+impl TableProvider for FilesTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::common::Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+        if self.files.is_empty() {
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema.project(columns)?),
+                None => Arc::clone(&self.schema),
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let in_files = self.schema.fields().len() - self.partition_columns.len();
+        let in_files = Arc::new(self.schema.project(&(0..in_files).collect::<Vec<_>>())?);
+        let table_schema =
+            TableSchemaBuilder::from(&in_files).with_table_partition_cols(self.partition_columns.clone()).build();
+        let config =
+            FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.format.file_source(table_schema))
+                .with_file_group(FileGroup::new(self.files.clone()))
+                .with_statistics(self.statistics())
+                .with_projection_indices(projection.cloned())?
+                .with_limit(limit)
+                .build();
+        self.format.create_physical_plan(state, config).await
+    }
+}

@@ -1,0 +1,165 @@
+//! A source's files, listed once per run: every chunk sees the same ones, and none that changed meanwhile.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema};
+use datafusion::catalog::{TableProvider, TableProviderFactory};
+use datafusion::common::{DFSchema, DataFusionError};
+use datafusion::datasource::listing::{ListingTable, PartitionedFile};
+use datafusion::datasource::listing_table_factory::ListingTableFactory;
+use datafusion::execution::SessionState;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::sql::parser::{CreateExternalTable, Statement};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+
+use crate::chunk::bucket::lossless_cast;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::fingerprint::Fingerprint;
+use crate::table::FilesTable;
+use crate::task::Source;
+
+/// The files of one source as they were when a run began.
+#[derive(Debug)]
+pub struct Snapshot {
+    name: String,
+    table: Arc<FilesTable>,
+    identity: Fingerprint,
+    files: Vec<ObjectMeta>,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Snapshot {
+    /// Lists the files of `source` and finds their schema.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`], at the statement: no file matches, one can't be read, or their columns don't fit
+    /// each other or the declared ones.
+    pub async fn take(source: &Source, state: &SessionState) -> Result<Self> {
+        let failed = |e: DataFusionError| {
+            Error::new(ErrorKind::Source, format!("source `{}` can't be read", source.name))
+                .with_location(source.location.clone())
+                .with_source(e)
+        };
+        let no_files = |place: &str| {
+            let message = format!("source `{}`: no file at {place}; check its LOCATION", source.name);
+            Error::new(ErrorKind::Source, message).with_location(source.location.clone())
+        };
+        for place in &source.statement.locations {
+            if !place.contains(['*', '?', '[']) && !Path::new(place).exists() {
+                return Err(no_files(place));
+            }
+        }
+        let statement = Statement::CreateExternalTable(source.statement.clone());
+        let plan = state.statement_to_plan(statement).await.map_err(failed)?;
+        let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
+            return Err(failed(DataFusionError::Plan("it is not CREATE EXTERNAL TABLE".into())));
+        };
+        let table = ListingTableFactory::new().create(state, &command).await.map_err(failed)?;
+        let Some(listing) = table.downcast_ref::<ListingTable>() else {
+            return Err(failed(DataFusionError::Plan("it is not a table of files".into())));
+        };
+        let listed = listing.list_files_for_scan(state, &[], None).await.map_err(failed)?;
+        let mut files: Vec<PartitionedFile> = listed.file_groups.into_iter().flat_map(|g| g.into_inner()).collect();
+        files.sort_by(|a, b| a.object_meta.location.cmp(&b.object_meta.location));
+        if files.is_empty() {
+            return Err(no_files(&source.statement.locations.join(", ")));
+        }
+        let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem()).map_err(failed)?;
+        let metas: Vec<ObjectMeta> = files.iter().map(|f| f.object_meta.clone()).collect();
+        let format = &listing.options().format;
+        if !source.statement.columns.is_empty() && ["parquet", "arrow"].contains(&format.get_ext().as_str()) {
+            let found = format.infer_schema(state, &store, &metas).await.map_err(failed)?;
+            let partitions: Vec<_> = listing.options().table_partition_cols.iter().map(|(name, _)| name).collect();
+            check_declared(&table.schema(), &found, &partitions)
+                .map_err(|message| failed(DataFusionError::Plan(message)))?;
+        }
+        let identity = identity(&source.statement, &table.schema(), &metas);
+        let rows = listed.statistics.num_rows;
+        let rows = if rows.is_exact() == Some(true) { rows.get_value().map(|rows| *rows as u64) } else { None };
+        let partition_columns = listing.options().table_partition_cols.len();
+        let table = FilesTable::new(table.schema(), Arc::clone(format), files, partition_columns, rows);
+        Ok(Self { name: source.name.clone(), table: Arc::new(table), identity, files: metas, store })
+    }
+
+    /// The files as a table.
+    pub fn table(&self) -> Arc<dyn TableProvider> {
+        Arc::clone(&self.table) as Arc<dyn TableProvider>
+    }
+
+    /// How the files are read, and path, size, modification time and etag of each.
+    pub fn identity(&self) -> Fingerprint {
+        self.identity
+    }
+
+    /// Checks that the files are still those that were listed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] with the file that changed.
+    pub async fn check_unchanged(&self) -> Result<()> {
+        for file in &self.files {
+            let now = self.store.head(&file.location).await;
+            if !now.is_ok_and(|now| stamp(&now) == stamp(file)) {
+                let message = format!(
+                    "/{} of source `{}` changed while it was read; nothing was published, run again",
+                    file.location, self.name
+                );
+                return Err(Error::new(ErrorKind::Source, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What tells a changed file from an unchanged one.
+fn stamp(file: &ObjectMeta) -> String {
+    let ObjectMeta { location, last_modified, size, e_tag, version } = file;
+    format!("{location} {size} {} {e_tag:?} {version:?}", last_modified.to_rfc3339())
+}
+
+fn identity(statement: &CreateExternalTable, schema: &Schema, files: &[ObjectMeta]) -> Fingerprint {
+    // The location and the flags say where to find the files, not how to read them.
+    let CreateExternalTable {
+        name: _,
+        columns,
+        file_type,
+        locations: _,
+        table_partition_cols,
+        order_exprs: _,
+        if_not_exists: _,
+        or_replace: _,
+        temporary: _,
+        unbounded: _,
+        options,
+        constraints: _,
+    } = statement;
+    let columns: Vec<_> = columns.iter().map(ToString::to_string).collect();
+    let options: Vec<_> = options.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let fields = schema.fields().iter().map(|f| format!("{} {} {}", f.name(), f.data_type(), f.is_nullable()));
+    let fields: Vec<_> = fields.collect();
+    let read_as = format!("{file_type} {columns:?} {table_partition_cols:?} {options:?} {fields:?}");
+    let stamps: Vec<_> = files.iter().map(stamp).collect();
+    let files = stamps.iter().map(|stamp| ("file", stamp.as_bytes()));
+    Fingerprint::of([("read as", read_as.as_bytes())].into_iter().chain(files))
+}
+
+/// Columns declared in the statement must be in the files, with types that hold the files' values unchanged.
+fn check_declared(declared: &Schema, found: &Schema, partitions: &[&String]) -> Result<(), String> {
+    for field in declared.fields().iter().filter(|f| !partitions.contains(&f.name())) {
+        let (name, wanted) = (field.name(), field.data_type());
+        let Ok(file) = found.field_with_name(name) else {
+            let names: Vec<_> = found.fields().iter().map(|f| f.name().as_str()).collect();
+            return Err(format!("column `{name}` is declared, but the files have only: {}", names.join(", ")));
+        };
+        if !fits(file.data_type(), wanted) {
+            let has = file.data_type();
+            return Err(format!("column `{name}` is declared as {wanted}, but it is {has} in the files"));
+        }
+    }
+    Ok(())
+}
+
+fn fits(file: &DataType, declared: &DataType) -> bool {
+    DFSchema::datatype_is_logically_equal(file, declared) || lossless_cast(file, declared)
+}
