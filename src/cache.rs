@@ -11,7 +11,6 @@
 //! A file has its final name only when it is whole and on disk, and its index row only after that. So a crash at any
 //! point leaves whole files; at worst some that the index doesn't know, which [`Cache::rebuild`] finds again.
 
-pub mod footers;
 pub mod index;
 pub mod publish;
 pub mod store;

@@ -3,6 +3,7 @@
 //! The chunk function is [`bucket`]'s: Iceberg's bucket transform. A row whose keys are all NULL is in chunk 0.
 
 pub mod bucket;
+pub mod key;
 
 /// The most chunks that one task may have.
 pub const MAX_CHUNKS: u32 = 4096;

@@ -1,4 +1,5 @@
 //! Running one plan: DataFusion's session and memory, and a plan's stream into a Parquet file.
 
+pub mod footers;
 pub mod session;
 pub mod write;

@@ -1,20 +1,19 @@
 //! The chunk function: Iceberg's bucket transform, from a row's key to its chunk number.
 //!
-//! Every key value has canonical bytes (see [`KeyFamily`]), which MurmurHash3 x86_32 with seed 0 turns into 32 bits;
+//! Every key value has canonical bytes (see [`KeyFamily`](crate::chunk::key::KeyFamily)), which MurmurHash3 x86_32 with seed 0 turns into 32 bits;
 //! the chunk is that hash without its sign bit, modulo the number of chunks. It depends on the value alone: not on the
 //! width, unit or encoding of its column, the platform, or the version of Arrow or DataFusion. The guarantee goes one
-//! way: keys that are equal in SQL share a chunk, after both were cast to one type by casts that [`lossless_cast`]
-//! accepts; keys that differ may share one too.
+//! way: keys that are equal in SQL share a chunk, after both were cast to one type by casts that
+//! [`lossless_cast`](crate::chunk::key::lossless_cast) accepts; keys that differ may share one too.
 //!
 //! Sources: Iceberg table spec, "Bucket Transform Details" and appendix B, "32-bit Hash Requirements"; Austin Appleby's
 //! MurmurHash3.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayAccessor, ArrayRef, AsArray, Int32Array, downcast_dictionary_array};
 use arrow::compute::take;
-use arrow::datatypes::TimeUnit::{self, Microsecond, Millisecond, Nanosecond, Second};
+use arrow::datatypes::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
 use arrow::datatypes::{
     ArrowNativeType, ArrowPrimitiveType, DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type,
     Decimal128Type, Decimal256Type, Field, FieldRef, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
@@ -28,123 +27,11 @@ use datafusion::logical_expr::{
 };
 
 use crate::chunk::MAX_CHUNKS;
+use crate::chunk::key::key_family;
 
 /// Version of the chunk function. It changes whenever any key of any type could land in another chunk, and it is part
 /// of every cache key.
 pub const CHUNK_FUNCTION_VERSION: u32 = 1;
-
-/// Data types whose values hash alike: equal values of two types of one family have equal hashes.
-///
-/// A dictionary has the family of its values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyFamily {
-    /// Hashed as the integer 0 or 1.
-    Boolean,
-    /// 8 to 64 bits, signed or not; hashed as 8 bytes of two's complement, little-endian.
-    Integer,
-    /// Hashed as its UTF-8 bytes.
-    Text,
-    /// Bytes of fixed or variable size; a UUID is 16 of them.
-    Binary,
-    /// Hashed as the integer of days since 1970-01-01; the time of day in a `Date64` is dropped.
-    Date,
-    /// Time of day; hashed as an integer of microseconds, rounded down.
-    Time,
-    /// Date and time without a zone; hashed as an integer of microseconds since 1970-01-01, rounded down.
-    Timestamp,
-    /// An instant, shown in any zone; hashed as [`KeyFamily::Timestamp`], in UTC.
-    TimestampTz,
-    /// Hashed as the fewest bytes that hold the unscaled value, big-endian two's complement.
-    Decimal {
-        /// Digits after the decimal point.
-        scale: i8,
-    },
-    /// 16 to 64 bits; hashed as the bits of the equal double, with -0.0 as 0.0 and every NaN as one.
-    Float,
-}
-
-impl fmt::Display for KeyFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Boolean => "boolean",
-            Self::Integer => "integer",
-            Self::Text => "text",
-            Self::Binary => "binary",
-            Self::Date => "date",
-            Self::Time => "time",
-            Self::Timestamp => "timestamp",
-            Self::TimestampTz => "timestamp with time zone",
-            Self::Decimal { scale } => return write!(f, "decimal of scale {scale}"),
-            Self::Float => "float",
-        })
-    }
-}
-
-/// The family of a key's data type, or `None` for a type that can't be a key.
-///
-/// `DataType::Null` has none, although [`hash_keys`] and [`ChunkOf`] accept columns of it.
-pub fn key_family(data_type: &DataType) -> Option<KeyFamily> {
-    match data_type {
-        DataType::Boolean => Some(KeyFamily::Boolean),
-        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Some(KeyFamily::Integer),
-        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Some(KeyFamily::Integer),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(KeyFamily::Text),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Some(KeyFamily::Binary),
-        DataType::FixedSizeBinary(_) => Some(KeyFamily::Binary),
-        DataType::Date32 | DataType::Date64 => Some(KeyFamily::Date),
-        DataType::Time32(Second | Millisecond) => Some(KeyFamily::Time),
-        DataType::Time64(Microsecond | Nanosecond) => Some(KeyFamily::Time),
-        DataType::Timestamp(_, None) => Some(KeyFamily::Timestamp),
-        DataType::Timestamp(_, Some(_)) => Some(KeyFamily::TimestampTz),
-        DataType::Decimal32(_, scale)
-        | DataType::Decimal64(_, scale)
-        | DataType::Decimal128(_, scale)
-        | DataType::Decimal256(_, scale) => Some(KeyFamily::Decimal { scale: *scale }),
-        DataType::Float16 | DataType::Float32 | DataType::Float64 => Some(KeyFamily::Float),
-        DataType::Dictionary(keys, values) if keys.is_integer() => key_family(values),
-        DataType::Null
-        | DataType::Time32(_)
-        | DataType::Time64(_)
-        | DataType::Duration(_)
-        | DataType::Interval(_)
-        | DataType::List(_)
-        | DataType::ListView(_)
-        | DataType::LargeList(_)
-        | DataType::LargeListView(_)
-        | DataType::FixedSizeList(_, _)
-        | DataType::Struct(_)
-        | DataType::Union(_, _)
-        | DataType::Map(_, _)
-        | DataType::RunEndEncoded(_, _)
-        | DataType::Dictionary(_, _) => None,
-    }
-}
-
-/// Whether a cast keeps every value's identity and its chunk: both types are of one family and `to` holds all values of
-/// `from`. A `true` also covers casts that may fail, such as on overflow, but never ones that alter a value. It is
-/// about `CAST`: `TRY_CAST` makes NULLs of such failures.
-///
-/// False for types without a family, even for equal ones. Each type is taken to hold only what Arrow's specification
-/// allows, such as times within one day. One known exception is not told from the types: where a dictionary lists NULL
-/// among its values, arrow 59 casts it from `Utf8` to `Utf8View` (or `Binary` to `BinaryView`) as the bytes in its
-/// slot, mostly none, which hash to 0 as NULL does.
-pub fn lossless_cast(from: &DataType, to: &DataType) -> bool {
-    let (from, to) = (decoded(from), decoded(to));
-    let Some(family) = key_family(from).filter(|family| key_family(to) == Some(*family)) else {
-        return false;
-    };
-    if from == to {
-        return true;
-    }
-    match family {
-        KeyFamily::Boolean | KeyFamily::Text => true,
-        KeyFamily::Binary => !matches!(to, DataType::FixedSizeBinary(_)),
-        KeyFamily::Integer if from.is_signed_integer() && to.is_unsigned_integer() => false,
-        KeyFamily::Integer | KeyFamily::Date | KeyFamily::Float => from.primitive_width() < to.primitive_width(),
-        KeyFamily::Time | KeyFamily::Timestamp | KeyFamily::TimestampTz => time_unit(from) <= time_unit(to),
-        KeyFamily::Decimal { .. } => decimal_precision(from) <= decimal_precision(to),
-    }
-}
 
 /// The hash of each value of one column: exactly Iceberg's, and 0 for NULL.
 ///
@@ -266,30 +153,6 @@ fn not_a_key(data_type: &DataType) -> DataFusionError {
         "type {data_type} can't be a chunk key; use a boolean, number, text, binary, date, time or timestamp column, \
          or cast this one to such a type"
     )
-}
-
-fn decoded(data_type: &DataType) -> &DataType {
-    match data_type {
-        DataType::Dictionary(_, values) => decoded(values),
-        plain => plain,
-    }
-}
-
-fn time_unit(data_type: &DataType) -> Option<TimeUnit> {
-    match data_type {
-        DataType::Time32(unit) | DataType::Time64(unit) | DataType::Timestamp(unit, _) => Some(*unit),
-        _ => None,
-    }
-}
-
-fn decimal_precision(data_type: &DataType) -> Option<u8> {
-    match data_type {
-        DataType::Decimal32(precision, _)
-        | DataType::Decimal64(precision, _)
-        | DataType::Decimal128(precision, _)
-        | DataType::Decimal256(precision, _) => Some(*precision),
-        _ => None,
-    }
 }
 
 /// Folds a column into the hashes of its rows' earlier key parts.
@@ -448,11 +311,12 @@ mod tests {
     };
     use arrow::buffer::NullBuffer;
     use arrow::compute::{can_cast_types, cast};
-    use arrow::datatypes::{IntervalUnit, i256};
+    use arrow::datatypes::{IntervalUnit, TimeUnit, i256};
     use datafusion::config::ConfigOptions;
     use datafusion::prelude::SessionContext;
 
     use super::*;
+    use crate::chunk::key::{KeyFamily, lossless_cast};
 
     type F16 = <Float16Type as ArrowPrimitiveType>::Native;
 
@@ -905,6 +769,9 @@ mod tests {
             (LargeUtf8, Utf8, true),
             (Utf8, dictionary(Int8, LargeUtf8), true),
             (dictionary(UInt64, Utf8), dictionary(Int8, Utf8View), true),
+            (dictionary(Int8, Utf8), Utf8View, false),
+            (dictionary(Int8, Binary), BinaryView, false),
+            (Utf8View, dictionary(Int8, Utf8), true),
             (dictionary(Int8, Utf8), Binary, false),
             (dictionary(Int8, Int32), Int64, true),
             (dictionary(Int8, Int32), Int16, false),

@@ -28,7 +28,7 @@ pub fn explain(task: &Task, proof: &Proof, plan: &LogicalPlan) -> String {
         };
     }
     if !proof.steps().is_empty() {
-        let _ = writeln!(out, "  proof, from the inputs up");
+        let _ = writeln!(out, "  proof");
         for step in proof.steps() {
             let _ = writeln!(out, "    {:indent$}{}: {}", "", step.node, step.finding, indent = 2 * step.depth);
         }

@@ -9,7 +9,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 
-use crate::chunk::bucket::{key_family, lossless_cast};
+use crate::chunk::key::{key_family, lossless_cast};
 use crate::plan::resolve::{InputSource, Resolved};
 
 /// A column of a scan: the scan's number and the column's position.

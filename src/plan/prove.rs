@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::chunk::Chunking;
-use crate::chunk::bucket::{KeyFamily, key_family};
+use crate::chunk::key::{KeyFamily, key_family};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::keys::{Classes, ScanColumn, equal_columns, hash_alike, passed_column};
 use crate::plan::resolve::{InputSource, Resolved};
@@ -121,7 +121,7 @@ impl Proof {
         &self.inputs
     }
 
-    /// What was found at each node, inputs before the nodes that read them.
+    /// What was found at each node, the root first, a node before its inputs.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
@@ -224,6 +224,8 @@ impl<'a> Prover<'a> {
     }
 
     fn property(&mut self, plan: &LogicalPlan, depth: usize) -> Checked<Property> {
+        let step = self.steps.len();
+        self.steps.push(Step { depth, node: describe(plan), finding: String::new() });
         self.check_subqueries(plan, depth)?;
         let found = match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan)?,
@@ -293,7 +295,7 @@ impl<'a> Prover<'a> {
             | LogicalPlan::Unnest(_)
             | LogicalPlan::RecursiveQuery(_) => return Err(unsupported(plan)),
         };
-        self.steps.push(Step { depth, node: describe(plan), finding: found.in_words(plan.schema()) });
+        self.steps[step].finding = found.in_words(plan.schema());
         Ok(found)
     }
 

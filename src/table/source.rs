@@ -14,7 +14,7 @@ use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::{CreateExternalTable, Statement};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use crate::chunk::bucket::lossless_cast;
+use crate::chunk::key::lossless_cast;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::fingerprint::Fingerprint;
 use crate::table::FilesTable;
