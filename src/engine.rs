@@ -12,13 +12,16 @@ use crate::cache::{Cache, publish};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
-use crate::execute::session::{runtime, session};
+use crate::execute::session::{Share, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::rewrite::rewrite;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
 use crate::table::output::published;
+
+/// Most chunks at a time.
+const MAX_JOBS: usize = 1024;
 
 /// Runs pipelines over one cache folder. Several engines may use one folder, in one process or many.
 ///
@@ -45,7 +48,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Chunks that run at a time. Default: the number of processors.
+    /// Chunks that run at a time, 1 to 1,024. Default: the number of processors.
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.settings.jobs = jobs;
         self
@@ -67,10 +70,11 @@ impl EngineBuilder {
     /// The engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] when `jobs` or the memory limit is 0.
+    /// [`ErrorKind::Usage`] when `jobs` is not from 1 to 1,024, or the memory limit is 0.
     pub fn build(self) -> Result<Engine> {
-        if self.settings.jobs == 0 {
-            return Err(Error::new(ErrorKind::Usage, "jobs is 0; it must be at least 1"));
+        let jobs = self.settings.jobs;
+        if !(1..=MAX_JOBS).contains(&jobs) {
+            return Err(Error::new(ErrorKind::Usage, format!("jobs is {jobs}; use 1 to {MAX_JOBS}")));
         }
         if self.settings.memory_limit_bytes == Some(0) {
             return Err(Error::new(ErrorKind::Usage, "the memory limit is 0 bytes; it must be at least 1"));
@@ -101,8 +105,10 @@ impl Engine {
     pub async fn run(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
         let cache = self.open_cache()?;
         let runtime = runtime(self.settings.memory_limit_bytes, Some(cache.temp_folder()))?;
-        let state = Arc::new(session(runtime));
-        let context = Context { cache, state, jobs: self.settings.jobs, events: self.events.clone() };
+        let jobs = self.settings.jobs;
+        let share = self.settings.memory_limit_bytes.map(|limit_bytes| Share { limit_bytes, jobs });
+        let state = Arc::new(session(runtime, share));
+        let context = Context { cache, state, jobs, events: self.events.clone() };
         run(&context, pipeline, options).await
     }
 
@@ -117,7 +123,7 @@ impl Engine {
             Some(task) => pipeline.select(&[task.to_string()])?,
             None => pipeline.clone(),
         };
-        let state = session(runtime(None, None)?);
+        let state = session(runtime(None, None)?, None);
         let mut plans = plan(&pipeline, &state).await?;
         let mut texts = Vec::new();
         for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {
@@ -135,7 +141,7 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Usage`] when it is not published, [`ErrorKind::Storage`] when it can't be read.
     pub async fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
-        let state = session(runtime(None, None)?);
+        let state = session(runtime(None, None)?, None);
         Ok(Arc::new(published(&self.settings.cache_folder, name, None, &state).await?))
     }
 
@@ -144,7 +150,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::table`], and [`ErrorKind::Usage`] when there is no such chunk.
     pub async fn table_chunk(&self, name: &str, chunk: u32) -> Result<Arc<dyn TableProvider>> {
-        let state = session(runtime(None, None)?);
+        let state = session(runtime(None, None)?, None);
         Ok(Arc::new(published(&self.settings.cache_folder, name, Some(chunk), &state).await?))
     }
 
@@ -155,7 +161,7 @@ impl Engine {
     /// a table can't be read.
     pub async fn query(&self, sql: &str) -> Result<DataFrame> {
         let runtime = runtime(self.settings.memory_limit_bytes, None)?;
-        let mut state = session(runtime);
+        let mut state = session(runtime, None);
         state.config_mut().options_mut().execution.target_partitions = self.settings.jobs;
         let invalid = |e: DataFusionError| Error::new(ErrorKind::Sql, "the query is invalid").with_source(e);
         let context = SessionContext::new_with_state(state.clone());

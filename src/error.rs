@@ -146,7 +146,9 @@ impl fmt::Display for Error {
         }
         f.write_str(&self.message)?;
         if let Some(source) = &self.source {
-            write!(f, ": {source}")?;
+            let text = source.to_string();
+            let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            write!(f, ": {}", lines.join("; "))?;
         }
         Ok(())
     }

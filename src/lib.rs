@@ -1,3 +1,109 @@
+//! Chunkwise runs a data-pipeline task chunk by chunk.
+//!
+//! A query is written as if it ran on whole tables, and names the columns to cut by. Chunkwise proves that the cut
+//! changes nothing, rewrites the plan of every input so that chunk k sees only its rows, runs the chunk plans in parallel
+//! on Apache DataFusion, writes partitioned Parquet, and keeps every chunk in a local cache, so that the next run
+//! computes only what changed.
+//!
+//! - **Right or refused.** A chunked run gives exactly the rows of the unchunked one, or the task is refused with the
+//!   reason. (Sums of floats depend on the order of addition, here as everywhere in DataFusion.)
+//! - **Nothing lost, nothing stale.** Files are write-once, named by what they are made of, and appear only when they are
+//!   whole; a published table is switched by one rename.
+//!
+//! # Quick start
+//!
+//! ```
+//! use chunkwise::{Engine, RunOptions, Status};
+//!
+//! # #[tokio::main(flavor = "multi_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! std::fs::write(folder.path().join("sales.csv"), "shop,day,amount\n1,2026-01-01,10\n1,2026-01-02,5\n2,2026-01-01,7\n")?;
+//! let pipeline = chunkwise::sql::parse(
+//!     "CREATE EXTERNAL TABLE sales STORED AS CSV LOCATION 'sales.csv' OPTIONS (format.has_header true);
+//!      CREATE TABLE per_shop CLUSTERED BY (shop) INTO 4 BUCKETS AS
+//!      SELECT shop, sum(amount) AS amount FROM sales GROUP BY shop;",
+//!     "sales.sql",
+//!     folder.path(),
+//! )?;
+//!
+//! let engine = Engine::builder().cache_folder(folder.path().join("cache")).build()?;
+//! let report = engine.run(&pipeline, &RunOptions::default()).await?;
+//! assert_eq!(report.tasks[0].executed, 4);
+//! let again = engine.run(&pipeline, &RunOptions::default()).await?;
+//! assert_eq!(again.tasks[0].status, Status::Reused);
+//!
+//! let rows = engine.query("SELECT amount FROM per_shop ORDER BY shop").await?.collect().await?;
+//! assert_eq!(rows[0].num_rows(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`sql::load`] reads files and folders. [`Engine::explain`] says how a task is cut and why that is right, or why it is
+//! refused. [`Engine::table`] gives an output as a DataFusion `TableProvider`, [`Engine::table_chunk`] one chunk of it.
+//! [`EngineBuilder::on_event`] tells what happens while it happens, [`RunReport`] what has happened.
+//!
+//! # How a task is cut
+//!
+//! ```text
+//!   orders  ──chunk_of(16, o_orderkey) = k──┐
+//!                                           ├─ join ── aggregate by o_orderkey ── chunk k of the output
+//!   lineitem ─chunk_of(16, l_orderkey) = k──┘              k = 0 … 15
+//!   nation  ──────── whole, in every chunk ─┘
+//! ```
+//!
+//! `CLUSTERED BY (o_orderkey) INTO 16 BUCKETS` names a column of the output or of an input. Equalities of joins and
+//! filters carry it to other inputs; an input that they don't reach is *replicated*. The chunk function is Iceberg's
+//! bucket transform ([`chunk_of_udf`] makes it usable in SQL): any type that has equality, other than nested ones, can be
+//! a key; NULL keys are in chunk 0.
+//!
+//! The prover accepts scans, filters, projections, inner, left, right, semi and anti joins on the keys or with a
+//! replicated side, aggregates and windows by the keys, DISTINCT, UNION ALL, sorts, and uncorrelated scalar subqueries
+//! over replicated inputs. Correlated subqueries, IN and EXISTS become joins first. All else is refused with the node,
+//! the rule and what to change. A task without `CLUSTERED BY` runs whole, as one chunk.
+//!
+//! # What is reused and why
+//!
+//! A chunk is named by a hash of all that it is made of: the query's plan (so that comments, layout and aliases inside
+//! the query don't matter), keys, number of chunks, options, the versions of the engine, DataFusion and the chunk function, path, size,
+//! modification time and etag of each source file, and the chunks of each task it reads. A chunk whose name is in the
+//! cache is not run. A query that calls a volatile function such as `random()` runs each time; `now()` and `current_date`
+//! count as the constants they are during one run.
+//!
+//! A source's files are listed once per run. If one changes before a chunk that read it is committed, the task fails and
+//! nothing is published.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | chunk (k of N) | the unit of work, of caching and of the published folder |
+//! | keys | the columns that decide a row's chunk |
+//! | input | a source or task that a task reads: *partitioned* (a chunk sees its rows) or *replicated* (it sees all) |
+//! | proof | why a task may be cut, and by which column of each input |
+//! | fingerprint | the hash of all that a chunk is made of |
+//! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
+//! | publish | make a table's new version the one that readers see |
+//! | partition, batch, row group, bucket | DataFusion's parallel stream, Arrow's record batch, Parquet's row group, Hive's word for a chunk |
+//!
+//! # Layers
+//!
+//! A module imports only from its own row and rows above; a test checks it.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `error`, `config`, `event` | one error type; settings as plain data; what happened |
+//! | `chunk` | keys × N; which types are keys; the bucket function and its UDF |
+//! | `task`, `pipeline` | a task, its inputs and options; the DAG |
+//! | `plan` | pure: resolve, keys, prove, rewrite, fingerprint, explain |
+//! | `execute` | DataFusion's session and memory; a plan's stream into a file |
+//! | `cache` | immutable chunk files; the index; the published folder |
+//! | `table` | files as a `TableProvider`: sources, outputs, single chunks |
+//! | `schedule`, `run` | what is next (pure); running it |
+//! | `engine` | the public API |
+//! | `sql` | Hive/Spark DDL → tasks |
+//! | `cli` | the command line |
+
 mod cache;
 mod chunk;
 #[cfg(feature = "cli")]
@@ -16,11 +122,14 @@ pub mod sql;
 mod table;
 mod task;
 
+pub use datafusion;
+
+pub use crate::chunk::MAX_CHUNKS;
 pub use crate::chunk::bucket::chunk_of_udf;
 pub use crate::config::Settings;
 pub use crate::engine::{Engine, EngineBuilder};
 pub use crate::error::{Error, ErrorKind, Location, Result};
 pub use crate::event::Event;
-pub use crate::pipeline::{Item, Pipeline};
+pub use crate::pipeline::Pipeline;
 pub use crate::run::RunOptions;
 pub use crate::run::report::{InputMode, InputReport, RunReport, Status, TaskReport};

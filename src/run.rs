@@ -19,7 +19,7 @@ use crate::cache::Cache;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
-use crate::execute::write::write;
+use crate::execute::write::{is_out_of_memory, write};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::prove::{Proof, Role, prove};
@@ -130,7 +130,7 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let selected = if options.tasks.is_empty() { pipeline.clone() } else { pipeline.select(&options.tasks)? };
     let mut plans = plan(&selected, &context.state).await?;
     let sources = std::mem::take(&mut plans.sources);
-    let permits = Arc::new(Semaphore::new(context.jobs.max(1)));
+    let permits = Arc::new(Semaphore::new(context.jobs));
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();
@@ -303,11 +303,7 @@ impl TaskJob {
             let mut running = JoinSet::new();
             for chunk in missing {
                 let (job, permits) = (Arc::clone(&job), Arc::clone(&self.permits));
-                running.spawn(async move {
-                    // The semaphore is never closed.
-                    let _permit = permits.acquire_owned().await;
-                    (chunk, job.run(chunk).await)
-                });
+                running.spawn(async move { (chunk, job.run_within(chunk, &permits).await) });
             }
             while let Some(finished) = running.join_next().await {
                 let (chunk, result) =
@@ -370,6 +366,23 @@ struct ChunkJob {
 }
 
 impl ChunkJob {
+    /// Runs a chunk when a permit is free; again, alone and so with all the memory, if that did not suffice beside others.
+    async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<Arc<ChunkEntry>> {
+        let jobs = self.context.jobs as u32;
+        // The semaphore is never closed, so both calls wait and succeed.
+        let beside_others = {
+            let _permit = permits.acquire().await;
+            self.run(chunk).await
+        };
+        match beside_others {
+            Err(error) if jobs > 1 && is_out_of_memory(&error) => {
+                let _all = permits.acquire_many(jobs).await;
+                self.run(chunk).await
+            }
+            other => other,
+        }
+    }
+
     async fn run(&self, chunk: u32) -> Result<Arc<ChunkEntry>> {
         let PlannedTask { task, proof, .. } = self.planned.as_ref();
         let Context { cache, state, events, .. } = &self.context;
@@ -392,7 +405,7 @@ impl ChunkJob {
         };
         let pending = cache.begin()?;
         let footer = |rows| ChunkEntry { rows, ..entry.clone() }.footer(&self.components);
-        let rows = write(state, &plan, proof.schema(), &task.options, || pending.writer(), footer).await?;
+        let rows = write(state, &plan, proof.schema(), &task.options, pending.writer()?, footer).await?;
         // A chunk of a source that changed meanwhile must never be found under the old identity.
         for source in &self.sources {
             source.check_unchanged().await?;

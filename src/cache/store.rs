@@ -1,7 +1,7 @@
 //! Chunk files: write-once Parquet, each named by its fingerprint, its footer saying what it is.
 
 use std::fs::{self, File};
-use std::io::{self, Seek};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
@@ -97,14 +97,9 @@ impl PendingChunk {
         Ok(Self { path, file })
     }
 
-    /// A handle to write with, from the start: what was written before is discarded.
+    /// A handle to write with.
     pub fn writer(&self) -> Result<File> {
-        let emptied = self.file.try_clone().and_then(|mut file| {
-            file.set_len(0)?;
-            file.rewind()?;
-            Ok(file)
-        });
-        emptied.map_err(|e| Error::storage("write", &self.path, e))
+        self.file.try_clone().map_err(|e| Error::storage("write", &self.path, e))
     }
 
     /// Size of what was written.

@@ -1,5 +1,6 @@
 //! `chunkwise demo`: everything once, on data made here.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,16 +67,15 @@ fn make_data(folder: &Path, scale: f64) -> Result<()> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{prefix:9} {bar:30} {human_pos} rows, {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut done = Vec::new();
+    let mut done = BTreeMap::new();
     tpch::generate(folder, scale, &mut |table, rows, total| {
-        if rows >= total {
-            done.push(format!("{table} {}", HumanCount(rows)));
-        }
+        done.insert(table.to_string(), rows);
         bar.set_prefix(table.to_string());
         bar.set_length(total);
         bar.set_position(rows);
     })?;
     bar.finish_and_clear();
+    let done: Vec<_> = done.iter().map(|(table, rows)| format!("{table} {}", HumanCount(*rows))).collect();
     println!("rows: {}", done.join(", "));
     Ok(())
 }

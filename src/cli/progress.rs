@@ -55,8 +55,8 @@ impl Progress {
                 self.clear(running.remove(task));
                 let what = if *executed == 0 { "reused" } else { "executed" };
                 let chunks = match (executed, reused) {
-                    (0, reused) => format!("{reused} chunks"),
-                    (executed, 0) => format!("{executed} chunks"),
+                    (0, reused) => chunks_of(*reused),
+                    (executed, 0) => chunks_of(*executed),
                     (executed, reused) => format!("{executed} of {} chunks", executed + reused),
                 };
                 let (rows, bytes, seconds) = (HumanCount(*rows), HumanBytes(*bytes), seconds(*wall));
@@ -103,4 +103,8 @@ impl Progress {
 
 fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
+}
+
+fn chunks_of(number: u32) -> String {
+    if number == 1 { "1 chunk".into() } else { format!("{number} chunks") }
 }

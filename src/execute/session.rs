@@ -18,6 +18,15 @@ use crate::execute::footers::Footers;
 /// Most bytes of Parquet footers kept in memory.
 const FOOTER_BYTES: usize = 64 << 20;
 
+/// Memory that chunks share.
+#[derive(Debug, Clone, Copy)]
+pub struct Share {
+    /// Bytes for all of them together.
+    pub limit_bytes: usize,
+    /// Chunks at a time.
+    pub jobs: usize,
+}
+
 /// A runtime whose operators share `memory_limit_bytes` and spill into `spill_folder` (the system's own when `None`).
 pub fn runtime(memory_limit_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
     // File lists are never cached: a folder that changed between runs must list anew.
@@ -36,9 +45,15 @@ pub fn runtime(memory_limit_bytes: Option<usize>, spill_folder: Option<&Path>) -
 }
 
 /// A session in which every plan has one partition. It fixes `now()`: take one for a whole run.
-pub fn session(runtime: Arc<RuntimeEnv>) -> SessionState {
+///
+/// A sort must be able to reserve what it needs to merge its spilled runs, however small its share of `memory` is.
+pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.collect_spans = true;
+    if let Some(Share { limit_bytes, jobs }) = memory {
+        let reservation = &mut config.options_mut().execution.sort_spill_reservation_bytes;
+        *reservation = (*reservation).min(limit_bytes / (4 * jobs.max(1)));
+    }
     let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
@@ -48,12 +63,5 @@ pub fn session(runtime: Arc<RuntimeEnv>) -> SessionState {
     // Registering by name can only fail for function factories, which this session has not.
     let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
     state.mark_start_execution();
-    state
-}
-
-/// The same session with joins that spill instead of joins that fail beyond the memory limit.
-pub fn spilling(state: &SessionState) -> SessionState {
-    let mut state = state.clone();
-    state.config_mut().options_mut().optimizer.prefer_hash_join = false;
     state
 }

@@ -16,7 +16,6 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::session::spilling;
 use crate::task::TaskOptions;
 
 /// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
@@ -24,8 +23,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// Runs `plan` and writes its rows, with the columns of `schema`, to `file`; returns the number of rows.
 ///
-/// `footer` makes the file's metadata from that number. When memory does not suffice for a hash join, the plan is run
-/// once more with joins that spill. Dropping the future stops the plan.
+/// `footer` makes the file's metadata from that number. Dropping the future stops the plan.
 ///
 /// # Errors
 /// [`ErrorKind::Execute`] when the plan fails, [`ErrorKind::Storage`] when the file can't be written.
@@ -34,24 +32,8 @@ pub async fn write(
     plan: &LogicalPlan,
     schema: &SchemaRef,
     options: &TaskOptions,
-    file: impl Fn() -> Result<std::fs::File>,
-    footer: impl Fn(u64) -> Result<KeyValue>,
-) -> Result<u64> {
-    match write_once(state, plan, schema, options, file()?, &footer).await {
-        Err(error) if is_out_of_memory(&error) => {
-            write_once(&spilling(state), plan, schema, options, file()?, &footer).await
-        }
-        other => other,
-    }
-}
-
-async fn write_once(
-    state: &SessionState,
-    plan: &LogicalPlan,
-    schema: &SchemaRef,
-    options: &TaskOptions,
     file: std::fs::File,
-    footer: &impl Fn(u64) -> Result<KeyValue>,
+    footer: impl FnOnce(u64) -> Result<KeyValue>,
 ) -> Result<u64> {
     let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
     let mut batches = execute_stream(physical, state.task_ctx()).map_err(execution_error)?;
@@ -76,6 +58,12 @@ async fn write_once(
     Ok(rows)
 }
 
+/// Whether a plan failed because the memory limit did not suffice beside what else was running.
+pub fn is_out_of_memory(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<DataFusionError>());
+    cause.is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
+}
+
 /// Gives a batch the planned column names, types and nullability; plans may differ in string encodings only.
 fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let planned = |e| execution_error(DataFusionError::ArrowError(Box::new(e), None));
@@ -90,11 +78,6 @@ fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(planned)?;
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(planned)
-}
-
-fn is_out_of_memory(error: &Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<DataFusionError>());
-    cause.is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
 }
 
 fn execution_error(error: DataFusionError) -> Error {

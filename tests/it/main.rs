@@ -1,0 +1,5 @@
+//! All integration tests in one binary, since each binary links all of DataFusion again.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod layers;
+mod support;

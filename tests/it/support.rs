@@ -1,0 +1,105 @@
+//! What the tests share: the oracle (plain DataFusion, whole tables) and tables compared as multisets of rows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::row::{RowConverter, SortField};
+use chunkwise::{Engine, Pipeline, RunOptions, RunReport};
+use datafusion::catalog::TableProvider;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+
+/// A table's rows without their order: how many, and the sum of their hashes. Text encodings don't count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Multiset {
+    pub rows: u64,
+    sum: u128,
+}
+
+impl Multiset {
+    pub fn of_batches(batches: &[RecordBatch]) -> Self {
+        let mut whole = Self { rows: 0, sum: 0 };
+        for batch in batches {
+            whole.add(batch);
+        }
+        whole
+    }
+
+    /// Reads a table to its end, a batch at a time.
+    pub async fn of(table: Arc<dyn TableProvider>) -> Self {
+        let context = SessionContext::new();
+        let mut batches = context.read_table(table).unwrap().execute_stream().await.unwrap();
+        let mut whole = Self { rows: 0, sum: 0 };
+        while let Some(batch) = batches.next().await {
+            whole.add(&batch.unwrap());
+        }
+        whole
+    }
+
+    fn add(&mut self, batch: &RecordBatch) {
+        let columns: Vec<ArrayRef> = batch.columns().iter().map(plain).collect();
+        let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+        let rows = RowConverter::new(fields).unwrap().convert_columns(&columns).unwrap();
+        for row in &rows {
+            let hash = blake3::hash(row.as_ref());
+            let hash: [u8; 16] = hash.as_bytes()[..16].try_into().unwrap();
+            self.sum = self.sum.wrapping_add(u128::from_le_bytes(hash));
+            self.rows += 1;
+        }
+    }
+}
+
+/// Views and dictionaries as plain arrays, so that equal values are equal rows.
+fn plain(column: &ArrayRef) -> ArrayRef {
+    let to = match column.data_type() {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::Dictionary(_, values) => values.as_ref().clone(),
+        _ => return Arc::clone(column),
+    };
+    let cast = cast(column, &to).unwrap();
+    if cast.data_type() == column.data_type() { cast } else { plain(&cast) }
+}
+
+/// Plain DataFusion: runs each statement, in order; relative locations must be absolute already.
+pub async fn oracle(statements: &[String]) -> SessionContext {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    for statement in statements {
+        context.sql(statement).await.unwrap_or_else(|e| panic!("{e}\n{statement}")).collect().await.unwrap();
+    }
+    context
+}
+
+/// Rows of one table of the oracle.
+pub async fn oracle_rows(context: &SessionContext, table: &str) -> Multiset {
+    Multiset::of(context.table_provider(table).await.unwrap()).await
+}
+
+/// An engine over `cache` with two jobs.
+pub fn engine(cache: &Path) -> Engine {
+    Engine::builder().cache_folder(cache).jobs(2).build().unwrap()
+}
+
+/// Parses `sql`, its locations relative to `folder`, and runs all of it; every task must succeed.
+pub async fn run(engine: &Engine, sql: &str, folder: &Path) -> RunReport {
+    let report = try_run(engine, sql, folder).await;
+    assert!(report.succeeded(), "{report:#?}");
+    report
+}
+
+/// As [`run`], but tasks may fail.
+pub async fn try_run(engine: &Engine, sql: &str, folder: &Path) -> RunReport {
+    let pipeline: Pipeline = chunkwise::sql::parse(sql, "test.sql", folder).unwrap();
+    engine.run(&pipeline, &RunOptions::default()).await.unwrap()
+}
+
+/// Writes `batch` to a Parquet file.
+pub fn write_parquet(path: &Path, batch: &RecordBatch) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
