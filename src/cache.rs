@@ -122,7 +122,7 @@ impl Cache {
     ///
     /// Returns a warning for each file whose footer can't be read; such files are left where they are.
     pub fn rebuild(&self) -> Result<Vec<String>> {
-        let (entries, warnings) = store::read_all(&self.folder)?;
+        let store::Found { entries, warnings } = store::read_all(&self.folder)?;
         let mut published = Vec::new();
         for table in publish::tables(&self.folder)? {
             if let Some(PublishedTable { version, files, .. }) = publish::open(&self.folder, &table)?

@@ -159,20 +159,29 @@ pub fn read_entry(path: &Path) -> Result<(ChunkEntry, Components)> {
     Ok((entry, Components(components)))
 }
 
-/// The entries of all chunk files, and a warning for each file that is not what its name says.
-pub fn read_all(cache: &Path) -> Result<(Vec<(ChunkEntry, Components)>, Vec<String>)> {
-    let (mut entries, mut warnings) = (Vec::new(), Vec::new());
+/// What the footers of all chunk files say.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The chunks.
+    pub entries: Vec<(ChunkEntry, Components)>,
+    /// A warning for each file that is not what its name says.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the footers of all chunk files.
+pub fn read_all(cache: &Path) -> Result<Found> {
+    let mut found = Found::default();
     let chunks = cache.join(CHUNKS);
     for folder in read_folder(&chunks)? {
         for path in read_folder(&folder)? {
             match read_entry(&path) {
-                Ok((entry, components)) if entry.path(cache) == path => entries.push((entry, components)),
-                Ok(_) => warnings.push(format!("{} is not the chunk that its name says", path.display())),
-                Err(error) => warnings.push(error.to_string()),
+                Ok((entry, components)) if entry.path(cache) == path => found.entries.push((entry, components)),
+                Ok(_) => found.warnings.push(format!("{} is not the chunk that its name says", path.display())),
+                Err(error) => found.warnings.push(error.to_string()),
             }
         }
     }
-    Ok((entries, warnings))
+    Ok(found)
 }
 
 /// Paths in a folder, sorted; none when it is not there.

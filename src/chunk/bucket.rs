@@ -316,7 +316,7 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     use super::*;
-    use crate::chunk::key::{KeyFamily, lossless_cast};
+    use crate::chunk::key::lossless_cast;
 
     type F16 = <Float16Type as ArrowPrimitiveType>::Native;
 
