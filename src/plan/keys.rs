@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::utils::{grouping_set_to_exprlist, split_conjunction};
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 
 use crate::chunk::key::{key_family, lossless_cast};
@@ -108,7 +108,12 @@ impl Classes {
                 }
             }
             LogicalPlan::Projection(node) => through(&node.expr, &node.input, &inputs[0]),
-            LogicalPlan::Aggregate(node) => through(&node.group_expr, &node.input, &inputs[0]),
+            LogicalPlan::Aggregate(node) => {
+                let columns: Vec<Expr> = grouping_set_to_exprlist(&node.group_expr)?.into_iter().cloned().collect();
+                through(&columns, &node.input, &inputs[0])
+            }
+            LogicalPlan::Distinct(Distinct::On(node)) => through(&node.select_expr, &node.input, &inputs[0]),
+            LogicalPlan::Unnest(node) => node.dependency_indices.iter().map(|column| inputs[0][*column]).collect(),
             LogicalPlan::Filter(node) => {
                 let origins = inputs.swap_remove(0);
                 for (a, b) in equal_columns(&node.predicate, node.input.schema()) {
