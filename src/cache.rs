@@ -132,7 +132,7 @@ impl Cache {
                 published.push((table, version, components));
             }
         }
-        self.index.replace(&entries, &published)?;
+        self.index.add_all(&entries, &published)?;
         Ok(warnings)
     }
 }

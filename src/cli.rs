@@ -9,7 +9,9 @@ mod query;
 mod run;
 pub mod tpch;
 
+use std::fmt::Display;
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,7 +67,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(format_args!("error: {error}"));
             failure(&error)
         }
     }
@@ -76,6 +78,16 @@ fn failure(error: &Error) -> ExitCode {
         ErrorKind::Sql | ErrorKind::Usage => ExitCode::from(2),
         ErrorKind::Refused | ErrorKind::Source | ErrorKind::Execute | ErrorKind::Storage => ExitCode::from(1),
     }
+}
+
+/// Prints a line on stdout; whoever closed it has read enough, and the work goes on.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a line on stderr, for what went wrong.
+fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Runs `work` until it is done or the process is told to stop (SIGINT, SIGTERM); `None` then.

@@ -405,11 +405,13 @@ impl ChunkJob {
         };
         let pending = cache.begin()?;
         let footer = |rows| ChunkEntry { rows, ..entry.clone() }.footer(&self.components);
-        let rows = write(state, &plan, proof.schema(), &task.options, pending.writer()?, footer).await?;
-        // A chunk of a source that changed meanwhile must never be found under the old identity.
+        let written = write(state, &plan, proof.schema(), &task.options, pending.writer()?, footer).await;
+        // A chunk of a source that changed meanwhile must never be found under the old identity; and if the plan
+        // failed, this is why.
         for source in &self.sources {
             source.check_unchanged().await?;
         }
+        let rows = written?;
         (entry.rows, entry.bytes) = (rows, pending.bytes()?);
         let entry = cache.commit(pending, entry, &self.components)?;
         let (rows, bytes) = (entry.rows, entry.bytes);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moka::sync::Cache as MemoryCache;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,7 +68,10 @@ impl Index {
             let version: i32 =
                 transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
             let opened = match version {
-                SCHEMA_VERSION => Opened::Existing,
+                SCHEMA_VERSION => {
+                    check_sound(&transaction).map_err(failed)?;
+                    Opened::Existing
+                }
                 0 => {
                     transaction.execute_batch(SCHEMA).map_err(failed)?;
                     transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
@@ -178,14 +181,13 @@ impl Index {
         self.write(|transaction| set_published(transaction, table, version, components))
     }
 
-    /// Replaces everything.
-    pub fn replace(
+    /// Adds chunks whose files are in place, and what is published; rows of files that are gone do no harm.
+    pub fn add_all(
         &self,
         entries: &[(ChunkEntry, Components)],
         published: &[(String, String, Components)],
     ) -> Result<()> {
         self.write(|transaction| {
-            transaction.execute_batch("DELETE FROM chunk; DELETE FROM recipe; DELETE FROM published")?;
             for (entry, components) in entries {
                 insert(transaction, entry, components)?;
             }
@@ -215,6 +217,15 @@ impl Index {
 
     fn error(&self, error: rusqlite::Error) -> Error {
         index_error(&self.path, error)
+    }
+}
+
+/// Reads every page, so that damage shows while the index can still be made again, and not in the middle of a run.
+fn check_sound(connection: &Connection) -> rusqlite::Result<()> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(found))),
     }
 }
 

@@ -204,7 +204,10 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     if let Some(parent) = folder.parent() {
         create_folder(parent)?;
         match fs::create_dir(folder) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Error::storage("create", folder, e)),
+            // Another process may have created it meanwhile; a file of that name is in the way.
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => {
+                return Err(Error::storage("create", folder, e));
+            }
             _ => sync_folder(parent)?,
         }
     }

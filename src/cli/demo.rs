@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use crate::cli::{run, tpch};
+use crate::cli::{complain, run, say, tpch};
 use crate::error::{Error, Result};
 use crate::run::RunOptions;
 use crate::sql;
@@ -43,23 +43,23 @@ pub struct Arguments {
 /// Makes the data once, lays out the tasks, and runs them.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let (data, tasks, cache) = (arguments.dir.join("data"), arguments.dir.join("sql"), arguments.dir.join("cache"));
-    println!("TPC-H data at scale {} in {}", arguments.scale, data.display());
+    say(format_args!("TPC-H data at scale {} in {}", arguments.scale, data.display()));
     make_data(&data, arguments.scale)?;
     lay_out(&tasks)?;
-    println!("tasks in {}", tasks.display());
+    say(format_args!("tasks in {}", tasks.display()));
     let pipeline = sql::load([&tasks])?;
     let Some(report) = run::run(&pipeline, &RunOptions::default(), &run::Options::in_folder(cache.clone()))? else {
-        eprintln!("interrupted; finished chunks are kept, and the next run goes on from them");
+        complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));
     };
     let (tasks, cache) = (tasks.display(), cache.display());
-    println!(
+    say(format_args!(
         "published in {cache}/tables; try next:
   chunkwise run {tasks} --cache {cache}                      nothing runs again
   chunkwise explain {tasks} --task order_revenue             how it is cut, and why that is right
   chunkwise query 'SELECT * FROM top_nations' --cache {cache}
 edit a file in {tasks} and run again: only it and what reads it runs"
-    );
+    ));
     Ok(if report.succeeded() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -76,7 +76,7 @@ fn make_data(folder: &Path, scale: f64) -> Result<()> {
     })?;
     bar.finish_and_clear();
     let done: Vec<_> = done.iter().map(|(table, rows)| format!("{table} {}", HumanCount(*rows))).collect();
-    println!("rows: {}", done.join(", "));
+    say(format_args!("rows: {}", done.join(", ")));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::until_interrupted;
+use crate::cli::{say, until_interrupted};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::sql;
@@ -26,8 +26,8 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let texts = until_interrupted(engine, async |engine| engine.explain(&pipeline, arguments.task.as_deref()).await)?;
     for text in texts.into_iter().flatten() {
         match text {
-            Ok(text) => println!("{text}"),
-            Err(refusal) => println!("not run: {refusal}\n"),
+            Ok(text) => say(text),
+            Err(refusal) => say(format_args!("not run: {refusal}\n")),
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! How a run looks: bars on a terminal, plain lines elsewhere.
+//! How a run looks: bars on a terminal, plain lines elsewhere; what went wrong on stderr.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::cli::{complain, say};
 use crate::event::Event;
 use crate::pipeline::Pipeline;
 use crate::run::report::{RunReport, Status};
@@ -37,7 +38,7 @@ impl Progress {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let width = self.width;
         match event {
-            Event::Warning { message } => self.line(&format!("warning: {message}")),
+            Event::Warning { message } => self.problem(&format!("warning: {message}")),
             Event::Planned { task, chunks, reused, reason: _ } if self.is_terminal && reused < chunks => {
                 let bar = self.bars.add(ProgressBar::new((*chunks).into()));
                 let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} chunks, {elapsed}");
@@ -64,9 +65,9 @@ impl Progress {
             }
             Event::Failed { task, message } => {
                 self.clear(running.remove(task));
-                self.line(&format!("{task:width$}  failed    {message}"));
+                self.problem(&format!("{task:width$}  failed    {message}"));
             }
-            Event::Skipped { task, message } => self.line(&format!("{task:width$}  skipped   {message}")),
+            Event::Skipped { task, message } => self.problem(&format!("{task:width$}  skipped   {message}")),
             Event::Planned { .. } | Event::ChunkStarted { .. } | Event::Published { .. } => {}
         }
     }
@@ -91,7 +92,12 @@ impl Progress {
 
     /// A line above the bars.
     fn line(&self, text: &str) {
-        self.bars.suspend(|| println!("{text}"));
+        self.bars.suspend(|| say(text));
+    }
+
+    /// A line above the bars about something that went wrong.
+    fn problem(&self, text: &str) {
+        self.bars.suspend(|| complain(text));
     }
 
     fn clear(&self, bar: Option<ProgressBar>) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::progress::Progress;
-use crate::cli::{CacheArgument, until_interrupted};
+use crate::cli::{CacheArgument, complain, until_interrupted};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
@@ -56,7 +56,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let pipeline = sql::load(&arguments.paths)?;
     let options = RunOptions { tasks: arguments.tasks.clone(), force: arguments.force };
     let Some(report) = run(&pipeline, &options, &arguments.options)? else {
-        eprintln!("interrupted; finished chunks are kept, and the next run goes on from them");
+        complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));
     };
     if let Some(file) = &arguments.report {

@@ -38,7 +38,8 @@ impl Snapshot {
     /// each other or the declared ones.
     pub async fn take(source: &Source, state: &SessionState) -> Result<Self> {
         let failed = |e: DataFusionError| {
-            Error::new(ErrorKind::Source, format!("source `{}` can't be read", source.name))
+            let places = source.statement.locations.join(", ");
+            Error::new(ErrorKind::Source, format!("source `{}` can't be read from {places}", source.name))
                 .with_location(source.location.clone())
                 .with_source(e)
         };
@@ -56,7 +57,11 @@ impl Snapshot {
         let LogicalPlan::Ddl(DdlStatement::CreateExternalTable(command)) = plan else {
             return Err(failed(DataFusionError::Plan("it is not CREATE EXTERNAL TABLE".into())));
         };
-        let table = ListingTableFactory::new().create(state, &command).await.map_err(failed)?;
+        let table = match ListingTableFactory::new().create(state, &command).await {
+            // Its own message leaves out the pattern that matched nothing.
+            Err(e) if is_no_file(&e) => return Err(no_files(&source.statement.locations.join(", "))),
+            other => other.map_err(failed)?,
+        };
         let Some(listing) = table.downcast_ref::<ListingTable>() else {
             return Err(failed(DataFusionError::Plan("it is not a table of files".into())));
         };
@@ -110,6 +115,11 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Whether DataFusion had no file to find a schema in.
+fn is_no_file(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::Plan(message) if message.starts_with("No files found at"))
 }
 
 /// What tells a changed file from an unchanged one.
