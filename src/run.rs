@@ -398,7 +398,7 @@ impl ChunkJob {
             table: task.name.clone(),
             chunk,
             chunks: proof.chunks(),
-            keys: proof.keys().to_vec(),
+            keys: proof.stored_by().to_vec(),
             rows: 0,
             bytes: 0,
             written_unix_ns: unix_ns(),

@@ -28,7 +28,7 @@ pub struct ChunkEntry {
     pub chunk: u32,
     /// Number of chunks of the table.
     pub chunks: u32,
-    /// Keys it was cut by, as the task names them.
+    /// Columns of the table that alone decide a row's chunk; empty when the keys are not among its columns.
     pub keys: Vec<String>,
     /// Rows in the file.
     pub rows: u64,

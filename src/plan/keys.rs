@@ -29,6 +29,27 @@ pub fn passed_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
     }
 }
 
+/// The columns of `coalesce(a, b)`, also in the form of a CASE that the simplifier gives it.
+pub fn coalesced_columns(expr: &Expr, schema: &DFSchema) -> Option<(usize, usize)> {
+    match expr {
+        Expr::Alias(alias) => coalesced_columns(&alias.expr, schema),
+        Expr::ScalarFunction(f) if f.func.name() == "coalesce" => match f.args.as_slice() {
+            [a, b] => Some((passed_column(a, schema)?, passed_column(b, schema)?)),
+            _ => None,
+        },
+        Expr::Case(case) => {
+            let (None, [(when, then)], Some(other)) = (&case.expr, case.when_then_expr.as_slice(), &case.else_expr)
+            else {
+                return None;
+            };
+            let Expr::IsNotNull(tested) = when.as_ref() else { return None };
+            let first = passed_column(then, schema)?;
+            (passed_column(tested, schema)? == first).then_some((first, passed_column(other, schema)?))
+        }
+        _ => None,
+    }
+}
+
 /// Pairs of positions that a predicate makes equal in every row that passes it: its conjuncts `a = b` and
 /// `a IS NOT DISTINCT FROM b` over columns that hash alike.
 pub fn equal_columns(predicate: &Expr, schema: &DFSchema) -> Vec<(usize, usize)> {
@@ -97,7 +118,7 @@ impl Classes {
         })?;
         let mut inputs = plan.inputs().into_iter().map(|input| self.visit(input)).collect::<Result<Vec<_>>>()?;
         let through = |exprs: &[Expr], input: &LogicalPlan, origins: &[Option<ScanColumn>]| {
-            exprs.iter().map(|e| passed_column(e, input.schema()).and_then(|i| origins[i])).collect::<Vec<_>>()
+            exprs.iter().map(|e| origin(e, input.schema(), origins)).collect::<Vec<_>>()
         };
         let width = plan.schema().fields().len();
         let mut output = match plan {
@@ -125,11 +146,8 @@ impl Classes {
             }
             LogicalPlan::Join(node) => {
                 for (l, r) in &node.on {
-                    let (left, right) = (node.left.schema(), node.right.schema());
-                    if let (Some(l), Some(r)) = (passed_column(l, left), passed_column(r, right))
-                        && hash_alike(left, l, right, r)
-                        && let (Some(l), Some(r)) = (inputs[0][l], inputs[1][r])
-                    {
+                    let l = origin(l, node.left.schema(), &inputs[0]);
+                    if let (Some(l), Some(r)) = (l, origin(r, node.right.schema(), &inputs[1])) {
                         self.unite(l, r);
                     }
                 }
@@ -163,4 +181,10 @@ impl Classes {
         output.resize(width, None);
         Ok(output)
     }
+}
+
+/// The scan column that an expression passes on; for `coalesce(a, b)` that of `a`.
+fn origin(expr: &Expr, schema: &DFSchema, origins: &[Option<ScanColumn>]) -> Option<ScanColumn> {
+    let column = passed_column(expr, schema).or_else(|| Some(coalesced_columns(expr, schema)?.0))?;
+    origins[column]
 }

@@ -28,8 +28,9 @@ use crate::chunk::key::key_family;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::keys::{Classes, ScanColumn};
 use crate::plan::prove::assign::{Assignment, assignments};
+use crate::plan::prove::property::Key;
 use crate::plan::prove::refusal::Refusal;
-use crate::plan::prove::rules::{NO_KEY_TYPE, attempt};
+use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, attempt};
 use crate::plan::resolve::Resolved;
 use crate::task::Task;
 
@@ -39,6 +40,7 @@ pub struct Proof {
     plan: LogicalPlan,
     schema: SchemaRef,
     keys: Vec<String>,
+    stored_by: Vec<String>,
     chunks: u32,
     inputs: Vec<Input>,
     steps: Vec<Step>,
@@ -90,6 +92,7 @@ impl Proof {
             plan: resolved.plan.clone(),
             schema: resolved.schema.clone(),
             keys: Vec::new(),
+            stored_by: Vec::new(),
             chunks: 1,
             inputs: inputs
                 .map(|s| Input { table: s.table.clone(), role: Role::Replicated { why: why.clone() } })
@@ -111,6 +114,12 @@ impl Proof {
     /// Keys as the task names them; empty for a whole task.
     pub fn keys(&self) -> &[String] {
         &self.keys
+    }
+
+    /// Columns of the task's table that equal the keys in every row, so that they alone decide a row's chunk; empty
+    /// when not every key is such a column.
+    pub fn stored_by(&self) -> &[String] {
+        &self.stored_by
     }
 
     /// Number of chunks, at least 1.
@@ -164,7 +173,7 @@ pub fn prove(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Pr
     let mut first_refusal = None;
     for assignment in assignments(resolved, &groups) {
         match attempt(resolved, &assignment, &chunking.keys) {
-            Ok(steps) => return Ok(proof(resolved, chunking, &assignment, steps)),
+            Ok(accepted) => return Ok(proof(resolved, chunking, &assignment, accepted)),
             Err(refusal) => first_refusal = first_refusal.or(Some(refusal)),
         }
     }
@@ -174,7 +183,7 @@ pub fn prove(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Pr
     })
 }
 
-fn proof(resolved: &Resolved, chunking: &Chunking, assignment: &Assignment, steps: Vec<Step>) -> Proof {
+fn proof(resolved: &Resolved, chunking: &Chunking, assignment: &Assignment, accepted: Accepted) -> Proof {
     let role = |(scan, columns): (usize, &Option<Vec<usize>>)| {
         let table = resolved.scans[scan].table.clone();
         let schema = &resolved.scans[scan].schema;
@@ -192,9 +201,18 @@ fn proof(resolved: &Resolved, chunking: &Chunking, assignment: &Assignment, step
         schema: resolved.schema.clone(),
         keys: chunking.keys.clone(),
         chunks: chunking.chunks,
+        stored_by: stored_by(&accepted.keys, &resolved.schema),
         inputs: assignment.iter().enumerate().map(role).collect(),
-        steps,
+        steps: accepted.steps,
     }
+}
+
+fn stored_by(keys: &[Key], schema: &SchemaRef) -> Vec<String> {
+    let column = |key: &Key| {
+        let names = key.columns.iter().map(|column| schema.field(*column).name());
+        names.clone().find(|name| **name == key.name).or(names.clone().next()).cloned()
+    };
+    keys.iter().map(column).collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
 fn no_such_key(key: &str, resolved: &Resolved) -> Error {

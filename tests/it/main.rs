@@ -3,5 +3,8 @@
 
 mod cli;
 mod layers;
+mod prove;
 mod reuse;
 mod support;
+mod tpch;
+mod types;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
-use chunkwise::{Engine, Pipeline, RunOptions, RunReport};
+use chunkwise::{Engine, InputMode, Pipeline, RunOptions, RunReport};
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
@@ -73,6 +73,11 @@ pub async fn oracle(statements: &[String]) -> SessionContext {
     context
 }
 
+/// Rows of a query of the oracle.
+pub async fn query_rows(context: &SessionContext, query: &str) -> Multiset {
+    Multiset::of(context.sql(query).await.unwrap_or_else(|e| panic!("{e}\n{query}")).into_view()).await
+}
+
 /// Rows of one table of the oracle.
 pub async fn oracle_rows(context: &SessionContext, table: &str) -> Multiset {
     Multiset::of(context.table_provider(table).await.unwrap()).await
@@ -81,6 +86,14 @@ pub async fn oracle_rows(context: &SessionContext, table: &str) -> Multiset {
 /// An engine over `cache` with two jobs.
 pub fn engine(cache: &Path) -> Engine {
     Engine::builder().cache_folder(cache).jobs(2).build().unwrap()
+}
+
+/// The inputs that the task at `at` cuts, in alphabetical order, a word for each reading.
+pub fn cut(report: &RunReport, at: usize) -> String {
+    let inputs = report.tasks[at].inputs.iter().filter(|input| input.mode == InputMode::Rescan);
+    let mut tables: Vec<_> = inputs.map(|input| input.table.as_str()).collect();
+    tables.sort_unstable();
+    tables.join(" ")
 }
 
 /// Parses `sql`, its locations relative to `folder`, and runs all of it; every task must succeed.
@@ -94,6 +107,32 @@ pub async fn run(engine: &Engine, sql: &str, folder: &Path) -> RunReport {
 pub async fn try_run(engine: &Engine, sql: &str, folder: &Path) -> RunReport {
     let pipeline: Pipeline = chunkwise::sql::parse(sql, "test.sql", folder).unwrap();
     engine.run(&pipeline, &RunOptions::default()).await.unwrap()
+}
+
+/// The rows of `query`, which reads no table.
+pub async fn rows_of(query: &str) -> RecordBatch {
+    let rows = SessionContext::new().sql(query).await.unwrap_or_else(|e| panic!("{e}\n{query}"));
+    let schema = Arc::clone(rows.schema().inner());
+    concat_batches(&schema, &rows.collect().await.unwrap_or_else(|e| panic!("{e}\n{query}"))).unwrap()
+}
+
+/// Writes the rows of `query`, which reads no table, to `<folder>/<name>.parquet`.
+pub async fn make_parquet(folder: &Path, name: &str, query: &str) {
+    write_parquet(&folder.join(format!("{name}.parquet")), &rows_of(query).await);
+}
+
+/// Declares the Parquet file of that name in `folder`.
+pub fn parquet_source(folder: &Path, name: &str) -> String {
+    let path = folder.join(format!("{name}.parquet"));
+    format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{}'", path.display())
+}
+
+/// Writes `batch` to an Arrow IPC file.
+pub fn write_arrow(path: &Path, batch: &RecordBatch) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = arrow::ipc::writer::FileWriter::try_new(file, &batch.schema()).unwrap();
+    writer.write(batch).unwrap();
+    writer.finish().unwrap();
 }
 
 /// Writes `batch` to a Parquet file.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 
-use crate::plan::keys::passed_column;
+use crate::plan::keys::{coalesced_columns, passed_column};
 
 /// What a node's chunk-k rows are.
 #[derive(Debug, Clone)]
@@ -141,26 +141,5 @@ pub fn named(keys: &[Key], schema: &DFSchema) -> String {
     match keys {
         [key] => name(key),
         keys => format!("({})", keys.iter().map(name).collect::<Vec<_>>().join(", ")),
-    }
-}
-
-/// The columns of `coalesce(a, b)`, also in the form of a CASE that the simplifier gives it.
-fn coalesced_columns(expr: &Expr, schema: &DFSchema) -> Option<(usize, usize)> {
-    match expr {
-        Expr::Alias(alias) => coalesced_columns(&alias.expr, schema),
-        Expr::ScalarFunction(f) if f.func.name() == "coalesce" => match f.args.as_slice() {
-            [a, b] => Some((passed_column(a, schema)?, passed_column(b, schema)?)),
-            _ => None,
-        },
-        Expr::Case(case) => {
-            let (None, [(when, then)], Some(other)) = (&case.expr, case.when_then_expr.as_slice(), &case.else_expr)
-            else {
-                return None;
-            };
-            let Expr::IsNotNull(tested) = when.as_ref() else { return None };
-            let first = passed_column(then, schema)?;
-            (passed_column(tested, schema)? == first).then_some((first, passed_column(other, schema)?))
-        }
-        _ => None,
     }
 }

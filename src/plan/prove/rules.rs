@@ -22,12 +22,20 @@ use crate::plan::prove::refusal::{
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window, unaliased};
 use crate::plan::resolve::{InputSource, Resolved};
 
-/// Proves `resolved` with its scans cut as `assignment` says, by keys of these names; gives what was found at each node.
-pub fn attempt(resolved: &Resolved, assignment: &Assignment, keys: &[String]) -> Checked<Vec<Step>> {
+/// What holds of a plan that may be cut.
+pub struct Accepted {
+    /// What was found at each node.
+    pub steps: Vec<Step>,
+    /// The keys among the plan's columns.
+    pub keys: Vec<Key>,
+}
+
+/// Proves `resolved` with its scans cut as `assignment` says, by keys of these names.
+pub fn attempt(resolved: &Resolved, assignment: &Assignment, keys: &[String]) -> Checked<Accepted> {
     check_families(resolved, assignment)?;
     let mut prover = Prover { assignment, keys, steps: Vec::new() };
     match prover.property(&resolved.plan, 0)? {
-        Partitioned { .. } => Ok(prover.steps),
+        Partitioned { keys } => Ok(Accepted { steps: prover.steps, keys }),
         Replicated { .. } => Err(Refusal {
             node: "the root".into(),
             rule: "the result does not depend on the chunk, so there is nothing to cut",
