@@ -92,10 +92,17 @@ impl Cache {
         PendingChunk::create(&self.temp)
     }
 
-    /// Makes a written chunk part of the cache: fsync, rename, then its index row.
-    pub fn commit(&self, pending: PendingChunk, entry: ChunkEntry, components: &Components) -> Result<Arc<ChunkEntry>> {
-        pending.commit(&self.folder, &entry)?;
-        let entry = Arc::new(entry);
+    /// Makes a written chunk part of the cache: fsync, its final name, then its index row.
+    ///
+    /// Returns the entry of the file that is in the cache then: that of another writer who came first, unless `replace`.
+    pub fn commit(
+        &self,
+        pending: PendingChunk,
+        entry: ChunkEntry,
+        components: &Components,
+        replace: bool,
+    ) -> Result<Arc<ChunkEntry>> {
+        let entry = Arc::new(pending.commit(&self.folder, entry, replace)?);
         self.index.insert(&entry, components)?;
         Ok(entry)
     }

@@ -299,6 +299,7 @@ impl TaskJob {
                     .collect(),
                 providers,
                 components: components.clone(),
+                force: self.force,
             });
             let mut running = JoinSet::new();
             for chunk in missing {
@@ -363,6 +364,7 @@ struct ChunkJob {
     providers: Vec<Arc<dyn TableProvider>>,
     sources: Vec<Arc<Snapshot>>,
     components: Components,
+    force: bool,
 }
 
 impl ChunkJob {
@@ -413,7 +415,7 @@ impl ChunkJob {
         }
         let rows = written?;
         (entry.rows, entry.bytes) = (rows, pending.bytes()?);
-        let entry = cache.commit(pending, entry, &self.components)?;
+        let entry = cache.commit(pending, entry, &self.components, self.force)?;
         let (rows, bytes) = (entry.rows, entry.bytes);
         events.send(Event::ChunkDone { task: task.name.clone(), chunk, rows, bytes });
         Ok(entry)

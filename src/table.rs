@@ -12,6 +12,7 @@ use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::datasource::table_schema::TableSchemaBuilder;
@@ -48,6 +49,19 @@ impl FilesTable {
         let partition_columns =
             schema.fields().iter().skip(schema.fields().len() - partition_columns).cloned().collect();
         Self { schema, format, files, partition_columns, rows }
+    }
+
+    /// The format, with pruning switched off if `state` says so: a format keeps its own copy of that setting.
+    fn format_for(&self, state: &dyn Session) -> Arc<dyn FileFormat> {
+        match self.format.downcast_ref::<ParquetFormat>() {
+            Some(parquet) if !state.config_options().execution.parquet.pruning => {
+                let mut options = parquet.options().clone();
+                options.global.pruning = false;
+                options.global.enable_page_index = false;
+                Arc::new(ParquetFormat::new().with_options(options))
+            }
+            _ => Arc::clone(&self.format),
+        }
     }
 
     fn statistics(&self) -> Statistics {
@@ -96,13 +110,13 @@ impl TableProvider for FilesTable {
         let in_files = Arc::new(self.schema.project(&(0..in_files).collect::<Vec<_>>())?);
         let table_schema =
             TableSchemaBuilder::from(&in_files).with_table_partition_cols(self.partition_columns.clone()).build();
-        let config =
-            FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), self.format.file_source(table_schema))
-                .with_file_group(FileGroup::new(self.files.clone()))
-                .with_statistics(self.statistics())
-                .with_projection_indices(projection.cloned())?
-                .with_limit(limit)
-                .build();
-        self.format.create_physical_plan(state, config).await
+        let format = self.format_for(state);
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), format.file_source(table_schema))
+            .with_file_group(FileGroup::new(self.files.clone()))
+            .with_statistics(self.statistics())
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        format.create_physical_plan(state, config).await
     }
 }

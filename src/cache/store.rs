@@ -107,16 +107,24 @@ impl PendingChunk {
         self.file.metadata().map(|m| m.len()).map_err(|e| Error::storage("read", &self.path, e))
     }
 
-    /// fsync, rename to the chunk's final name, fsync of the folder.
-    pub fn commit(self, cache: &Path, entry: &ChunkEntry) -> Result<()> {
+    /// fsync, the chunk's final name, fsync of the folder. Returns the entry of the file that has the name then.
+    ///
+    /// A whole file that got the name meanwhile, from a task of the same query or another process, keeps it, since it
+    /// may be being read; `replace` replaces it.
+    pub fn commit(self, cache: &Path, entry: ChunkEntry, replace: bool) -> Result<ChunkEntry> {
         self.file.sync_all().map_err(|e| Error::storage("write", &self.path, e))?;
         let path = entry.path(cache);
-        if let Some(folder) = path.parent() {
-            create_folder(folder)?;
+        let folder = path.parent().unwrap_or(cache);
+        create_folder(folder)?;
+        // A link never replaces a file, as a rename would; the old name goes with `self`.
+        let is_linked = !replace && fs::hard_link(&self.path, &path).is_ok();
+        let there = if is_linked || replace { None } else { read_entry(&path).ok().map(|(there, _)| there) };
+        let there = there.filter(|there| there.fingerprint == entry.fingerprint);
+        if !is_linked && there.is_none() {
             fs::rename(&self.path, &path).map_err(|e| Error::storage("create", &path, e))?;
-            sync_folder(folder)?;
         }
-        Ok(())
+        sync_folder(folder)?;
+        Ok(there.unwrap_or(entry))
     }
 }
 

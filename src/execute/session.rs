@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use datafusion::common::Column;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionConfig;
 
 use crate::chunk::bucket::chunk_of_udf;
@@ -64,4 +67,47 @@ pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState 
     let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
     state.mark_start_execution();
     state
+}
+
+/// The same session, without skipping of Parquet row groups where `plan` compares floats.
+///
+/// The statistics of a float column leave NaN out, but DataFusion holds NaN for the largest value and looks only at
+/// them. So a filter, above all one that a join makes from its other side, skips rows that it should keep, other ones
+/// for each layout of the files and in each chunk.
+pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Result<SessionState> {
+    let mut state = state.clone();
+    let options = state.config_mut().options_mut();
+    if reads_floats(plan, |node| matches!(node, LogicalPlan::Aggregate(_)))? {
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    }
+    if reads_floats(plan, |node| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_)))?
+    {
+        options.optimizer.enable_join_dynamic_filter_pushdown = false;
+        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+        options.execution.parquet.pruning = false;
+    }
+    Ok(state)
+}
+
+/// Whether an expression of a node that `is_asked` reads a float column.
+fn reads_floats(plan: &LogicalPlan, is_asked: impl Fn(&LogicalPlan) -> bool) -> datafusion::common::Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if is_asked(node) {
+            let inputs = node.inputs();
+            let is_float = |column: &Column| {
+                let mut columns = inputs
+                    .iter()
+                    .filter_map(|input| input.schema().maybe_index_of_column(column).map(|i| input.schema().field(i)));
+                // A column of an outer query, say: nothing is known of it.
+                columns.next().is_none_or(|field| field.data_type().is_floating())
+            };
+            node.apply_expressions(|expr| {
+                found |= expr.column_refs().into_iter().any(is_float);
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }

@@ -16,6 +16,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::session::exact;
 use crate::task::TaskOptions;
 
 /// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
@@ -35,6 +36,7 @@ pub async fn write(
     file: std::fs::File,
     footer: impl FnOnce(u64) -> Result<KeyValue>,
 ) -> Result<u64> {
+    let state = &exact(state, plan).map_err(execution_error)?;
     let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
     let mut batches = execute_stream(physical, state.task_ctx()).map_err(execution_error)?;
     let TaskOptions { version: _, compression, row_group_rows } = options;

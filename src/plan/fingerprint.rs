@@ -344,7 +344,10 @@ impl Canon {
                 self.hash.text("column");
                 self.hash.number(position);
             }
-            None => self.hash.text(&format!("named column {relation:?} {name:?}")),
+            None => {
+                self.opaque = true;
+                self.hash.text(&format!("named column {relation:?} {name:?}"));
+            }
         }
     }
 
@@ -473,6 +476,7 @@ impl Canon {
             },
             Expr::OuterReferenceColumn(field, column) => {
                 let Column { relation, name, spans: _ } = column;
+                self.opaque = true;
                 self.hash.text(&format!("outer column {relation:?} {name:?}"));
                 self.data_type(field.data_type());
                 Ok(())

@@ -5,6 +5,7 @@
 //! prover sees joins with equalities; constants are folded, `now()` and `current_date` with them.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ pub struct Resolved {
     pub schema: SchemaRef,
     /// A volatile function that the query calls, if any: its result is new at each run and never reused.
     pub volatile: Option<String>,
-    /// The query and the views it reads as SQL text, comments and white space normalised.
+    /// The query and the views it reads as SQL text, comments and white space normalised, and the values of the
+    /// arguments of table functions.
     pub text: String,
 }
 
@@ -102,14 +104,15 @@ pub fn resolve(
     schemas: &BTreeMap<String, SchemaRef>,
     state: &SessionState,
 ) -> Result<Resolved> {
-    let names = Names { state, pipeline, schemas };
+    let names = Names { state, pipeline, schemas, calls: RefCell::default() };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
     let plan = names.plan(&task.query).map_err(in_task)?;
     let plan = normalise(plan, state).map_err(in_task)?;
     let (plan, scans) = number_scans(plan).map_err(in_task)?;
     let schema = output_schema(&plan, task)?;
     let volatile = volatile_function(&plan).map_err(in_task)?;
-    Ok(Resolved { plan, scans, schema, volatile, text: text(task, pipeline) })
+    let text = text(task, pipeline) + &names.calls.take().concat();
+    Ok(Resolved { plan, scans, schema, volatile, text })
 }
 
 /// Analysis, then the rules that the prover relies on.
@@ -228,6 +231,8 @@ struct Names<'a> {
     state: &'a SessionState,
     pipeline: &'a Pipeline,
     schemas: &'a BTreeMap<String, SchemaRef>,
+    /// Table functions with the values of their arguments: the plan keeps neither these nor `now()`.
+    calls: RefCell<Vec<String>>,
 }
 
 impl Names<'_> {
@@ -300,6 +305,7 @@ impl ContextProvider for Names<'_> {
             .into_iter()
             .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
+        self.calls.borrow_mut().push(format!("\nCALL {name} {args:?}"));
         let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
         Ok(provider_as_source(provider))
     }

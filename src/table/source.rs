@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{TableProvider, TableProviderFactory};
-use datafusion::common::{DFSchema, DataFusionError};
+use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError};
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::execution::SessionState;
@@ -68,6 +68,7 @@ impl Snapshot {
         let listed = listing.list_files_for_scan(state, &[], None).await.map_err(failed)?;
         let mut files: Vec<PartitionedFile> = listed.file_groups.into_iter().flat_map(|g| g.into_inner()).collect();
         files.sort_by(|a, b| a.object_meta.location.cmp(&b.object_meta.location));
+        files.iter_mut().for_each(|file| forget_float_statistics(file, &table.schema()));
         if files.is_empty() {
             return Err(no_files(&source.statement.locations.join(", ")));
         }
@@ -120,6 +121,17 @@ impl Snapshot {
 /// Whether DataFusion had no file to find a schema in.
 fn is_no_file(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::Plan(message) if message.starts_with("No files found at"))
+}
+
+/// Parquet's bounds of a float column leave NaN out. DataFusion would take a column whose bounds are equal for
+/// constant, NaN for that constant, and would skip files whose NaN a filter keeps.
+fn forget_float_statistics(file: &mut PartitionedFile, schema: &Schema) {
+    let Some(statistics) = &mut file.statistics else { return };
+    for (column, field) in Arc::make_mut(statistics).column_statistics.iter_mut().zip(schema.fields()) {
+        if field.data_type().is_floating() {
+            *column = ColumnStatistics::new_unknown();
+        }
+    }
 }
 
 /// What tells a changed file from an unchanged one.

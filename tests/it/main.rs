@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cli;
+mod fuzz;
 mod layers;
 mod prove;
+mod regressions;
 mod reuse;
 mod support;
 mod tpch;

@@ -1,0 +1,98 @@
+//! Things that once went wrong.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use arrow::array::{Float64Array, Int32Array, RecordBatch};
+use chunkwise::{Engine, Event, Status};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+
+use crate::support::{engine, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_function_up_to_now_is_computed_again_as_time_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE seconds AS SELECT max(value) AS last FROM generate_series(
+        TIMESTAMP '2026-01-01', CAST(now() AS TIMESTAMP), INTERVAL '1 day') AS g(value);
+        CREATE TABLE fixed AS SELECT * FROM generate_series(1, 3)";
+    let first = run(&engine, sql, folder.path()).await;
+    assert_eq!(first.task("seconds").unwrap().status, Status::Executed);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let second = run(&engine, sql, folder.path()).await;
+    assert_eq!(second.task("seconds").unwrap().status, Status::Executed, "{second:#?}");
+    assert_eq!(second.task("fixed").unwrap().status, Status::Reused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_without_a_column_are_refused() {
+    let text = "CREATE TABLE t CLUSTERED BY () INTO 3 BUCKETS AS SELECT 1 AS a";
+    assert!(chunkwise::sql::parse(text, "t.sql", std::path::Path::new("/w")).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_with_nan_are_not_skipped_with_their_row_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let ids = Int32Array::from_iter_values(0..60);
+    let values = Float64Array::from_iter_values((0..60).map(|id| if id % 10 == 0 { f64::NAN } else { 1.0 }));
+    let batch = RecordBatch::try_from_iter([("id", Arc::new(ids) as _), ("x", Arc::new(values) as _)]).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
+    let file = File::create(folder.path().join("t.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let sql = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE TABLE by_float CLUSTERED BY (x) INTO 16 BUCKETS AS
+            SELECT a.id, a.x FROM t a LEFT SEMI JOIN t b ON a.x = b.x;
+        CREATE TABLE kept AS SELECT id FROM t WHERE x > 1.5;
+        CREATE TABLE by_other CLUSTERED BY (id) INTO 16 BUCKETS AS
+            SELECT a.id FROM t a JOIN t b ON a.id = b.id AND a.x = b.x;
+        CREATE TABLE filtered CLUSTERED BY (id) INTO 2 BUCKETS AS SELECT id FROM by_float WHERE x > 1.5";
+    let report = run(&engine, sql, folder.path()).await;
+    let rows = |task: &str| report.task(task).unwrap().rows;
+    assert_eq!((rows("by_float"), rows("by_other"), rows("kept"), rows("filtered")), (60, 60, 6, 6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_chunk_that_is_being_read_is_not_replaced_by_a_task_of_the_same_query() {
+    let folder = tempfile::tempdir().unwrap();
+    // The twin begins when the first does and commits the same chunk while the reader reads the first one's.
+    let steps = Arc::new((Mutex::new(BTreeSet::new()), Condvar::new()));
+    let listener = Arc::clone(&steps);
+    let note = move |step: String| {
+        listener.0.lock().unwrap().insert(step);
+        listener.1.notify_all();
+    };
+    let wait = move |step: &str| {
+        let guard = steps.0.lock().unwrap();
+        let waited = steps.1.wait_timeout_while(guard, Duration::from_secs(5), |steps| !steps.contains(step));
+        assert!(!waited.unwrap().1.timed_out(), "{step} never came");
+    };
+    let engine =
+        Engine::builder().cache_folder(folder.path().join("cache")).jobs(3).on_event(move |event| match event {
+            Event::Planned { task, .. } => {
+                note(format!("{task} planned"));
+                if task == "first" {
+                    wait("twin_with_a_longer_name planned");
+                }
+            }
+            Event::ChunkStarted { task, .. } if task == "twin_with_a_longer_name" => wait("reader started"),
+            Event::ChunkStarted { task, .. } if task == "reader" => {
+                note("reader started".into());
+                wait("twin_with_a_longer_name done");
+            }
+            Event::ChunkDone { task, .. } => note(format!("{task} done")),
+            _ => {}
+        });
+    let sql = "CREATE TABLE first AS SELECT * FROM generate_series(1, 1000);
+        CREATE TABLE twin_with_a_longer_name AS SELECT * FROM generate_series(1, 1000);
+        CREATE TABLE reader AS SELECT sum(value) AS total FROM first";
+    let engine = engine.build().unwrap();
+    run(&engine, sql, folder.path()).await;
+    let again = run(&engine, sql, folder.path()).await;
+    assert!(again.tasks.iter().all(|task| task.status == Status::Reused), "{again:#?}");
+}
