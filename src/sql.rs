@@ -2,9 +2,9 @@
 //!
 //! | statement | becomes |
 //! |---|---|
-//! | `CREATE EXTERNAL TABLE name … STORED AS format LOCATION 'path'` | a [`Source`](crate::task::Source) |
-//! | `CREATE TABLE name [CLUSTERED BY (keys) INTO n BUCKETS] [WITH (option = value, …)] AS query` | a [`Task`](crate::task::Task) |
-//! | `CREATE VIEW name [(columns)] AS query` | a [`View`](crate::task::View) |
+//! | `CREATE EXTERNAL TABLE name … STORED AS format LOCATION 'path'` | a source |
+//! | `CREATE TABLE name [CLUSTERED BY (keys) INTO n BUCKETS] [WITH (option = value, …)] AS query` | a task |
+//! | `CREATE VIEW name [(columns)] AS query` | a view |
 //!
 //! Everything else is refused where it stands, and so is every clause of these statements that has no meaning here:
 //! no part of the text is ignored. The order of statements and files has no meaning.

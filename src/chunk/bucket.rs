@@ -121,7 +121,7 @@ impl ScalarUDFImpl for ChunkOf {
     }
 }
 
-/// [`ChunkOf`], ready to be registered in a session.
+/// The SQL function `chunk_of(n, key, …)`, ready to be registered in a session: a row's chunk number from 0, as `Int32`.
 pub fn chunk_of_udf() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(ChunkOf::default()))
 }
