@@ -16,9 +16,11 @@ use crate::execute::session::{Share, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::rewrite::rewrite;
+use crate::plan::steps::Step;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
 use crate::table::output::published;
+use crate::task::Task;
 
 /// Most chunks at a time.
 const MAX_JOBS: usize = 1024;
@@ -196,15 +198,21 @@ impl Drop for Engine {
 }
 
 fn explain_task(planned: &PlannedTask, state: &SessionState) -> Result<String> {
-    let scans = &planned.resolved.scans;
+    let texts =
+        planned.steps.iter().map(|step| explain_step(&planned.task, step, state)).collect::<Result<Vec<_>>>()?;
+    Ok(texts.concat())
+}
+
+fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String> {
+    let scans = &step.resolved.scans;
     let provide = |scan: usize| -> datafusion::common::Result<Arc<dyn TableProvider>> {
         let schema = scans.get(scan).map(|s| Arc::clone(&s.schema));
         let schema = schema.ok_or_else(|| DataFusionError::Internal(format!("scan {scan} is not in the plan")))?;
         Ok(Arc::new(datafusion::datasource::empty::EmptyTable::new(schema)))
     };
     let failed = |e: DataFusionError| {
-        Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&planned.task.name)
+        Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&task.name)
     };
-    let plan = rewrite(&planned.proof, 0, &provide).and_then(|plan| state.optimize(&plan)).map_err(failed)?;
-    Ok(explain(&planned.task, &planned.proof, &plan))
+    let plan = rewrite(&step.proof, 0, &provide).and_then(|plan| state.optimize(&plan)).map_err(failed)?;
+    Ok(explain(task, step, &plan))
 }

@@ -57,10 +57,14 @@
 //! bucket transform ([`chunk_of_udf`] makes it usable in SQL): any type that has equality, other than nested ones, can be
 //! a key; NULL keys are in chunk 0.
 //!
-//! The prover accepts scans, filters, projections, inner, left, right, semi and anti joins on the keys or with a
-//! replicated side, aggregates and windows by the keys, DISTINCT, UNION ALL, sorts, and uncorrelated scalar subqueries
-//! over replicated inputs. Correlated subqueries, IN and EXISTS become joins first. All else is refused with the node,
-//! the rule and what to change. A task without `CLUSTERED BY` runs whole, as one chunk.
+//! The prover accepts scans, filters, projections, all joins on the keys, joins with a replicated side whose unmatched
+//! rows are not kept, aggregates, grouping sets and windows by the keys, DISTINCT, UNION ALL, INTERSECT and EXCEPT,
+//! unnest, sorts, and uncorrelated scalar subqueries over replicated inputs. Correlated subqueries, IN and EXISTS become
+//! joins first.
+//!
+//! An aggregate or DISTINCT without the keys, or ORDER BY … LIMIT, is done in *two phases*: each chunk does its part, and
+//! a last step puts the parts together and does the rest of the query; the table then has one chunk. All else is refused
+//! with the node, the rule and what to change. A task without `CLUSTERED BY` runs whole, as one chunk.
 //!
 //! # What is reused and why
 //!
@@ -83,6 +87,7 @@
 //! | proof | why a task may be cut, and by which column of each input |
 //! | fingerprint | the hash of all that a chunk is made of |
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
+//! | step | a query that a task runs as; one for most tasks, more where an operator is done in two phases |
 //! | publish | make a table's new version the one that readers see |
 //! | partition, batch, row group, bucket | DataFusion's parallel stream, Arrow's record batch, Parquet's row group, Hive's word for a chunk |
 //!
@@ -95,7 +100,7 @@
 //! | `error`, `config`, `event` | one error type; settings as plain data; what happened |
 //! | `chunk` | keys × N; which types are keys; the bucket function and its UDF |
 //! | `task`, `pipeline` | a task, its inputs and options; the DAG |
-//! | `plan` | pure: resolve, keys, prove, rewrite, fingerprint, explain |
+//! | `plan` | pure: resolve, keys, prove, two phases and steps, rewrite, fingerprint, explain |
 //! | `execute` | DataFusion's session and memory; a plan's stream into a file |
 //! | `cache` | immutable chunk files; the index; the published folder |
 //! | `table` | files as a `TableProvider`: sources, outputs, single chunks |

@@ -1,7 +1,8 @@
 //! Planning: pure and synchronous, without I/O.
 //!
 //! [`resolve`] turns a task into a normalised logical plan over named inputs; [`prove`] decides whether it may be cut
-//! and by what; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
+//! and by what; [`steps`] finds the
+//! steps it takes; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
 //! [`explain`] says all that in words.
 
 pub mod explain;
@@ -10,3 +11,5 @@ pub mod keys;
 pub mod prove;
 pub mod resolve;
 pub mod rewrite;
+pub mod steps;
+pub mod two_phase;

@@ -4,16 +4,26 @@ use std::fmt::Write;
 
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
-use crate::plan::prove::{Proof, Role};
+use crate::plan::prove::Role;
+use crate::plan::steps::Step;
 use crate::task::Task;
 
-/// How `task` is run: its cut, what each input gives to a chunk and why, what was found at each node, and `plan`, the
-/// optimised plan of chunk 0.
-pub fn explain(task: &Task, proof: &Proof, plan: &LogicalPlan) -> String {
-    let mut text = format!("task `{}` ({})\n", task.name, task.location);
+/// How a step of `task` is run: its cut, what each input gives to a chunk and why, what was found at each node, and
+/// `plan`, the optimised plan of chunk 0.
+pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
+    let proof = &step.proof;
+    let mut text = match step.name == task.name {
+        true => format!("task `{}` ({})\n", task.name, task.location),
+        false => {
+            format!("step `{}` of task `{}` ({}), stored but not published\n", step.name, task.name, task.location)
+        }
+    };
     let out = &mut text;
     // Writing to a String can't fail.
     let _ = match proof.keys() {
+        [] if task.chunking.is_some() => {
+            writeln!(out, "  puts together what the chunks of the step before gave; runs whole")
+        }
         [] => writeln!(out, "  runs whole, as one chunk"),
         keys => writeln!(out, "  {} chunks by hash of ({})", proof.chunks(), keys.join(", ")),
     };

@@ -113,6 +113,18 @@ impl Components {
         Fingerprint::of(parts.chain([("chunk", number.as_slice())]))
     }
 
+    /// Adds the components of one of several steps, their names behind `prefix`.
+    pub fn add(&mut self, prefix: &str, step: Self) {
+        self.0.extend(step.0.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+    }
+
+    /// The components that were added behind `prefix`.
+    pub fn below(&self, prefix: &str) -> Self {
+        let own =
+            self.0.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_string(), value.clone())));
+        Self(own.collect())
+    }
+
     /// Names of the components in which `self` and `before` differ.
     pub fn changed_since(&self, before: &Self) -> Vec<String> {
         let names = self.0.keys().chain(before.0.keys()).collect::<std::collections::BTreeSet<_>>();

@@ -30,11 +30,12 @@ use crate::plan::keys::{Classes, ScanColumn};
 use crate::plan::prove::assign::{Assignment, assignments};
 use crate::plan::prove::property::Key;
 use crate::plan::prove::refusal::Refusal;
-use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, attempt};
+use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt};
+pub use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::Resolved;
 use crate::task::Task;
 
-/// A plan that may be cut, and how. Only [`prove`] and [`Proof::whole`] make one.
+/// A plan that may be cut, and how. Only [`try_prove`], [`try_prove_phase`] and [`Proof::whole`] make one.
 #[derive(Debug, Clone)]
 pub struct Proof {
     plan: LogicalPlan,
@@ -138,48 +139,70 @@ impl Proof {
     }
 }
 
+/// Why there is no proof.
+#[derive(Debug)]
+pub struct Unproved {
+    /// [`ErrorKind::Sql`] at the key when no input has it or its type can't be a key; [`ErrorKind::Refused`] with the
+    /// node, the rule and what to change.
+    pub error: Error,
+    /// The node that was refused, if it was one.
+    pub at: Option<Box<LogicalPlan>>,
+}
+
 /// Proves that `task` may be cut as `chunking` says, and finds the columns that carry the keys.
 ///
 /// Keys are followed through equalities, so that a key of one input also cuts what is joined on it. Of the ways to
 /// cut the scans the one with the most scans cut is taken.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] at the key when no input has it or its type can't be a key; [`ErrorKind::Refused`] with the node,
-/// the rule and what to change.
-pub fn prove(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Proof> {
+/// See [`Unproved`].
+pub fn try_prove(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Proof, Box<Unproved>> {
+    search(task, resolved, chunking, false)
+}
+
+/// As [`try_prove`], for the chunks' part of an operator that is done in two phases.
+///
+/// # Errors
+/// See [`Unproved`].
+pub fn try_prove_phase(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Proof, Box<Unproved>> {
+    search(task, resolved, chunking, true)
+}
+
+fn search(task: &Task, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Result<Proof, Box<Unproved>> {
     let place = task.keys_location.clone().unwrap_or_else(|| task.location.clone());
-    let refuse = |refusal: Refusal| {
-        Error::new(ErrorKind::Refused, refusal.to_string()).with_task(&task.name).with_location(place.clone())
-    };
+    let placed = |error: Error| error.with_task(&task.name).with_location(place.clone());
+    let refuse = |refusal: Refusal| placed(Error::new(ErrorKind::Refused, refusal.to_string()));
+    let unproved = |error: Error| Box::new(Unproved { error: placed(error), at: None });
     if let Some(function) = &resolved.volatile {
-        return Err(refuse(Refusal {
+        let refusal = Refusal {
             node: format!("the query calls {function}()"),
             rule: "a volatile function gives new values in every chunk",
             fix: "run the task whole: leave CLUSTERED BY out".into(),
-        }));
+        };
+        return Err(Box::new(Unproved { error: refuse(refusal), at: None }));
     }
-    let classes = Classes::of(resolved).map_err(|e| internal(e, task))?;
+    let classes = Classes::of(resolved).map_err(|e| unproved(internal(e, task)))?;
     let mut groups: Vec<Vec<BTreeSet<ScanColumn>>> = Vec::new();
     for key in &chunking.keys {
         let named = classes.named(key, resolved);
         if named.is_empty() {
-            return Err(no_such_key(key, resolved).with_task(&task.name).with_location(place));
+            return Err(unproved(no_such_key(key, resolved)));
         }
         if let Some(message) = not_a_key(&named, resolved) {
-            return Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(place));
+            return Err(unproved(Error::new(ErrorKind::Sql, message)));
         }
         groups.push(named);
     }
     let mut first_refusal = None;
     for assignment in assignments(resolved, &groups) {
-        match attempt(resolved, &assignment, &chunking.keys) {
+        match attempt(resolved, &assignment, &chunking.keys, is_phase) {
             Ok(accepted) => return Ok(proof(resolved, chunking, &assignment, accepted)),
-            Err(refusal) => first_refusal = first_refusal.or(Some(refusal)),
+            Err(refused) => first_refusal = first_refusal.or(Some(refused)),
         }
     }
     Err(match first_refusal {
-        Some(refusal) => refuse(refusal),
-        None => no_such_key(&chunking.keys.join(", "), resolved).with_task(&task.name).with_location(place),
+        Some(Refused { refusal, at }) => Box::new(Unproved { error: refuse(refusal), at }),
+        None => unproved(no_such_key(&chunking.keys.join(", "), resolved)),
     })
 }
 

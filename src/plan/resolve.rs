@@ -73,7 +73,25 @@ pub struct InputSource {
     scan: Option<usize>,
 }
 
+impl Resolved {
+    /// A query of its own over the same inputs: a part of this one, or what is left of it.
+    ///
+    /// # Errors
+    /// When a column has a type that Parquet can't store.
+    pub fn part(&self, plan: LogicalPlan) -> datafusion::common::Result<Self> {
+        let (plan, scans) = number_scans(plan)?;
+        let schema = Arc::new(without_metadata(&plan));
+        ArrowSchemaConverter::new().convert(&schema)?;
+        Ok(Self { plan, scans, schema, volatile: self.volatile.clone(), text: self.text.clone() })
+    }
+}
+
 impl InputSource {
+    /// Stands for the input `table`, whose columns are `schema`.
+    pub fn new(table: &str, schema: SchemaRef) -> Self {
+        Self { table: table.to_string(), schema, scan: None }
+    }
+
     /// Name of the source or task.
     pub fn table(&self) -> &str {
         &self.table
@@ -151,19 +169,24 @@ fn output_schema(plan: &LogicalPlan, task: &Task) -> Result<SchemaRef> {
     let fail = |message: String| {
         Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
     };
-    let fields: Vec<_> =
-        plan.schema().fields().iter().map(|f| f.as_ref().clone().with_metadata(HashMap::new())).collect();
+    let schema = without_metadata(plan);
+    let fields = schema.fields();
     for (i, field) in fields.iter().enumerate() {
         if fields[..i].iter().any(|other| other.name() == field.name()) {
             return fail(format!("two output columns are named `{}`; rename one with AS", field.name()));
         }
-        let alone = Schema::new(vec![field.clone()]);
+        let alone = Schema::new(vec![Arc::clone(field)]);
         if let Err(cause) = ArrowSchemaConverter::new().convert(&alone) {
             let (name, data_type) = (field.name(), field.data_type());
             return fail(format!("column `{name}` of type {data_type} can't be stored in Parquet ({cause}); CAST it"));
         }
     }
-    Ok(Arc::new(Schema::new(fields)))
+    Ok(Arc::new(schema))
+}
+
+fn without_metadata(plan: &LogicalPlan) -> Schema {
+    let fields = plan.schema().fields().iter();
+    Schema::new(fields.map(|f| f.as_ref().clone().with_metadata(HashMap::new())).collect::<Vec<_>>())
 }
 
 fn volatile_function(plan: &LogicalPlan) -> datafusion::common::Result<Option<String>> {
@@ -285,7 +308,7 @@ impl ContextProvider for Names<'_> {
             return Ok(Arc::new(ViewSource { plan: self.view(view)? }));
         }
         let schema = self.schemas.get(name.as_ref()).ok_or_else(|| plan_datafusion_err!("unknown table `{name}`"))?;
-        Ok(Arc::new(InputSource { table: name.to_string(), schema: Arc::clone(schema), scan: None }))
+        Ok(Arc::new(InputSource::new(&name, Arc::clone(schema))))
     }
 
     fn get_table_function_source(

@@ -30,17 +30,42 @@ pub struct Accepted {
     pub keys: Vec<Key>,
 }
 
+/// A refusal and the node that was refused; none for the plan as a whole.
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The node.
+    pub at: Option<Box<LogicalPlan>>,
+}
+
 /// Proves `resolved` with its scans cut as `assignment` says, by keys of these names.
-pub fn attempt(resolved: &Resolved, assignment: &Assignment, keys: &[String]) -> Checked<Accepted> {
-    check_families(resolved, assignment)?;
-    let mut prover = Prover { assignment, keys, steps: Vec::new() };
-    match prover.property(&resolved.plan, 0)? {
-        Partitioned { keys } => Ok(Accepted { steps: prover.steps, keys }),
-        Replicated { .. } => Err(Refusal {
-            node: "the root".into(),
-            rule: "the result does not depend on the chunk, so there is nothing to cut",
-            fix: "cut by a column of an input that the result's rows come from".into(),
+///
+/// With `is_phase` the plan's top operator is the chunks' part of one done in two phases: what is stored is exactly what
+/// each chunk gives, so only the operator's input has to be cut.
+pub fn attempt(
+    resolved: &Resolved,
+    assignment: &Assignment,
+    keys: &[String],
+    is_phase: bool,
+) -> Result<Accepted, Refused> {
+    let whole = |refusal| Refused { refusal, at: None };
+    check_families(resolved, assignment).map_err(whole)?;
+    let mut prover = Prover { assignment, keys, steps: Vec::new(), refused: None };
+    let found = match is_phase {
+        true => prover.phase(&resolved.plan),
+        false => prover.property(&resolved.plan, 0),
+    };
+    match found {
+        Ok(Partitioned { keys }) => Ok(Accepted { steps: prover.steps, keys }),
+        Ok(Replicated { .. }) => Err(Refused {
+            refusal: Refusal {
+                node: "the root".into(),
+                rule: "the result does not depend on the chunk, so there is nothing to cut",
+                fix: "cut by a column of an input that the result's rows come from".into(),
+            },
+            at: None,
         }),
+        Err(refusal) => Err(Refused { refusal, at: prover.refused.map(Box::new) }),
     }
 }
 
@@ -55,10 +80,35 @@ struct Prover<'a> {
     assignment: &'a Assignment,
     keys: &'a [String],
     steps: Vec<Step>,
+    /// The first node that was refused.
+    refused: Option<LogicalPlan>,
 }
 
 impl Prover<'_> {
     fn property(&mut self, plan: &LogicalPlan, depth: usize) -> Checked<Property> {
+        self.rule(plan, depth).inspect_err(|_| {
+            self.refused.get_or_insert_with(|| plan.clone());
+        })
+    }
+
+    /// The chunks' part of an operator that is done in two phases, below a projection that names its columns.
+    fn phase(&mut self, plan: &LogicalPlan) -> Checked<Property> {
+        let operator = match plan {
+            LogicalPlan::Projection(node) => &node.input,
+            other => other,
+        };
+        let [input] = operator.inputs()[..] else { return Err(unsupported(plan)) };
+        let finding = "each chunk does its part; a later step puts the parts together".into();
+        self.steps.push(Step { depth: 0, node: describe(operator), finding });
+        match self.property(input, 1)? {
+            Partitioned { keys } => {
+                Ok(Partitioned { keys: keys.iter().map(|key| key.moved(|_| Vec::new())).collect() })
+            }
+            replicated => Ok(replicated),
+        }
+    }
+
+    fn rule(&mut self, plan: &LogicalPlan, depth: usize) -> Checked<Property> {
         let step = self.steps.len();
         self.steps.push(Step { depth, node: describe(plan), finding: String::new() });
         self.check_subqueries(plan, depth)?;

@@ -1,0 +1,136 @@
+//! Operators that see the whole of their input, cut in two: a part that each chunk does for itself, and a part that
+//! puts the chunks' results together.
+//!
+//! | operator | each chunk | together |
+//! |---|---|---|
+//! | aggregate | the state of each aggregate, by group | states merged by group, then evaluated |
+//! | DISTINCT | DISTINCT | DISTINCT |
+//! | ORDER BY … LIMIT n OFFSET m | the first n + m | LIMIT n OFFSET m of these |
+//!
+//! States are DataFusion's own, as its partial and final aggregation pass them on, so types, overflow and sketches
+//! behave as in a run that is not cut.
+
+pub mod state;
+
+use std::sync::Arc;
+
+use datafusion::common::{DFSchemaRef, Result, TableReference};
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, FetchType, Limit, LogicalPlan, LogicalPlanBuilder, SkipType, Sort,
+};
+
+use crate::plan::prove::unaliased;
+use crate::plan::two_phase::state::{merge_of, state_of};
+
+/// An operator in two parts.
+pub struct TwoPhase {
+    /// What each chunk does; its columns have names of their own.
+    pub chunk: LogicalPlan,
+    /// What puts the results together: gives the operator's own rows from a plan of all chunks' rows.
+    pub finish: Box<dyn Fn(LogicalPlan) -> Result<LogicalPlan>>,
+}
+
+/// Cuts `plan`'s top operator in two; `None` when it is not one that can be.
+pub fn two_phase(plan: &LogicalPlan) -> Result<Option<TwoPhase>> {
+    match plan {
+        LogicalPlan::Aggregate(node) => aggregate(node),
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            let schema = Arc::clone(input.schema());
+            let chunk = LogicalPlanBuilder::from(numbered(input.as_ref().clone())?).distinct()?.build()?;
+            let finish = move |rows| LogicalPlanBuilder::from(renamed(rows, &schema)?).distinct()?.build();
+            Ok(Some(TwoPhase { chunk, finish: Box::new(finish) }))
+        }
+        LogicalPlan::Limit(node) => limit(node),
+        LogicalPlan::Sort(Sort { expr, input, fetch: Some(fetch) }) => {
+            let sorted = LogicalPlan::Sort(Sort { expr: expr.clone(), input: Arc::clone(input), fetch: None });
+            top(&sorted, 0, Some(*fetch))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn aggregate(node: &Aggregate) -> Result<Option<TwoPhase>> {
+    let input_schema = node.input.schema();
+    let mut states = Vec::new();
+    let mut merges = Vec::new();
+    for expr in &node.aggr_expr {
+        let Expr::AggregateFunction(function) = unaliased(expr) else { return Ok(None) };
+        let Some(state) = state_of(function, input_schema)? else { return Ok(None) };
+        merges.push(merge_of(&state));
+        states.push(state.call(function));
+    }
+    let width = node.schema.fields().len();
+    let groups = width - states.len();
+    let chunk = LogicalPlan::Aggregate(Aggregate::try_new(Arc::clone(&node.input), node.group_expr.clone(), states)?);
+    let chunk = numbered(chunk)?;
+    let schema = Arc::clone(&node.schema);
+    let finish = move |rows: LogicalPlan| {
+        let by: Vec<Expr> = rows.schema().columns().into_iter().take(groups).map(Expr::Column).collect();
+        let states = rows.schema().columns().into_iter().skip(groups).map(Expr::Column);
+        let merged: Vec<Expr> = merges
+            .iter()
+            .zip(states)
+            .map(|(merge, state)| {
+                Expr::AggregateFunction(AggregateFunction::new_udf(
+                    Arc::clone(merge),
+                    vec![state],
+                    false,
+                    None,
+                    Vec::new(),
+                    None,
+                ))
+            })
+            .collect();
+        renamed(LogicalPlanBuilder::from(rows).aggregate(by, merged)?.build()?, &schema)
+    };
+    Ok(Some(TwoPhase { chunk, finish: Box::new(finish) }))
+}
+
+fn limit(node: &Limit) -> Result<Option<TwoPhase>> {
+    let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (node.get_skip_type()?, node.get_fetch_type()?) else {
+        return Ok(None);
+    };
+    top(&node.input, skip, fetch)
+}
+
+/// The first rows of a sorted plan. Without an order a LIMIT keeps any rows, other ones than the whole query would.
+fn top(input: &LogicalPlan, skip: usize, fetch: Option<usize>) -> Result<Option<TwoPhase>> {
+    // Projections between LIMIT and ORDER BY keep the order.
+    let mut above = Vec::new();
+    let mut below = input;
+    while let LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) = below {
+        above.push(below.clone());
+        let [next] = below.inputs()[..] else { return Ok(None) };
+        below = next;
+    }
+    let LogicalPlan::Sort(Sort { expr: order, input: unsorted, fetch: None }) = below else { return Ok(None) };
+    let first = LogicalPlanBuilder::from(unsorted.as_ref().clone()).sort(order.clone())?;
+    let chunk = numbered(first.limit(0, fetch.map(|fetch| fetch.saturating_add(skip)))?.build()?)?;
+    let (order, schema) = (order.clone(), Arc::clone(unsorted.schema()));
+    let finish = move |rows| {
+        let mut plan = LogicalPlanBuilder::from(renamed(rows, &schema)?).sort(order.clone())?.build()?;
+        for node in above.iter().rev() {
+            plan = node.with_new_exprs(node.expressions(), vec![plan])?;
+        }
+        LogicalPlanBuilder::from(plan).limit(skip, fetch)?.build()
+    };
+    Ok(Some(TwoPhase { chunk, finish: Box::new(finish) }))
+}
+
+/// The plan with its columns named `c0`, `c1`, …: names that can be stored, whatever expressions they come from.
+pub fn numbered(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns();
+    let named = columns.into_iter().enumerate().map(|(i, column)| Expr::Column(column).alias(format!("c{i}")));
+    LogicalPlanBuilder::from(plan).project(named)?.build()
+}
+
+/// The plan with the names and qualifiers of `schema`, column by column.
+pub fn renamed(plan: LogicalPlan, schema: &DFSchemaRef) -> Result<LogicalPlan> {
+    let columns = plan.schema().columns();
+    let named = columns.into_iter().zip(schema.iter()).map(|(column, (qualifier, field))| {
+        let qualifier: Option<TableReference> = qualifier.cloned();
+        Expr::Column(column).alias_qualified(qualifier, field.name())
+    });
+    LogicalPlanBuilder::from(plan).project(named)?.build()
+}

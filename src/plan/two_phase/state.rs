@@ -1,0 +1,403 @@
+//! Any aggregate in two: `F_state` gives F's accumulator state as a struct, `F_merge` merges such structs and gives
+//! F's value.
+//!
+//! Both wrap F's own accumulators, so nothing is known here about what the states mean. An aggregate with an ORDER BY
+//! of its own is left alone: its state depends on the order in which chunks come.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err, internal_err};
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, NullTreatment};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr, ExprSchemable, GroupsAccumulator, Signature, Volatility,
+};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{Column, Literal};
+
+/// One call of an aggregate, as far as its accumulator depends on it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    function: Arc<AggregateUDF>,
+    is_distinct: bool,
+    ignores_nulls: bool,
+    arguments: Vec<FieldRef>,
+    /// Arguments that are constants; some aggregates take them from the plan, not from rows.
+    constants: Vec<Option<ScalarValue>>,
+    value: FieldRef,
+    state: Fields,
+}
+
+/// The call of `function` over columns of `schema`; `None` when its states can't be merged in any order.
+pub fn state_of(function: &AggregateFunction, schema: &DFSchema) -> Result<Option<Call>> {
+    let AggregateFunction { func, params } = function;
+    let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment } = params;
+    if !order_by.is_empty() {
+        return Ok(None);
+    }
+    let arguments = args.iter().map(|e| Ok(e.to_field(schema)?.1)).collect::<Result<Vec<_>>>()?;
+    let constants = args.iter().map(|e| match e {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    });
+    let value = func.return_field(&arguments)?;
+    let state = func.state_fields(StateFieldsArgs {
+        name: func.name(),
+        input_fields: &arguments,
+        return_field: Arc::clone(&value),
+        ordering_fields: &[],
+        is_distinct: *distinct,
+    })?;
+    let state = state.iter().enumerate().map(|(i, f)| Field::new(format!("s{i}"), f.data_type().clone(), true));
+    Ok(Some(Call {
+        function: Arc::clone(func),
+        is_distinct: *distinct,
+        ignores_nulls: *null_treatment == Some(NullTreatment::IgnoreNulls),
+        constants: constants.collect(),
+        arguments,
+        value,
+        state: state.collect(),
+    }))
+}
+
+impl Call {
+    /// The expression that gives the state of `function`, which this call was made of.
+    pub fn call(&self, function: &AggregateFunction) -> Expr {
+        let AggregateFunctionParams { args, distinct: _, filter, order_by: _, null_treatment } = &function.params;
+        let name = self.name("state");
+        let state = StateOf { name, call: self.clone(), signature: Signature::variadic_any(Volatility::Immutable) };
+        // DISTINCT is the wrapped accumulator's business: the planner must not rewrite it for this function.
+        Expr::AggregateFunction(AggregateFunction::new_udf(
+            Arc::new(AggregateUDF::new_from_impl(state)),
+            args.clone(),
+            false,
+            filter.clone(),
+            Vec::new(),
+            *null_treatment,
+        ))
+    }
+
+    /// Calls `make` with the arguments that the wrapped accumulator would have been made with.
+    fn with_args<T>(&self, make: impl FnOnce(AccumulatorArgs<'_>) -> Result<T>) -> Result<T> {
+        let schema = Schema::new(self.arguments.iter().map(|f| f.as_ref().clone()).collect::<Vec<_>>());
+        let exprs: Vec<Arc<dyn PhysicalExpr>> = self
+            .constants
+            .iter()
+            .zip(&self.arguments)
+            .enumerate()
+            .map(|(i, (constant, field))| match constant {
+                Some(value) => Arc::new(Literal::new(value.clone())) as Arc<dyn PhysicalExpr>,
+                None => Arc::new(Column::new(field.name(), i)),
+            })
+            .collect();
+        make(AccumulatorArgs {
+            return_field: Arc::clone(&self.value),
+            schema: &schema,
+            ignore_nulls: self.ignores_nulls,
+            order_bys: &[],
+            is_reversed: false,
+            name: self.function.name(),
+            is_distinct: self.is_distinct,
+            exprs: &exprs,
+            expr_fields: &self.arguments,
+        })
+    }
+
+    /// Tells calls apart that differ in more than their arguments: fingerprints go by names.
+    fn name(&self, suffix: &str) -> String {
+        let distinct = if self.is_distinct { "_distinct" } else { "" };
+        let nulls = if self.ignores_nulls { "_ignore_nulls" } else { "" };
+        format!("{}{distinct}{nulls}_{suffix}", self.function.name())
+    }
+
+    fn accumulator(&self) -> Result<Box<dyn Accumulator>> {
+        self.with_args(|args| self.function.accumulator(args))
+    }
+
+    fn has_groups_accumulator(&self) -> bool {
+        self.with_args(|args| Ok(self.function.groups_accumulator_supported(args))).unwrap_or(false)
+    }
+
+    fn groups_accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
+        self.with_args(|args| self.function.create_groups_accumulator(args))
+    }
+
+    fn state_type(&self) -> DataType {
+        DataType::Struct(self.state.clone())
+    }
+
+    fn state_array(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef> {
+        if self.state.is_empty() {
+            return internal_err!("{} has no state", self.function.name());
+        }
+        debug_assert!(columns.iter().all(|column| column.len() == rows));
+        Ok(Arc::new(StructArray::try_new(self.state.clone(), columns, None)?))
+    }
+}
+
+impl PartialEq for Call {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { function, is_distinct, ignores_nulls, arguments, constants, value, state } = self;
+        function == &other.function
+            && is_distinct == &other.is_distinct
+            && ignores_nulls == &other.ignores_nulls
+            && arguments == &other.arguments
+            && constants == &other.constants
+            && value == &other.value
+            && state == &other.state
+    }
+}
+
+impl Eq for Call {}
+
+impl Hash for Call {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Self { function, is_distinct, ignores_nulls, arguments, constants, value, state } = self;
+        function.hash(hasher);
+        (is_distinct, ignores_nulls, arguments, constants, value, state).hash(hasher);
+    }
+}
+
+/// The aggregate that gives a call's state.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct StateOf {
+    name: String,
+    call: Call,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for StateOf {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(self.call.state_type())
+    }
+
+    fn accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(StateAccumulator { call: self.call.clone(), inner: self.call.accumulator()? }))
+    }
+
+    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
+        self.call.has_groups_accumulator()
+    }
+
+    fn create_groups_accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(StateGroups { call: self.call.clone(), inner: self.call.groups_accumulator()? }))
+    }
+
+    fn state_fields(&self, _args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(self.call.state.iter().cloned().collect())
+    }
+}
+
+#[derive(Debug)]
+struct StateAccumulator {
+    call: Call,
+    inner: Box<dyn Accumulator>,
+}
+
+impl Accumulator for StateAccumulator {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let columns = self.inner.state()?.iter().map(|value| value.to_array()).collect::<Result<Vec<_>>>()?;
+        ScalarValue::try_from_array(&self.call.state_array(columns, 1)?, 0)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.inner.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)
+    }
+}
+
+struct StateGroups {
+    call: Call,
+    inner: Box<dyn GroupsAccumulator>,
+}
+
+impl GroupsAccumulator for StateGroups {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        opt_filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        self.inner.update_batch(values, group_indices, opt_filter, total_num_groups)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let columns = self.inner.state(emit_to)?;
+        let rows = columns.first().map_or(0, |column| column.len());
+        self.call.state_array(columns, rows)
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.inner.state(emit_to)
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.inner.merge_batch(values, group_indices, total_num_groups)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        self.inner.convert_to_state(values, opt_filter)
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+}
+
+/// The aggregate that merges the states of `call` and gives its value.
+pub fn merge_of(call: &Call) -> Arc<AggregateUDF> {
+    Arc::new(AggregateUDF::new_from_impl(MergeOf {
+        name: call.name("merge"),
+        call: call.clone(),
+        signature: Signature::any(1, Volatility::Immutable),
+    }))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct MergeOf {
+    name: String,
+    call: Call,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for MergeOf {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        match arg_types {
+            [DataType::Struct(fields)] if fields.len() == self.call.state.len() => {
+                Ok(self.call.value.data_type().clone())
+            }
+            other => exec_err!("{} merges states of {}, not {other:?}", self.name, self.call.state_type()),
+        }
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.call.value.is_nullable()
+    }
+
+    fn accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(MergeAccumulator { inner: self.call.accumulator()? }))
+    }
+
+    fn groups_accumulator_supported(&self, _args: AccumulatorArgs) -> bool {
+        self.call.has_groups_accumulator()
+    }
+
+    fn create_groups_accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(MergeGroups { inner: self.call.groups_accumulator()? }))
+    }
+
+    fn state_fields(&self, _args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(self.call.state.iter().cloned().collect())
+    }
+
+    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
+        self.call.function.default_value(data_type)
+    }
+}
+
+/// The columns of a batch of states; a state is never NULL.
+fn states(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    match values {
+        [states] if states.data_type().is_nested() && states.null_count() == 0 => {
+            Ok(states.as_struct().columns().to_vec())
+        }
+        _ => exec_err!("a batch of aggregate states is damaged"),
+    }
+}
+
+#[derive(Debug)]
+struct MergeAccumulator {
+    inner: Box<dyn Accumulator>,
+}
+
+impl Accumulator for MergeAccumulator {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(&states(values)?)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.inner.evaluate()
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.inner.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)
+    }
+}
+
+struct MergeGroups {
+    inner: Box<dyn GroupsAccumulator>,
+}
+
+impl GroupsAccumulator for MergeGroups {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        opt_filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        if opt_filter.is_some() {
+            return internal_err!("states are filtered before they are made");
+        }
+        self.inner.merge_batch(&states(values)?, group_indices, total_num_groups)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        self.inner.evaluate(emit_to)
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.inner.state(emit_to)
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.inner.merge_batch(values, group_indices, total_num_groups)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], _opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        states(values)
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+}

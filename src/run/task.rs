@@ -1,0 +1,180 @@
+//! One task: its steps one after the other, the chunks of a step side by side, then its publication.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::catalog::TableProvider;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::cache::store::ChunkEntry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::plan::fingerprint::Components;
+use crate::plan::prove::{self, Role};
+use crate::plan::steps::Step;
+use crate::run::chunk::{ChunkJob, unix_ns};
+use crate::run::report::{self, InputMode, InputReport, Status, TaskReport};
+use crate::run::{Context, Input, Output, PlannedTask};
+use crate::table::source::Snapshot;
+
+/// One task to run, its inputs at hand.
+pub struct TaskJob {
+    /// What the run works with.
+    pub context: Context,
+    /// The task.
+    pub planned: Arc<PlannedTask>,
+    /// The sources and tasks that it reads.
+    pub inputs: BTreeMap<String, Input>,
+    /// One permit for each chunk that may run.
+    pub permits: Arc<Semaphore>,
+    /// Whether every chunk runs again.
+    pub force: bool,
+}
+
+impl TaskJob {
+    /// Runs the task; the report says what was done, also when it failed.
+    pub async fn run(mut self) -> (TaskReport, Result<Output>) {
+        let start = Instant::now();
+        let PlannedTask { task, steps } = self.planned.as_ref();
+        let name = task.name.clone();
+        let mut report = TaskReport::new(&name, Status::Reused);
+        report.keys = task.chunking.as_ref().map_or_else(Vec::new, |chunking| chunking.keys.clone());
+        report.chunks = steps.iter().map(|step| step.proof.chunks()).sum();
+        // What steps hand on to each other is nobody's input.
+        let inputs = steps.iter().flat_map(|step| step.proof.inputs());
+        report.inputs = inputs.filter(|input| self.inputs.contains_key(&input.table)).map(input_report).collect();
+        let result = self.run_steps(&mut report).await.map_err(|e| e.with_task(&name));
+        report.wall_ms = report::millis(start.elapsed());
+        if result.is_ok() {
+            self.context.events.send(Event::Done {
+                task: report.name.clone(),
+                executed: report.executed,
+                reused: report.reused,
+                rows: report.rows,
+                bytes: report.bytes,
+                wall: start.elapsed(),
+                reason: report.reason.clone(),
+            });
+        }
+        (report, result)
+    }
+
+    async fn run_steps(&mut self, report: &mut TaskReport) -> Result<Output> {
+        let planned = Arc::clone(&self.planned);
+        let Context { cache, events, .. } = self.context.clone();
+        let task = &planned.task;
+        let before = cache.published(&task.name)?;
+        let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
+        let mut whole = Components::default();
+        let mut output = Output::default();
+        for number in 0..planned.steps.len() {
+            let prefix = if planned.steps.len() == 1 { String::new() } else { format!("{}|", number + 1) };
+            let before = before.as_ref().map(|before| before.below(&prefix));
+            let components;
+            (output, components) = self.run_step(number, before.as_ref(), &sources, report).await?;
+            whole.add(&prefix, components);
+            self.inputs.insert(planned.steps[number].name.clone(), Input::Output(Arc::new(output.clone())));
+        }
+        report.rows = output.entries.iter().map(|e| e.rows).sum();
+        report.bytes = output.entries.iter().map(|e| e.bytes).sum();
+        for source in &sources {
+            source.check_unchanged().await?;
+        }
+        if cache.publish(&task.name, &output.entries, &whole)? {
+            events.send(Event::Published { task: task.name.clone() });
+        }
+        Ok(output)
+    }
+
+    async fn run_step(
+        &self,
+        number: usize,
+        before: Option<&Components>,
+        sources: &[Arc<Snapshot>],
+        report: &mut TaskReport,
+    ) -> Result<(Output, Components)> {
+        let task = &self.planned.task;
+        let Step { resolved, proof, .. } = &self.planned.steps[number];
+        let Context { cache, events, .. } = &self.context;
+        let identities = self.inputs.iter().map(|(name, input)| (name.clone(), input.identity())).collect();
+        let run = format!("{} {}", std::process::id(), unix_ns());
+        let components = Components::of(task, resolved, proof, &identities, &run)
+            .map_err(|e| Error::new(ErrorKind::Sql, "the query can't be fingerprinted").with_source(e))?;
+        let fingerprints: Vec<_> = (0..proof.chunks()).map(|chunk| components.chunk(chunk)).collect();
+        let mut entries = if self.force { vec![None; fingerprints.len()] } else { cache.find(&fingerprints)? };
+        let missing: Vec<u32> = (0u32..).zip(&entries).filter(|(_, e)| e.is_none()).map(|(chunk, _)| chunk).collect();
+        let reused = proof.chunks() - missing.len() as u32;
+        report.reused += reused;
+        // The first step that runs has the reason; those after it run because it did.
+        if report.status == Status::Reused {
+            report.reason = self.reason(before, &components, missing.len());
+        }
+        events.send(Event::Planned {
+            task: task.name.clone(),
+            chunks: proof.chunks(),
+            reused,
+            reason: report.reason.clone(),
+        });
+        if !missing.is_empty() {
+            report.status = Status::Executed;
+            let job = Arc::new(ChunkJob {
+                context: self.context.clone(),
+                planned: Arc::clone(&self.planned),
+                step: number,
+                providers: self.providers(number)?,
+                sources: sources.to_vec(),
+                components: components.clone(),
+                force: self.force,
+            });
+            let mut running = JoinSet::new();
+            for chunk in missing {
+                let (job, permits) = (Arc::clone(&job), Arc::clone(&self.permits));
+                running.spawn(async move { (chunk, job.run_within(chunk, &permits).await) });
+            }
+            while let Some(finished) = running.join_next().await {
+                let (chunk, result) =
+                    finished.map_err(|e| Error::new(ErrorKind::Execute, "a chunk panicked").with_source(e))?;
+                entries[chunk as usize] = Some(result.map_err(|e| e.with_chunk(chunk))?);
+                report.executed += 1;
+            }
+        }
+        let entries: Vec<Arc<ChunkEntry>> = entries.into_iter().flatten().collect();
+        Ok((Output { schema: Arc::clone(proof.schema()), entries }, components))
+    }
+
+    /// Providers of a step's scans, by number.
+    fn providers(&self, step: usize) -> Result<Vec<Arc<dyn TableProvider>>> {
+        let scans = &self.planned.steps[step].resolved.scans;
+        let provider = |table: &str| match self.inputs.get(table) {
+            Some(input) => input.provider(&self.context.cache),
+            None => Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there"))),
+        };
+        scans.iter().map(|scan| provider(&scan.table)).collect()
+    }
+
+    /// Why chunks run, or why none has to.
+    fn reason(&self, before: Option<&Components>, components: &Components, missing: usize) -> String {
+        if missing == 0 {
+            return "nothing changed".into();
+        }
+        if self.force {
+            return "forced".into();
+        }
+        let Some(before) = before else { return "not published yet".into() };
+        match components.changed_since(before).as_slice() {
+            [] if missing == 1 => "a chunk file is missing".into(),
+            [] => format!("{missing} chunk files are missing"),
+            changed => format!("changed: {}", changed.join(", ")),
+        }
+    }
+}
+
+fn input_report(input: &prove::Input) -> InputReport {
+    let mode = match &input.role {
+        Role::Partitioned { .. } => InputMode::Rescan,
+        Role::Replicated { .. } => InputMode::Replicate,
+    };
+    InputReport { table: input.table.clone(), mode }
+}
