@@ -5,14 +5,18 @@
 pub mod bucket;
 pub mod key;
 
+/// Chunks of a task whose key the engine finds, unless it says how many.
+pub const DEFAULT_CHUNKS: u32 = 16;
+
 /// The most chunks that one task may have.
 pub const MAX_CHUNKS: u32 = 4096;
 
-/// The columns a task is cut by and into how many chunks: `CLUSTERED BY (keys) INTO chunks BUCKETS`.
+/// The columns a task is cut by and into how many chunks: `CLUSTERED BY (keys) INTO chunks BUCKETS`, or
+/// `WITH (chunk_by = 'auto', chunks = chunks)` without keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chunking {
-    /// Column names of the query's inputs or output, in order; at least one, already normalised
-    /// (lower case unless quoted).
+    /// Column names of the query's inputs or output, in order, already normalised (lower case unless quoted); none when
+    /// the engine is to find the key.
     pub keys: Vec<String>,
     /// Number of chunks, 1 to [`MAX_CHUNKS`].
     pub chunks: u32,

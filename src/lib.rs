@@ -66,6 +66,9 @@
 //! a last step puts the parts together and does the rest of the query; the table then has one chunk. All else is refused
 //! with the node, the rule and what to change. A task without `CLUSTERED BY` runs whole, as one chunk.
 //!
+//! `WITH (chunk_by = 'auto', chunks = n)` lets the engine find the key: of the columns that the proof holds for, the one
+//! that cuts the most bytes of the inputs. What can't be cut at all runs whole then.
+//!
 //! # What is reused and why
 //!
 //! A chunk is named by a hash of all that it is made of: the query's plan (so that comments, layout and aliases inside

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::resolve::resolve;
+use crate::plan::resolve::{Known, resolve};
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
 use crate::run::task::TaskJob;
@@ -80,14 +80,15 @@ pub struct Plans {
 /// # Errors
 /// [`ErrorKind::Sql`] when a query is invalid.
 pub async fn plan(pipeline: &Pipeline, state: &SessionState) -> Result<Plans> {
-    let mut schemas: BTreeMap<String, SchemaRef> = BTreeMap::new();
+    let mut known: BTreeMap<String, Known> = BTreeMap::new();
     let mut sources = BTreeMap::new();
     let mut broken: BTreeMap<String, String> = BTreeMap::new();
     let read: BTreeSet<String> = pipeline.tasks().flat_map(|task| pipeline.inputs(task)).collect();
     for source in read.iter().filter_map(|name| pipeline.source(name)) {
         match Snapshot::take(source, state).await {
             Ok(snapshot) => {
-                schemas.insert(source.name.clone(), snapshot.table().schema());
+                let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
+                known.insert(source.name.clone(), Known { schema, bytes });
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -100,10 +101,10 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState) -> Result<Plans> {
             tasks.insert(task.name.clone(), Err(Error::new(ErrorKind::Source, error).with_task(&task.name)));
             continue;
         }
-        if !inputs.iter().all(|name| schemas.contains_key(name)) {
+        if !inputs.iter().all(|name| known.contains_key(name)) {
             continue;
         }
-        let resolved = resolve(task, pipeline, &schemas, state)?;
+        let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
         let planned = match steps(task, resolved) {
             Ok(steps) => Ok(Arc::new(PlannedTask { task: task.clone(), steps })),
@@ -112,7 +113,9 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState) -> Result<Plans> {
         };
         let schema =
             planned.as_ref().ok().and_then(|p| p.steps.last()).map_or(schema, |s| Arc::clone(s.proof.schema()));
-        schemas.insert(task.name.clone(), schema);
+        // As large as all it reads, until it is known better.
+        let bytes = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
+        known.insert(task.name.clone(), Known { schema, bytes });
         tasks.insert(task.name.clone(), planned);
     }
     Ok(Plans { tasks, sources })

@@ -21,11 +21,15 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
     let out = &mut text;
     // Writing to a String can't fail.
     let _ = match proof.keys() {
-        [] if task.chunking.is_some() => {
+        [] if step.resolved.scans.iter().any(|scan| scan.table.starts_with(&format!("{}#", task.name))) => {
             writeln!(out, "  puts together what the chunks of the step before gave; runs whole")
         }
         [] => writeln!(out, "  runs whole, as one chunk"),
-        keys => writeln!(out, "  {} chunks by hash of ({})", proof.chunks(), keys.join(", ")),
+        keys => {
+            let found =
+                if task.chunking.as_ref().is_some_and(|c| c.keys.is_empty()) { ", found by the engine" } else { "" };
+            writeln!(out, "  {} chunks by hash of ({}){found}", proof.chunks(), keys.join(", "))
+        }
     };
     let width = proof.inputs().iter().map(|i| i.table.len()).max().unwrap_or(0);
     for input in proof.inputs() {

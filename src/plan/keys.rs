@@ -98,6 +98,20 @@ impl Classes {
         found
     }
 
+    /// All groups whose columns can be keys, each with the name of its first column, in order of scans and columns.
+    pub fn all(&self, resolved: &Resolved) -> Vec<(String, BTreeSet<ScanColumn>)> {
+        let mut found: Vec<(String, BTreeSet<ScanColumn>)> = Vec::new();
+        for (number, scan) in resolved.scans.iter().enumerate() {
+            for (column, field) in scan.schema.fields().iter().enumerate() {
+                let is_new = !found.iter().any(|(_, group)| group.contains(&(number, column)));
+                if is_new && key_family(field.data_type()).is_some() {
+                    found.push((field.name().clone(), self.group((number, column))));
+                }
+            }
+        }
+        found
+    }
+
     fn group(&self, column: ScanColumn) -> BTreeSet<ScanColumn> {
         let group = self.groups.iter().find(|g| g.contains(&column));
         group.cloned().unwrap_or_else(|| BTreeSet::from([column]))

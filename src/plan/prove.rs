@@ -35,7 +35,7 @@ pub use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::Resolved;
 use crate::task::Task;
 
-/// A plan that may be cut, and how. Only [`try_prove`], [`try_prove_phase`] and [`Proof::whole`] make one.
+/// A plan that may be cut, and how. Only [`try_prove`] and [`Proof::whole`] make one.
 #[derive(Debug, Clone)]
 pub struct Proof {
     plan: LogicalPlan,
@@ -152,58 +152,95 @@ pub struct Unproved {
 /// Proves that `task` may be cut as `chunking` says, and finds the columns that carry the keys.
 ///
 /// Keys are followed through equalities, so that a key of one input also cuts what is joined on it. Of the ways to
-/// cut the scans the one with the most scans cut is taken.
+/// cut the scans the one with the most bytes cut is taken; without keys, of those by any one column of the query.
+///
+/// With `is_phase` the plan is the chunks' part of an operator that is done in two phases.
 ///
 /// # Errors
-/// See [`Unproved`].
-pub fn try_prove(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Proof, Box<Unproved>> {
-    search(task, resolved, chunking, false)
-}
-
-/// As [`try_prove`], for the chunks' part of an operator that is done in two phases.
-///
-/// # Errors
-/// See [`Unproved`].
-pub fn try_prove_phase(task: &Task, resolved: &Resolved, chunking: &Chunking) -> Result<Proof, Box<Unproved>> {
-    search(task, resolved, chunking, true)
-}
-
-fn search(task: &Task, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Result<Proof, Box<Unproved>> {
+/// See [`Unproved`]; without keys, one for each column that would cut something, the most bytes first.
+pub fn try_prove(
+    task: &Task,
+    resolved: &Resolved,
+    chunking: &Chunking,
+    is_phase: bool,
+) -> Result<Proof, Vec<Unproved>> {
     let place = task.keys_location.clone().unwrap_or_else(|| task.location.clone());
-    let placed = |error: Error| error.with_task(&task.name).with_location(place.clone());
-    let refuse = |refusal: Refusal| placed(Error::new(ErrorKind::Refused, refusal.to_string()));
-    let unproved = |error: Error| Box::new(Unproved { error: placed(error), at: None });
+    let unproved = |error: Error, at| Unproved { error: error.with_task(&task.name).with_location(place.clone()), at };
+    let refused = |Refused { refusal, at }| unproved(Error::new(ErrorKind::Refused, refusal.to_string()), at);
     if let Some(function) = &resolved.volatile {
         let refusal = Refusal {
             node: format!("the query calls {function}()"),
             rule: "a volatile function gives new values in every chunk",
             fix: "run the task whole: leave CLUSTERED BY out".into(),
         };
-        return Err(Box::new(Unproved { error: refuse(refusal), at: None }));
+        return Err(vec![refused(Refused { refusal, at: None })]);
     }
-    let classes = Classes::of(resolved).map_err(|e| unproved(internal(e, task)))?;
+    let classes = Classes::of(resolved).map_err(|e| vec![unproved(internal(e, task), None)])?;
+    if chunking.keys.is_empty() {
+        return find(resolved, chunking.chunks, &classes, is_phase)
+            .map_err(|refusals| refusals.into_iter().map(refused).collect());
+    }
     let mut groups: Vec<Vec<BTreeSet<ScanColumn>>> = Vec::new();
     for key in &chunking.keys {
         let named = classes.named(key, resolved);
         if named.is_empty() {
-            return Err(unproved(no_such_key(key, resolved)));
+            return Err(vec![unproved(no_such_key(key, resolved), None)]);
         }
         if let Some(message) = not_a_key(&named, resolved) {
-            return Err(unproved(Error::new(ErrorKind::Sql, message)));
+            return Err(vec![unproved(Error::new(ErrorKind::Sql, message), None)]);
         }
         groups.push(named);
     }
+    match search(resolved, chunking, &groups, is_phase) {
+        Ok(proof) => Ok(proof),
+        Err(Some(refusal)) => Err(vec![refused(refusal)]),
+        Err(None) => Err(vec![unproved(no_such_key(&chunking.keys.join(", "), resolved), None)]),
+    }
+}
+
+/// The first way to cut the scans by these groups of columns that is right, or why the first one is not.
+fn search(
+    resolved: &Resolved,
+    chunking: &Chunking,
+    groups: &[Vec<BTreeSet<ScanColumn>>],
+    is_phase: bool,
+) -> Result<Proof, Option<Refused>> {
     let mut first_refusal = None;
-    for assignment in assignments(resolved, &groups) {
+    for assignment in assignments(resolved, groups) {
         match attempt(resolved, &assignment, &chunking.keys, is_phase) {
             Ok(accepted) => return Ok(proof(resolved, chunking, &assignment, accepted)),
             Err(refused) => first_refusal = first_refusal.or(Some(refused)),
         }
     }
-    Err(match first_refusal {
-        Some(Refused { refusal, at }) => Box::new(Unproved { error: refuse(refusal), at }),
-        None => unproved(no_such_key(&chunking.keys.join(", "), resolved)),
-    })
+    Err(first_refusal)
+}
+
+/// Of the cuts by any one column of the query the one that cuts the most bytes.
+fn find(resolved: &Resolved, chunks: u32, classes: &Classes, is_phase: bool) -> Result<Proof, Vec<Refused>> {
+    let mut best: Option<(u64, Proof)> = None;
+    let mut refusals = Vec::new();
+    for (name, group) in classes.all(resolved) {
+        let scans: BTreeSet<usize> = group.iter().map(|(scan, _)| *scan).collect();
+        let could_cut: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
+        if could_cut == 0 || best.as_ref().is_some_and(|(bytes, _)| *bytes >= could_cut) {
+            continue;
+        }
+        let chunking = Chunking { keys: vec![name], chunks };
+        match search(resolved, &chunking, &[vec![group]], is_phase) {
+            Ok(proof) => {
+                let cut = proof.inputs.iter().zip(&resolved.scans);
+                let cut = cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. }));
+                let bytes: u64 = cut.map(|(_, scan)| scan.bytes).sum();
+                if bytes > best.as_ref().map_or(0, |(bytes, _)| *bytes) {
+                    best = Some((bytes, proof));
+                }
+            }
+            Err(refused) => refusals.extend(refused.map(|refused| (could_cut, refused))),
+        }
+    }
+    // Stable: of equal ones the first column's.
+    refusals.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    best.map(|(_, proof)| proof).ok_or_else(|| refusals.into_iter().map(|(_, refused)| refused).collect())
 }
 
 fn proof(resolved: &Resolved, chunking: &Chunking, assignment: &Assignment, accepted: Accepted) -> Proof {

@@ -28,6 +28,7 @@ use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
@@ -63,13 +64,24 @@ pub struct Scan {
     pub table: String,
     /// Columns of the scan.
     pub schema: SchemaRef,
+    /// Size of what is read, about; 0 for what a step of the same task gave.
+    pub bytes: u64,
+}
+
+/// What is known of an input before it is read.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its size, about.
+    pub bytes: u64,
 }
 
 /// Stands for an input in a plan until a chunk's own provider takes its place.
 #[derive(Debug)]
 pub struct InputSource {
     table: String,
-    schema: SchemaRef,
+    known: Known,
     scan: Option<usize>,
 }
 
@@ -87,9 +99,9 @@ impl Resolved {
 }
 
 impl InputSource {
-    /// Stands for the input `table`, whose columns are `schema`.
-    pub fn new(table: &str, schema: SchemaRef) -> Self {
-        Self { table: table.to_string(), schema, scan: None }
+    /// Stands for the input `table`.
+    pub fn new(table: &str, known: Known) -> Self {
+        Self { table: table.to_string(), known, scan: None }
     }
 
     /// Name of the source or task.
@@ -105,11 +117,11 @@ impl InputSource {
 
 impl TableSource for InputSource {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(&self.known.schema)
     }
 }
 
-/// Plans `task` over inputs of the given schemas, by name.
+/// Plans `task` over inputs of which this is known, by name.
 ///
 /// `state` gives functions, settings and the run's `now()`; use one for a whole run.
 ///
@@ -119,10 +131,10 @@ impl TableSource for InputSource {
 pub fn resolve(
     task: &Task,
     pipeline: &Pipeline,
-    schemas: &BTreeMap<String, SchemaRef>,
+    inputs: &BTreeMap<String, Known>,
     state: &SessionState,
 ) -> Result<Resolved> {
-    let names = Names { state, pipeline, schemas, calls: RefCell::default() };
+    let names = Names { state, pipeline, inputs, calls: RefCell::default() };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
     let plan = names.plan(&task.query).map_err(in_task)?;
     let plan = normalise(plan, state).map_err(in_task)?;
@@ -143,6 +155,8 @@ fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Res
         Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateCrossJoin::new()),
+        // Equalities in WHERE reach joins below others only this way; the next pass makes keys of them.
+        Arc::new(PushDownFilter::new()),
     ];
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
@@ -156,9 +170,8 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
             return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
-        let numbered =
-            InputSource { table: input.table.clone(), schema: Arc::clone(&input.schema), scan: Some(scans.len()) };
-        scans.push(Scan { table: input.table.clone(), schema });
+        let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
+        scans.push(Scan { table: input.table.clone(), schema, bytes: input.known.bytes });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
@@ -253,7 +266,7 @@ fn sql_error(error: DataFusionError, start: &Location) -> Error {
 struct Names<'a> {
     state: &'a SessionState,
     pipeline: &'a Pipeline,
-    schemas: &'a BTreeMap<String, SchemaRef>,
+    inputs: &'a BTreeMap<String, Known>,
     /// Table functions with the values of their arguments: the plan keeps neither these nor `now()`.
     calls: RefCell<Vec<String>>,
 }
@@ -307,8 +320,8 @@ impl ContextProvider for Names<'_> {
         if let Some(view) = self.pipeline.view(&name) {
             return Ok(Arc::new(ViewSource { plan: self.view(view)? }));
         }
-        let schema = self.schemas.get(name.as_ref()).ok_or_else(|| plan_datafusion_err!("unknown table `{name}`"))?;
-        Ok(Arc::new(InputSource::new(&name, Arc::clone(schema))))
+        let known = self.inputs.get(name.as_ref()).ok_or_else(|| plan_datafusion_err!("unknown table `{name}`"))?;
+        Ok(Arc::new(InputSource::new(&name, known.clone())))
     }
 
     fn get_table_function_source(

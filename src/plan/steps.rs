@@ -12,8 +12,8 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
 use crate::error::Result;
-use crate::plan::prove::{Proof, Unproved, try_prove, try_prove_phase};
-use crate::plan::resolve::{InputSource, Resolved};
+use crate::plan::prove::{Proof, try_prove};
+use crate::plan::resolve::{InputSource, Known, Resolved};
 use crate::plan::two_phase::two_phase;
 use crate::task::Task;
 
@@ -34,7 +34,7 @@ pub struct Step {
 /// The steps of `task`, the last of which gives its table.
 ///
 /// # Errors
-/// Those of [`crate::plan::prove::prove`], when the task can't be cut and no operator in the way can be done in two
+/// Those of [`try_prove`], when the task can't be cut and no operator in the way can be done in two
 /// phases.
 pub fn steps(task: &Task, resolved: Resolved) -> Result<Vec<Step>> {
     let Some(chunking) = &task.chunking else {
@@ -44,32 +44,33 @@ pub fn steps(task: &Task, resolved: Resolved) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     let mut rest = resolved;
     loop {
-        let Unproved { error, at } = match try_prove(task, &rest, chunking) {
+        let unproved = match try_prove(task, &rest, chunking, false) {
             Ok(proof) => {
                 steps.push(Step { name: task.name.clone(), resolved: rest, proof });
                 return Ok(steps);
             }
-            Err(unproved) => *unproved,
+            Err(unproved) => unproved,
         };
         let name = format!("{}#{}", task.name, steps.len() + 1);
-        let split = match at {
-            Some(at) if steps.len() < MAX_STEPS => split(&rest, &at, &name).ok().flatten(),
-            _ => None,
-        };
-        let proved =
-            split.and_then(|(phase, after)| Some((try_prove_phase(task, &phase, chunking).ok()?, phase, after)));
-        match proved {
-            Some((proof, phase, after)) => {
-                steps.push(Step { name, resolved: phase, proof });
-                rest = after;
-            }
-            None if steps.is_empty() => return Err(error),
-            None => {
-                let proof = Proof::whole(&rest);
-                steps.push(Step { name: task.name.clone(), resolved: rest, proof });
-                return Ok(steps);
-            }
+        let way = unproved.iter().filter(|_| steps.len() < MAX_STEPS).find_map(|unproved| {
+            let (phase, after) = split(&rest, unproved.at.as_ref()?, &name).ok()??;
+            Some((try_prove(task, &phase, chunking, true).ok()?, phase, after))
+        });
+        if let Some((proof, phase, after)) = way {
+            steps.push(Step { name, resolved: phase, proof });
+            rest = after;
+            continue;
         }
+        // What the user did not ask to be cut by a certain key may as well run whole.
+        if steps.is_empty()
+            && !chunking.keys.is_empty()
+            && let Some(unproved) = unproved.into_iter().next()
+        {
+            return Err(unproved.error);
+        }
+        let proof = Proof::whole(&rest);
+        steps.push(Step { name: task.name.clone(), resolved: rest, proof });
+        return Ok(steps);
     }
 }
 
@@ -80,7 +81,7 @@ fn split(rest: &Resolved, at: &LogicalPlan, name: &str) -> PlanResult<Option<(Re
     }
     let Some(phases) = two_phase(at)? else { return Ok(None) };
     let phase = rest.part(phases.chunk)?;
-    let source = Arc::new(InputSource::new(name, Arc::clone(&phase.schema)));
+    let source = Arc::new(InputSource::new(name, Known { schema: Arc::clone(&phase.schema), bytes: 0 }));
     let finished = (phases.finish)(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
     // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
     let replaced = rest.plan.clone().transform_down_with_subqueries(|node| {

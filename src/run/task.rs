@@ -40,7 +40,8 @@ impl TaskJob {
         let PlannedTask { task, steps } = self.planned.as_ref();
         let name = task.name.clone();
         let mut report = TaskReport::new(&name, Status::Reused);
-        report.keys = task.chunking.as_ref().map_or_else(Vec::new, |chunking| chunking.keys.clone());
+        report.keys =
+            steps.iter().map(|step| step.proof.keys()).find(|keys| !keys.is_empty()).unwrap_or_default().to_vec();
         report.chunks = steps.iter().map(|step| step.proof.chunks()).sum();
         // What steps hand on to each other is nobody's input.
         let inputs = steps.iter().flat_map(|step| step.proof.inputs());

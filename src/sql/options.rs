@@ -5,23 +5,30 @@ use std::collections::BTreeSet;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use sqlparser::ast::{Expr, SqlOption, Value};
 
+use crate::chunk::{Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
 use crate::error::Result;
 use crate::sql::name::normalised;
 use crate::sql::tokens::Statement;
 use crate::task::TaskOptions;
 
 /// The options that a task may set.
-const KNOWN: &str = "version, compression, row_group_rows";
+const KNOWN: &str = "version, compression, row_group_rows, chunk_by, chunks";
 
 /// What a value of `compression` may be.
 const CODECS: &str = "zstd(1 to 22), snappy, lz4_raw, gzip(0 to 9), brotli(0 to 11) or uncompressed";
 
-/// Reads options; one that is not set keeps its default.
+/// Reads options; one that is not set keeps its default. `chunk_by` and `chunks` make a cut without keys; `is_cut` says
+/// that `CLUSTERED BY` makes one already.
 ///
 /// # Errors
 /// At its place: an option that is unknown, set twice, or of a value that it can't take.
-pub(crate) fn task_options(statement: &Statement<'_>, options: &[SqlOption]) -> Result<TaskOptions> {
+pub(crate) fn task_options(
+    statement: &Statement<'_>,
+    options: &[SqlOption],
+    is_cut: bool,
+) -> Result<(TaskOptions, Option<Chunking>)> {
     let mut read = TaskOptions::default();
+    let mut chunks = None;
     let mut seen = BTreeSet::new();
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {
@@ -46,10 +53,21 @@ pub(crate) fn task_options(statement: &Statement<'_>, options: &[SqlOption]) -> 
                 Some(rows) => read.row_group_rows = rows,
                 None => return refuse("`row_group_rows` takes a whole number, at least 1, without quotes".into()),
             },
+            "chunk_by" | "chunks" if is_cut => {
+                return refuse(format!("`{name}` and CLUSTERED BY both say how to cut; remove one of them"));
+            }
+            "chunk_by" => match text(value) {
+                Some("auto") => drop(chunks.get_or_insert(DEFAULT_CHUNKS)),
+                _ => return refuse("`chunk_by` takes 'auto': the engine finds the key".into()),
+            },
+            "chunks" => match number(value).and_then(|n| n.parse().ok()).filter(|n| (1..=MAX_CHUNKS).contains(n)) {
+                Some(number) => chunks = Some(number),
+                None => return refuse(format!("`chunks` takes a whole number from 1 to {MAX_CHUNKS}")),
+            },
             _ => return refuse(format!("unknown option `{name}`; the options are: {KNOWN}")),
         }
     }
-    Ok(read)
+    Ok((read, chunks.map(|chunks| Chunking { keys: Vec::new(), chunks })))
 }
 
 /// `name` or `name(level)`; a codec without a level has its library's default.
@@ -97,9 +115,23 @@ fn number(value: &Expr) -> Option<&str> {
 mod tests {
     use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 
+    use crate::chunk::{Chunking, DEFAULT_CHUNKS};
     use crate::sql::options::compression;
     use crate::sql::tests::{assert_refused, task};
     use crate::task::TaskOptions;
+
+    #[test]
+    fn a_cut_without_keys_is_asked_for_by_options() {
+        let chunking = |text: &str| task(&format!("CREATE TABLE t WITH ({text}) AS SELECT 1")).chunking;
+        let found = |chunks| Some(Chunking { keys: Vec::new(), chunks });
+        assert_eq!(chunking("version = 1"), None);
+        assert_eq!(chunking("chunk_by = 'auto'"), found(DEFAULT_CHUNKS));
+        assert_eq!(chunking("chunks = 7"), found(7));
+        assert_eq!(chunking("chunk_by = 'auto', chunks = 7"), found(7));
+        assert_eq!(chunking("chunks = 7, chunk_by = 'auto'"), found(7));
+        let twice = "CREATE TABLE t CLUSTERED BY (a) INTO 2 BUCKETS WITH (chunks = 7) AS SELECT 1 AS a";
+        assert_refused(&[(twice, "1:54", "`chunks` and CLUSTERED BY both say how to cut")]);
+    }
 
     fn options(text: &str) -> TaskOptions {
         task(&format!("CREATE TABLE t WITH ({text}) AS SELECT 1")).options
@@ -154,8 +186,13 @@ mod tests {
     fn options_that_can_not_be_are_refused_where_they_stand() {
         let known = "the options are: version, compression, row_group_rows";
         for (options, column, words) in [
-            ("chunks = 3", 22, "unknown option `chunks`; the options are: version, compression, row_group_rows"),
-            ("version = 1, Chunks = 3", 35, known),
+            ("buckets = 3", 22, known),
+            ("version = 1, Buckets = 3", 35, "unknown option `buckets`; the options are: version"),
+            ("chunks = 0", 22, "a whole number from 1 to 4096"),
+            ("chunks = 4097", 22, "a whole number from 1 to 4096"),
+            ("chunks = '8'", 22, "a whole number from 1 to 4096"),
+            ("chunk_by = 'range'", 22, "`chunk_by` takes 'auto'"),
+            ("chunk_by = auto", 22, "`chunk_by` takes 'auto'"),
             ("version = 1, VERSION = 2", 35, "option `version` is set twice"),
             ("version = now()", 22, "text in single quotes, or a number"),
             ("version = \"x\"", 22, "text in single quotes, or a number"),

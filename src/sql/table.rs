@@ -38,7 +38,8 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
     };
     let keys_location = clustered_by.as_ref().map(|_| statement.after("CLUSTERED BY", 1));
     let chunking = clustered_by.map(|clustered| chunking(statement, &clustered)).transpose().map_err(named)?;
-    let options = task_options(statement, &options).map_err(named)?;
+    let (options, found) = task_options(statement, &options, chunking.is_some()).map_err(named)?;
+    let chunking = chunking.or(found);
     let reads = reads::reads(statement, &query).map_err(named)?;
     Ok(Task { name, query, reads, chunking, options, location: statement.start(), keys_location })
 }

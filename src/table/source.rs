@@ -94,6 +94,11 @@ impl Snapshot {
         Arc::clone(&self.table) as Arc<dyn TableProvider>
     }
 
+    /// Size of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
     /// How the files are read, and path, size, modification time and etag of each.
     pub fn identity(&self) -> Fingerprint {
         self.identity

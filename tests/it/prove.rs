@@ -300,6 +300,29 @@ async fn operators_done_in_two_phases_have_the_rows_of_the_whole_run() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_whose_key_the_engine_finds_have_the_rows_of_the_whole_run() {
+    let lab = Lab::new().await;
+    let accepted = JOINS.iter().chain(SUBQUERIES).chain(OPERATORS).map(|(_, query, _)| *query);
+    let queries: Vec<&str> = accepted.chain(TWO_PHASE.iter().map(|(_, query)| *query)).collect();
+    let mut sql = lab.sources();
+    for (at, query) in queries.iter().enumerate() {
+        sql.push_str(&format!("\nCREATE TABLE t{at:03} WITH (chunk_by = 'auto', chunks = 3) AS {query};"));
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let engine = engine(cache.path());
+    let report = run(&engine, &sql, lab.folder.path()).await;
+    let mut wrong = Vec::new();
+    for (task, query) in report.tasks.iter().zip(&queries) {
+        let whole = query_rows(&lab.oracle, query).await;
+        let found = Multiset::of(engine.table(&task.name).await.unwrap()).await;
+        if found != whole || task.chunks < 3 || task.keys.len() != 1 {
+            wrong.push(format!("{} chunks by {:?}: {found:?} for {whole:?}\n{query}", task.chunks, task.keys));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 /// Keys, a query, and words of the rule and of the fix.
 type Refused = (&'static str, &'static str, &'static str, &'static str);
 

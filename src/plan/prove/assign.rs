@@ -11,7 +11,7 @@ const MAX_ATTEMPTS: usize = 1024;
 /// Columns by which each scan is cut; `None` replicates it.
 pub type Assignment = Vec<Option<Vec<usize>>>;
 
-/// Ways to cut the scans, those that cut most first: per choice of groups for the keys, every subset of the scans
+/// Ways to cut the scans, those that cut most bytes first: per choice of groups for the keys, every subset of the scans
 /// that have a column of each.
 pub fn assignments(resolved: &Resolved, groups: &[Vec<BTreeSet<ScanColumn>>]) -> Vec<Assignment> {
     let mut found = Vec::new();
@@ -33,7 +33,11 @@ pub fn assignments(resolved: &Resolved, groups: &[Vec<BTreeSet<ScanColumn>>]) ->
             1..=10 => (1..=all).collect(),
             n => std::iter::once(all).chain((0..n.min(63)).map(|i| all & !(1 << i))).collect(),
         };
-        masks.sort_by_key(|mask| std::cmp::Reverse(mask.count_ones()));
+        let bytes = |mask: &u64| -> u64 {
+            let cut = cuttable.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0);
+            cut.map(|(_, scan)| resolved.scans[*scan].bytes).sum()
+        };
+        masks.sort_by_key(|mask| std::cmp::Reverse((bytes(mask), mask.count_ones())));
         for mask in masks {
             let choices: Vec<Vec<Option<Vec<usize>>>> = tuples
                 .iter()
