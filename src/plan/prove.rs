@@ -133,9 +133,30 @@ impl Proof {
         &self.inputs
     }
 
+    /// Bytes of the scans that are cut, about.
+    pub fn cut_bytes(&self, resolved: &Resolved) -> u64 {
+        let cut = self.inputs.iter().zip(&resolved.scans);
+        cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. })).map(|(_, scan)| scan.bytes).sum()
+    }
+
     /// What was found at each node, the root first, a node before its inputs.
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+}
+
+/// What a search for a proof found.
+#[derive(Debug)]
+pub struct Found {
+    /// The proof.
+    pub proof: Option<Proof>,
+    /// Why there is none. When the engine chooses the key: of those that would cut more, the most bytes first.
+    pub unproved: Vec<Unproved>,
+}
+
+impl Found {
+    fn no(unproved: Unproved) -> Self {
+        Self { proof: None, unproved: vec![unproved] }
     }
 }
 
@@ -155,15 +176,7 @@ pub struct Unproved {
 /// cut the scans the one with the most bytes cut is taken; without keys, of those by any one column of the query.
 ///
 /// With `is_phase` the plan is the chunks' part of an operator that is done in two phases.
-///
-/// # Errors
-/// See [`Unproved`]; without keys, one for each column that would cut something, the most bytes first.
-pub fn try_prove(
-    task: &Task,
-    resolved: &Resolved,
-    chunking: &Chunking,
-    is_phase: bool,
-) -> Result<Proof, Vec<Unproved>> {
+pub fn try_prove(task: &Task, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
     let place = task.keys_location.clone().unwrap_or_else(|| task.location.clone());
     let unproved = |error: Error, at| Unproved { error: error.with_task(&task.name).with_location(place.clone()), at };
     let refused = |Refused { refusal, at }| unproved(Error::new(ErrorKind::Refused, refusal.to_string()), at);
@@ -173,28 +186,31 @@ pub fn try_prove(
             rule: "a volatile function gives new values in every chunk",
             fix: "run the task whole: leave CLUSTERED BY out".into(),
         };
-        return Err(vec![refused(Refused { refusal, at: None })]);
+        return Found::no(refused(Refused { refusal, at: None }));
     }
-    let classes = Classes::of(resolved).map_err(|e| vec![unproved(internal(e, task), None)])?;
+    let classes = match Classes::of(resolved) {
+        Ok(classes) => classes,
+        Err(error) => return Found::no(unproved(internal(error, task), None)),
+    };
     if chunking.keys.is_empty() {
-        return find(resolved, chunking.chunks, &classes, is_phase)
-            .map_err(|refusals| refusals.into_iter().map(refused).collect());
+        let (proof, refusals) = find(resolved, chunking.chunks, &classes, is_phase);
+        return Found { proof, unproved: refusals.into_iter().map(refused).collect() };
     }
     let mut groups: Vec<Vec<BTreeSet<ScanColumn>>> = Vec::new();
     for key in &chunking.keys {
         let named = classes.named(key, resolved);
         if named.is_empty() {
-            return Err(vec![unproved(no_such_key(key, resolved), None)]);
+            return Found::no(unproved(no_such_key(key, resolved), None));
         }
         if let Some(message) = not_a_key(&named, resolved) {
-            return Err(vec![unproved(Error::new(ErrorKind::Sql, message), None)]);
+            return Found::no(unproved(Error::new(ErrorKind::Sql, message), None));
         }
         groups.push(named);
     }
     match search(resolved, chunking, &groups, is_phase) {
-        Ok(proof) => Ok(proof),
-        Err(Some(refusal)) => Err(vec![refused(refusal)]),
-        Err(None) => Err(vec![unproved(no_such_key(&chunking.keys.join(", "), resolved), None)]),
+        Ok(proof) => Found { proof: Some(proof), unproved: Vec::new() },
+        Err(Some(refusal)) => Found::no(refused(refusal)),
+        Err(None) => Found::no(unproved(no_such_key(&chunking.keys.join(", "), resolved), None)),
     }
 }
 
@@ -215,32 +231,29 @@ fn search(
     Err(first_refusal)
 }
 
-/// Of the cuts by any one column of the query the one that cuts the most bytes.
-fn find(resolved: &Resolved, chunks: u32, classes: &Classes, is_phase: bool) -> Result<Proof, Vec<Refused>> {
-    let mut best: Option<(u64, Proof)> = None;
+/// Of the cuts by any one column of the query the one that cuts the most bytes, and the refusals of those that would
+/// cut more, the most bytes first.
+fn find(resolved: &Resolved, chunks: u32, classes: &Classes, is_phase: bool) -> (Option<Proof>, Vec<Refused>) {
+    let mut best: Option<Proof> = None;
     let mut refusals = Vec::new();
+    let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
     for (name, group) in classes.all(resolved) {
         let scans: BTreeSet<usize> = group.iter().map(|(scan, _)| *scan).collect();
         let could_cut: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
-        if could_cut == 0 || best.as_ref().is_some_and(|(bytes, _)| *bytes >= could_cut) {
+        if could_cut <= cut_by(&best) {
             continue;
         }
         let chunking = Chunking { keys: vec![name], chunks };
         match search(resolved, &chunking, &[vec![group]], is_phase) {
-            Ok(proof) => {
-                let cut = proof.inputs.iter().zip(&resolved.scans);
-                let cut = cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. }));
-                let bytes: u64 = cut.map(|(_, scan)| scan.bytes).sum();
-                if bytes > best.as_ref().map_or(0, |(bytes, _)| *bytes) {
-                    best = Some((bytes, proof));
-                }
-            }
+            Ok(proof) if proof.cut_bytes(resolved) > cut_by(&best) => best = Some(proof),
+            Ok(_) => {}
             Err(refused) => refusals.extend(refused.map(|refused| (could_cut, refused))),
         }
     }
+    refusals.retain(|(could_cut, _)| *could_cut > cut_by(&best));
     // Stable: of equal ones the first column's.
-    refusals.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-    best.map(|(_, proof)| proof).ok_or_else(|| refusals.into_iter().map(|(_, refused)| refused).collect())
+    refusals.sort_by_key(|(could_cut, _)| std::cmp::Reverse(*could_cut));
+    (best, refusals.into_iter().map(|(_, refused)| refused).collect())
 }
 
 fn proof(resolved: &Resolved, chunking: &Chunking, assignment: &Assignment, accepted: Accepted) -> Proof {

@@ -12,7 +12,7 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
 use crate::error::Result;
-use crate::plan::prove::{Proof, try_prove};
+use crate::plan::prove::{Found, Proof, try_prove};
 use crate::plan::resolve::{InputSource, Known, Resolved};
 use crate::plan::two_phase::two_phase;
 use crate::task::Task;
@@ -44,31 +44,25 @@ pub fn steps(task: &Task, resolved: Resolved) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     let mut rest = resolved;
     loop {
-        let unproved = match try_prove(task, &rest, chunking, false) {
-            Ok(proof) => {
-                steps.push(Step { name: task.name.clone(), resolved: rest, proof });
-                return Ok(steps);
-            }
-            Err(unproved) => unproved,
-        };
+        let Found { proof, unproved } = try_prove(task, &rest, chunking, false);
+        let cut = proof.as_ref().map(|proof| proof.cut_bytes(&rest));
         let name = format!("{}#{}", task.name, steps.len() + 1);
         let way = unproved.iter().filter(|_| steps.len() < MAX_STEPS).find_map(|unproved| {
             let (phase, after) = split(&rest, unproved.at.as_ref()?, &name).ok()??;
-            Some((try_prove(task, &phase, chunking, true).ok()?, phase, after))
+            let proof = try_prove(task, &phase, chunking, true).proof?;
+            cut.is_none_or(|cut| proof.cut_bytes(&phase) > cut).then_some((proof, phase, after))
         });
         if let Some((proof, phase, after)) = way {
             steps.push(Step { name, resolved: phase, proof });
             rest = after;
             continue;
         }
-        // What the user did not ask to be cut by a certain key may as well run whole.
-        if steps.is_empty()
-            && !chunking.keys.is_empty()
-            && let Some(unproved) = unproved.into_iter().next()
-        {
-            return Err(unproved.error);
-        }
-        let proof = Proof::whole(&rest);
+        let proof = match (proof, unproved.into_iter().next()) {
+            (Some(proof), _) => proof,
+            // What the user did not ask to be cut by a certain key may as well run whole.
+            (None, Some(unproved)) if steps.is_empty() && !chunking.keys.is_empty() => return Err(unproved.error),
+            (None, _) => Proof::whole(&rest),
+        };
         steps.push(Step { name: task.name.clone(), resolved: rest, proof });
         return Ok(steps);
     }

@@ -9,4 +9,5 @@ mod regressions;
 mod reuse;
 mod support;
 mod tpch;
+mod tpch_queries;
 mod types;

@@ -82,10 +82,20 @@ async fn whole() -> &'static Whole {
     WHOLE.get_or_init(make_whole).await
 }
 
+/// The folder whose `data` has the tables; made once for all tests.
+pub async fn root() -> &'static Path {
+    static ROOT: OnceCell<PathBuf> = OnceCell::const_new();
+    let make = || async {
+        let scale = std::env::var("CHUNKWISE_TEST_SCALE").unwrap_or_else(|_| "0.01".into());
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tpch-{scale}"));
+        chunkwise::cli::tpch::generate(&root.join("data"), scale.parse().unwrap(), &mut |_, _, _| {}).unwrap();
+        root
+    };
+    ROOT.get_or_init(make).await
+}
+
 async fn make_whole() -> Whole {
-    let scale = std::env::var("CHUNKWISE_TEST_SCALE").unwrap_or_else(|_| "0.01".into());
-    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tpch-{scale}"));
-    chunkwise::cli::tpch::generate(&root.join("data"), scale.parse().unwrap(), &mut |_, _, _| {}).unwrap();
+    let root = root().await;
     let mut files: Vec<PathBuf> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/tpch"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

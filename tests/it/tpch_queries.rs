@@ -1,0 +1,58 @@
+//! The 22 TPC-H queries of `sql/tpch-queries`, with keys that the engine finds, against plain DataFusion.
+//!
+//! `CHUNKWISE_TEST_SCALE` is the scale factor, 0.01 unless it is set; `CHUNKWISE_TEST_CHUNKS` lists numbers of chunks, 7
+//! unless it is set. The test prints how each query was cut.
+
+use std::fs;
+use std::path::Path;
+
+use chunkwise::{InputMode, Status, TaskReport};
+
+use crate::support::{Multiset, engine, oracle, query_rows, run};
+use crate::tpch::root;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_query_has_the_rows_of_the_whole_run() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/tpch-queries");
+    let read = |name: &str| fs::read_to_string(folder.join(format!("{name}.sql"))).unwrap();
+    let location = format!("LOCATION '{}/data/", root().await.display());
+    let sources = read("sources").replace("LOCATION '../data/", &location);
+    let declared = sources.split(';').map(str::trim).filter(|s| s.contains("CREATE")).map(str::to_string);
+    let plain = oracle(&declared.collect::<Vec<_>>()).await;
+    let queries: Vec<String> = (1..=22).map(|number| read(&format!("q{number:02}"))).collect();
+    let mut whole = Vec::new();
+    for query in &queries {
+        let (_, select) = query.split_once(" AS\n").unwrap();
+        whole.push(query_rows(&plain, select.trim().trim_end_matches(';')).await);
+    }
+
+    let chunks = std::env::var("CHUNKWISE_TEST_CHUNKS").unwrap_or_else(|_| "7".into());
+    for chunks in chunks.split(',').map(|n| n.parse::<u32>().unwrap()) {
+        let cut = |query: &String| {
+            assert!(query.contains("chunks = 7)"), "{query}");
+            query.replace("chunks = 7)", &format!("chunks = {chunks})"))
+        };
+        let sql = sources.clone() + &queries.iter().map(cut).collect::<String>();
+        let cache = tempfile::tempdir().unwrap();
+        let engine = engine(cache.path());
+        let report = run(&engine, &sql, &folder).await;
+        assert_eq!(report.tasks.len(), 22);
+        for (number, whole) in whole.iter().enumerate() {
+            let task = report.task(&format!("q{:02}", number + 1)).unwrap();
+            println!("{}", described(task));
+            assert_eq!(Multiset::of(engine.table(&task.name).await.unwrap()).await, *whole, "{task:#?}");
+            assert!(whole.rows > 0 && task.status == Status::Executed && task.chunks >= chunks, "{task:#?}");
+            assert!(task.inputs.iter().any(|input| input.mode == InputMode::Rescan), "{task:#?}");
+        }
+    }
+}
+
+/// A line of the table in `sql/tpch-queries/README.md`.
+fn described(task: &TaskReport) -> String {
+    let tables = |mode| {
+        let tables: Vec<_> = task.inputs.iter().filter(|i| i.mode == mode).map(|i| i.table.as_str()).collect();
+        tables.join(", ")
+    };
+    let (cut, whole) = (tables(InputMode::Rescan), tables(InputMode::Replicate));
+    format!("| {} | {} | {cut} | {whole} | {} |", task.name, task.keys.join(", "), task.chunks)
+}
