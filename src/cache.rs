@@ -6,6 +6,7 @@
 //! <cache>/versions/<table>/<version>/chunk=0007/….parquet  hard links to chunk files
 //! <cache>/tables/<table>                                 symbolic link to one version: the published table
 //! <cache>/tmp/<process>/                                 files being written; gone with their process
+//! <cache>/damaged/                                       chunk files that were found damaged
 //! ```
 //!
 //! A file has its final name only when it is whole and on disk, and its index row only after that. So a crash at any
@@ -23,7 +24,7 @@ use crate::cache::index::{Index, Opened};
 use crate::cache::publish::{PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::cache::temp::TempFolder;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::fingerprint::{Components, Fingerprint};
 
 /// A cache folder opened for writing by this process; others may have it open too.
@@ -43,7 +44,7 @@ impl Cache {
     /// # Errors
     /// [`crate::error::ErrorKind::Storage`] when the folder can't be created, read or written.
     pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
-        let folder = std::path::absolute(folder).map_err(|e| crate::error::Error::storage("use", folder, e))?;
+        let folder = std::path::absolute(folder).map_err(|e| Error::storage("use", folder, e))?;
         for part in [store::CHUNKS, publish::VERSIONS, publish::TABLES] {
             store::create_folder(&folder.join(part))?;
         }
@@ -85,6 +86,27 @@ impl Cache {
     pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
         let found = self.index.find(fingerprints)?;
         Ok(found.into_iter().map(|entry| entry.filter(|e| store::is_whole(&self.folder, e))).collect())
+    }
+
+    /// Checks the footers of chunk files that are about to be read. Damaged files are set aside, so that the next run
+    /// computes their chunks again.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Storage`] when a file was damaged.
+    pub fn check(&self, entries: &[Arc<ChunkEntry>]) -> Result<()> {
+        let mut damaged = Ok(());
+        for entry in entries {
+            let path = entry.path(&self.folder);
+            if store::read_entry(&path).is_ok_and(|(found, _)| found.fingerprint == entry.fingerprint) {
+                continue;
+            }
+            let aside = store::set_aside(&self.folder, &path)?;
+            let (table, chunk, aside) = (&entry.table, entry.chunk, aside.display());
+            let message =
+                format!("chunk {chunk} of `{table}` was damaged and is in {aside} now; run again to compute it");
+            damaged = damaged.and(Err(Error::new(ErrorKind::Storage, message)));
+        }
+        damaged
     }
 
     /// A file for a chunk to be written to.

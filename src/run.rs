@@ -246,7 +246,10 @@ impl Input {
     fn provider(&self, cache: &Cache) -> Result<Arc<dyn TableProvider>> {
         Ok(match self {
             Self::Source(source) => source.table(),
-            Self::Output(output) => Arc::new(of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema))?),
+            Self::Output(output) => {
+                cache.check(&output.entries)?;
+                Arc::new(of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema))?)
+            }
         })
     }
 }

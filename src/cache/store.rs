@@ -14,6 +14,9 @@ use crate::plan::fingerprint::{Components, Fingerprint};
 /// Name of the folder of chunk files, inside the cache folder.
 pub const CHUNKS: &str = "chunks";
 
+/// Name of the folder of damaged files, inside the cache folder.
+const DAMAGED: &str = "damaged";
+
 /// Key of the footer's metadata under which [`ChunkEntry`] is kept as JSON.
 const FOOTER_KEY: &str = "chunkwise.chunk";
 
@@ -190,6 +193,17 @@ pub fn read_all(cache: &Path) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Moves a damaged chunk file out of the way; returns where to.
+pub fn set_aside(cache: &Path, path: &Path) -> Result<PathBuf> {
+    let folder = cache.join(DAMAGED);
+    create_folder(&folder)?;
+    let aside = folder.join(path.file_name().unwrap_or(path.as_os_str()));
+    match fs::rename(path, &aside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::storage("set aside", path, e)),
+        _ => Ok(aside),
+    }
 }
 
 /// Paths in a folder, sorted; none when it is not there.

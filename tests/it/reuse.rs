@@ -224,6 +224,27 @@ async fn a_lost_or_truncated_chunk_file_runs_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_chunk_of_full_size_is_set_aside_and_computed_again() {
+    let lab = Lab::new();
+    lab.run(&pipeline()).await;
+    let expected = lab.expected(&pipeline(), "revenue").await;
+    let file = lab.chunk_file("revenue", 2);
+    let bytes = fs::metadata(&file).unwrap().len();
+    fs::write(&file, vec![b'?'; bytes as usize]).unwrap();
+    // Whoever reads it next finds out and fails, with nothing published; then its chunk is missing, and runs again.
+    let reader = "\nCREATE TABLE reader AS SELECT count(*) AS n FROM revenue;";
+    let with_reader = lab.parse(&(pipeline() + reader));
+    let failed = lab.try_run(&with_reader, &RunOptions::default()).await;
+    assert_eq!(failed.task("reader").status, Status::Failed);
+    assert!(failed.reason("reader").contains("chunk 2 of `revenue` was damaged"), "{}", failed.reason("reader"));
+    assert_eq!((failed.published, files_below(&lab.cache("damaged")).len()), (Vec::new(), 1));
+    let mended = lab.try_run(&with_reader, &RunOptions::default()).await;
+    assert!(mended.report.succeeded(), "{mended:#?}");
+    assert_eq!(mended.ran["revenue"], [2]);
+    assert_eq!(lab.rows("revenue").await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_index_is_made_again_from_the_footers() {
     for kept in [&[][..], &["index.sqlite-wal", "index.sqlite-shm"]] {
         let mut lab = Lab::new();
