@@ -4,6 +4,8 @@
 //! analyzer (types, coercion) and the few of its rules that turn predicates and subqueries into joins, so that the
 //! prover sees joins with equalities; constants are folded, `now()` and `current_date` with them.
 
+mod equalities;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +30,6 @@ use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
-use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
@@ -39,6 +40,7 @@ use sqlparser::ast::{Query, Statement as SqlStatement};
 
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::pipeline::Pipeline;
+use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::task::{Task, View};
 
 /// A task's normalised plan, its scans numbered from 0.
@@ -153,10 +155,9 @@ fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Res
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
+        Arc::new(EqualitiesBelowJoins),
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateCrossJoin::new()),
-        // Equalities in WHERE reach joins below others only this way; the next pass makes keys of them.
-        Arc::new(PushDownFilter::new()),
     ];
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})

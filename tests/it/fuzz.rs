@@ -95,7 +95,7 @@ async fn random_queries_give_the_same_rows_chunk_by_chunk_as_whole() {
         println!("{wrong}");
     }
     assert!(tally.wrong.is_empty(), "{} of {} cases are wrong", tally.wrong.len(), tally.cases());
-    assert!(3 * tally.accepted >= tally.cases(), "only {} of {} cases accepted", tally.accepted, tally.cases());
+    assert!(2 * tally.accepted >= tally.cases(), "only {} of {} cases accepted", tally.accepted, tally.cases());
 }
 
 /// A query and how it is cut.
@@ -214,7 +214,11 @@ async fn run_batch(seed: u64, cases: usize, folder: &Path, tally: &mut Tally) {
 impl Case {
     fn statement(&self) -> String {
         let Self { name, sql, keys, chunks } = self;
-        format!("CREATE TABLE {name} CLUSTERED BY ({keys}) INTO {chunks} BUCKETS AS\n{sql};\n")
+        // A third of the cases leaves the key to the engine.
+        match sql.len() % 3 {
+            0 => format!("CREATE TABLE {name} WITH (chunk_by = 'auto', chunks = {chunks}) AS\n{sql};\n"),
+            _ => format!("CREATE TABLE {name} CLUSTERED BY ({keys}) INTO {chunks} BUCKETS AS\n{sql};\n"),
+        }
     }
 }
 

@@ -96,3 +96,20 @@ async fn a_chunk_that_is_being_read_is_not_replaced_by_a_task_of_the_same_query(
     let again = run(&engine, sql, folder.path()).await;
     assert!(again.tasks.iter().all(|task| task.status == Status::Reused), "{again:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_is_never_true_stays_above_an_aggregate_without_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    std::fs::write(folder.path().join("t.csv"), "k,v\n1,2\n3,4\n").unwrap();
+    let query = "SELECT a.k FROM t AS a RIGHT JOIN (SELECT count(v) AS n FROM t) AS q ON 1 = 1 JOIN t AS b ON a.k = b.k
+        WHERE coalesce(q.n, 4) IS NULL";
+    let sql = format!(
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't.csv' OPTIONS (format.has_header true);
+         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS {query};
+         CREATE TABLE found WITH (chunks = 2) AS {query};
+         CREATE TABLE whole AS {query}"
+    );
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!(report.tasks.iter().map(|task| task.rows).collect::<Vec<_>>(), [0, 0, 0], "{report:#?}");
+}
