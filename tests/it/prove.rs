@@ -222,6 +222,12 @@ async fn one_null_in_a_whole_not_in_list_leaves_no_row() {
 
 /// Keys, and a query that chunks can do a part of.
 const TWO_PHASE: &[(&str, &str)] = &[
+    ("k", "SELECT s, sum(v + (SELECT max(w) FROM b)) AS n FROM a GROUP BY s"),
+    ("k", "SELECT s, sum(v + (SELECT max(k) FROM b)) AS n FROM a GROUP BY s"),
+    (
+        "k",
+        "SELECT s, max(v) AS n FROM a WHERE k > (SELECT min(k) FROM a) GROUP BY s HAVING max(v) > (SELECT min(v) FROM a)",
+    ),
     ("k", "SELECT k FROM a ORDER BY k LIMIT 3"),
     ("k", "SELECT s, count(*) AS n FROM a GROUP BY s"),
     ("k", "SELECT count(*) AS n FROM a"),

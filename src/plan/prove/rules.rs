@@ -100,6 +100,7 @@ impl Prover<'_> {
         let [input] = operator.inputs()[..] else { return Err(unsupported(plan)) };
         let finding = "each chunk does its part; a later step puts the parts together".into();
         self.steps.push(Step { depth: 0, node: describe(operator), finding });
+        self.check_subqueries(operator, 0)?;
         match self.property(input, 1)? {
             Partitioned { keys } => {
                 Ok(Partitioned { keys: keys.iter().map(|key| key.moved(|_| Vec::new())).collect() })
