@@ -48,7 +48,7 @@ pub struct PublishedTable {
 
 /// Links `entries` into a folder of their own and points `tables/<table>` to it by one rename.
 ///
-/// Returns whether another version was published before.
+/// Returns whether readers see another version now.
 pub fn publish(
     cache: &Path,
     temp: &TempFolder,

@@ -70,7 +70,7 @@ pub fn steps(task: &Task, resolved: Resolved) -> Result<Vec<Step>> {
 
 /// The part of the operator `at` that chunks do, as a query of its own, and the rest of the query over its output.
 fn split(rest: &Resolved, at: &LogicalPlan, name: &str) -> PlanResult<Option<(Resolved, Resolved)>> {
-    if reads_outer_columns(at)? {
+    if !stands_alone(at)? {
         return Ok(None);
     }
     let Some(phases) = two_phase(at)? else { return Ok(None) };
@@ -88,14 +88,18 @@ fn split(rest: &Resolved, at: &LogicalPlan, name: &str) -> PlanResult<Option<(Re
     Ok(Some((phase, rest.part(replaced.data)?)))
 }
 
-/// Whether a plan is a part of a correlated subquery, and no query of its own.
-fn reads_outer_columns(plan: &LogicalPlan) -> PlanResult<bool> {
-    let mut found = false;
+/// Whether a plan is a query of its own, no part of a correlated subquery, and equal only to plans of the same rows:
+/// equality looks at names of scans, which are unique for inputs, but leave the arguments of table functions out.
+fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
+    let mut stands = true;
     plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            stands &= scan.source.is::<InputSource>();
+        }
         node.apply_expressions(|expr| {
-            found |= expr.contains_outer();
+            stands &= !expr.contains_outer();
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
-    Ok(found)
+    Ok(stands)
 }

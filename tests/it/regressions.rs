@@ -5,7 +5,8 @@ use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use arrow::array::{Float64Array, Int32Array, RecordBatch};
+use arrow::array::{AsArray, Float64Array, Int32Array, RecordBatch};
+use arrow::datatypes::Int64Type;
 use chunkwise::{Engine, Event, Status};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
@@ -112,4 +113,23 @@ async fn a_filter_that_is_never_true_stays_above_an_aggregate_without_groups() {
     );
     let report = run(&engine, &sql, folder.path()).await;
     assert_eq!(report.tasks.iter().map(|task| task.rows).collect::<Vec<_>>(), [0, 0, 0], "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aggregates_over_table_functions_of_other_arguments_are_not_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    std::fs::write(folder.path().join("t.csv"), "k,v\n1,1\n2,2\n3,4\n4,5\n").unwrap();
+    let counted = |to| format!("SELECT count(*) AS n FROM t JOIN generate_series(1, {to}) AS g(i) ON v = i");
+    let sql = format!(
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't.csv' OPTIONS (format.has_header true);
+         CREATE TABLE found WITH (chunks = 2) AS
+         SELECT x.n AS few, y.n AS many FROM ({}) AS x JOIN ({}) AS y ON x.n < y.n",
+        counted(2),
+        counted(5)
+    );
+    run(&engine, &sql, folder.path()).await;
+    let rows = engine.query("SELECT count(*) FROM found WHERE few = 2 AND many = 4").await.unwrap();
+    let rows = rows.collect().await.unwrap();
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 1);
 }
