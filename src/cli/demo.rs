@@ -12,21 +12,21 @@ use crate::error::{Error, Result};
 use crate::run::RunOptions;
 use crate::sql;
 
-/// The tasks of `sql/tpch/`, so that the command needs no checkout.
+/// The tasks of `sql/demo/`, so that the command needs no checkout.
 const TASKS: [(&str, &str); 13] = [
-    ("sources.sql", include_str!("../../sql/tpch/sources.sql")),
-    ("net_line_items.sql", include_str!("../../sql/tpch/net_line_items.sql")),
-    ("order_revenue.sql", include_str!("../../sql/tpch/order_revenue.sql")),
-    ("late_orders.sql", include_str!("../../sql/tpch/late_orders.sql")),
-    ("late_order_revenue.sql", include_str!("../../sql/tpch/late_order_revenue.sql")),
-    ("customer_orders.sql", include_str!("../../sql/tpch/customer_orders.sql")),
-    ("idle_customers.sql", include_str!("../../sql/tpch/idle_customers.sql")),
-    ("supplier_sales.sql", include_str!("../../sql/tpch/supplier_sales.sql")),
-    ("part_price_history.sql", include_str!("../../sql/tpch/part_price_history.sql")),
-    ("part_movements.sql", include_str!("../../sql/tpch/part_movements.sql")),
-    ("supply_routes.sql", include_str!("../../sql/tpch/supply_routes.sql")),
-    ("customer_revenue.sql", include_str!("../../sql/tpch/customer_revenue.sql")),
-    ("top_nations.sql", include_str!("../../sql/tpch/top_nations.sql")),
+    ("sources.sql", include_str!("../../sql/demo/sources.sql")),
+    ("net_line_items.sql", include_str!("../../sql/demo/net_line_items.sql")),
+    ("order_revenue.sql", include_str!("../../sql/demo/order_revenue.sql")),
+    ("late_orders.sql", include_str!("../../sql/demo/late_orders.sql")),
+    ("late_order_revenue.sql", include_str!("../../sql/demo/late_order_revenue.sql")),
+    ("customer_orders.sql", include_str!("../../sql/demo/customer_orders.sql")),
+    ("idle_customers.sql", include_str!("../../sql/demo/idle_customers.sql")),
+    ("supplier_sales.sql", include_str!("../../sql/demo/supplier_sales.sql")),
+    ("part_price_history.sql", include_str!("../../sql/demo/part_price_history.sql")),
+    ("part_movements.sql", include_str!("../../sql/demo/part_movements.sql")),
+    ("supply_routes.sql", include_str!("../../sql/demo/supply_routes.sql")),
+    ("customer_revenue.sql", include_str!("../../sql/demo/customer_revenue.sql")),
+    ("top_nations.sql", include_str!("../../sql/demo/top_nations.sql")),
 ];
 
 /// Arguments of `chunkwise demo`.

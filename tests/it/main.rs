@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cli;
+mod demo;
 mod fuzz;
 mod layers;
 mod prove;
@@ -9,5 +10,4 @@ mod regressions;
 mod reuse;
 mod support;
 mod tpch;
-mod tpch_queries;
 mod types;
