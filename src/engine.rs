@@ -15,6 +15,7 @@ use crate::event::{Event, EventSink};
 use crate::execute::session::{Share, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
+use crate::plan::prove::rule::Rules;
 use crate::plan::rewrite::rewrite;
 use crate::plan::steps::Step;
 use crate::run::report::RunReport;
@@ -32,6 +33,9 @@ const MAX_JOBS: usize = 1024;
 pub struct Engine {
     settings: Settings,
     events: EventSink,
+    rules: Rules,
+    /// Whether each chunk reads an input's files in another order, as any scan may; for tests.
+    rotates_scans: bool,
     /// Opened by the first run: reading needs no writable folder.
     cache: Mutex<Option<Arc<Cache>>>,
 }
@@ -41,6 +45,8 @@ pub struct Engine {
 pub struct EngineBuilder {
     settings: Settings,
     events: EventSink,
+    rules: Rules,
+    rotates_scans: bool,
 }
 
 impl EngineBuilder {
@@ -69,6 +75,22 @@ impl EngineBuilder {
         self
     }
 
+    /// Switches one rule of the prover off: wrong rows are to be expected.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn without_rule(mut self, rule: crate::plan::prove::rule::Rule) -> Self {
+        self.rules = Rules::without(rule);
+        self
+    }
+
+    /// Lets each chunk read the files of an input in another order.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn rotate_scans(mut self) -> Self {
+        self.rotates_scans = true;
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -81,7 +103,8 @@ impl EngineBuilder {
         if self.settings.memory_limit_bytes == Some(0) {
             return Err(Error::new(ErrorKind::Usage, "the memory limit is 0 bytes; it must be at least 1"));
         }
-        Ok(Engine { settings: self.settings, events: self.events, cache: Mutex::new(None) })
+        let Self { settings, events, rules, rotates_scans } = self;
+        Ok(Engine { settings, events, rules, rotates_scans, cache: Mutex::new(None) })
     }
 }
 
@@ -110,7 +133,8 @@ impl Engine {
         let jobs = self.settings.jobs;
         let share = self.settings.memory_limit_bytes.map(|limit_bytes| Share { limit_bytes, jobs });
         let state = Arc::new(session(runtime, share));
-        let context = Context { cache, state, jobs, events: self.events.clone() };
+        let (rules, rotates_scans) = (self.rules, self.rotates_scans);
+        let context = Context { cache, state, jobs, events: self.events.clone(), rules, rotates_scans };
         run(&context, pipeline, options).await
     }
 
@@ -126,7 +150,7 @@ impl Engine {
             None => pipeline.clone(),
         };
         let state = session(runtime(None, None)?, None);
-        let mut plans = plan(&pipeline, &state).await?;
+        let mut plans = plan(&pipeline, &state, self.rules).await?;
         let mut texts = Vec::new();
         for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {
             let text = match plans.tasks.remove(name) {

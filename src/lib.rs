@@ -110,6 +110,7 @@
 //! | `schedule`, `run` | what is next (pure); running it |
 //! | `engine` | the public API |
 //! | `sql` | Hive/Spark DDL → tasks |
+//! | `testing` | what the project's own tests and benches need |
 //! | `cli` | the command line |
 
 mod cache;
@@ -129,6 +130,9 @@ mod schedule;
 pub mod sql;
 mod table;
 mod task;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 
 pub use datafusion;
 

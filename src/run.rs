@@ -23,11 +23,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
+use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, resolve};
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
 use crate::run::task::TaskJob;
 use crate::schedule::Schedule;
+use crate::table::FilesTable;
 use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
@@ -52,6 +54,10 @@ pub struct Context {
     pub jobs: usize,
     /// Where events go.
     pub events: EventSink,
+    /// What the prover asks for.
+    pub rules: Rules,
+    /// Whether each chunk reads the files of an input in another order.
+    pub rotates_scans: bool,
 }
 
 /// A task that was planned: ready to run once its inputs are.
@@ -79,7 +85,7 @@ pub struct Plans {
 ///
 /// # Errors
 /// [`ErrorKind::Sql`] when a query is invalid.
-pub async fn plan(pipeline: &Pipeline, state: &SessionState) -> Result<Plans> {
+pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Result<Plans> {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     let mut sources = BTreeMap::new();
     let mut broken: BTreeMap<String, String> = BTreeMap::new();
@@ -106,7 +112,7 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState) -> Result<Plans> {
         }
         let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
-        let planned = match steps(task, resolved) {
+        let planned = match steps(task, resolved, rules) {
             Ok(steps) => Ok(Arc::new(PlannedTask { task: task.clone(), steps })),
             Err(error) if error.kind() == ErrorKind::Sql => return Err(error),
             Err(refused) => Err(refused),
@@ -129,7 +135,7 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState) -> Result<Plans> {
 pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
     let start = Instant::now();
     let selected = if options.tasks.is_empty() { pipeline.clone() } else { pipeline.select(&options.tasks)? };
-    let mut plans = plan(&selected, &context.state).await?;
+    let mut plans = plan(&selected, &context.state, context.rules).await?;
     let sources = std::mem::take(&mut plans.sources);
     let permits = Arc::new(Semaphore::new(context.jobs));
     let mut schedule = Schedule::new(&selected);
@@ -243,7 +249,7 @@ impl Input {
         }
     }
 
-    fn provider(&self, cache: &Cache) -> Result<Arc<dyn TableProvider>> {
+    fn provider(&self, cache: &Cache) -> Result<Arc<FilesTable>> {
         Ok(match self {
             Self::Source(source) => source.table(),
             Self::Output(output) => {

@@ -51,6 +51,15 @@ impl FilesTable {
         Self { schema, format, files, partition_columns, rows }
     }
 
+    /// The same table, its files read in another order: the first `by` of them last.
+    pub fn rotated(&self, by: usize) -> Self {
+        let mut files = self.files.clone();
+        let by = by.checked_rem(files.len()).unwrap_or_default();
+        files.rotate_left(by);
+        let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
+        Self { schema, format, files, partition_columns: self.partition_columns.clone(), rows: self.rows }
+    }
+
     /// The format, with pruning switched off if `state` says so: a format keeps its own copy of that setting.
     fn format_for(&self, state: &dyn Session) -> Arc<dyn FileFormat> {
         match self.format.downcast_ref::<ParquetFormat>() {

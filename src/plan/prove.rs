@@ -14,6 +14,7 @@
 mod assign;
 mod property;
 mod refusal;
+pub mod rule;
 mod rules;
 mod stable;
 

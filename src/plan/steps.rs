@@ -12,6 +12,7 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
 use crate::error::Result;
+use crate::plan::prove::rule::Rules;
 use crate::plan::prove::{Found, Proof, try_prove};
 use crate::plan::resolve::{InputSource, Known, Resolved};
 use crate::plan::two_phase::two_phase;
@@ -36,7 +37,7 @@ pub struct Step {
 /// # Errors
 /// Those of [`try_prove`], when the task can't be cut and no operator in the way can be done in two
 /// phases.
-pub fn steps(task: &Task, resolved: Resolved) -> Result<Vec<Step>> {
+pub fn steps(task: &Task, resolved: Resolved, _rules: Rules) -> Result<Vec<Step>> {
     let Some(chunking) = &task.chunking else {
         let proof = Proof::whole(&resolved);
         return Ok(vec![Step { name: task.name.clone(), resolved, proof }]);

@@ -14,6 +14,7 @@ use crate::plan::fingerprint::Components;
 use crate::plan::rewrite::rewrite;
 use crate::plan::steps::Step;
 use crate::run::{Context, PlannedTask};
+use crate::table::FilesTable;
 use crate::table::source::Snapshot;
 
 /// What the chunks of one step have in common.
@@ -25,7 +26,7 @@ pub struct ChunkJob {
     /// Number of the step.
     pub step: usize,
     /// Providers of the step's scans, by number.
-    pub providers: Vec<Arc<dyn TableProvider>>,
+    pub providers: Vec<Arc<FilesTable>>,
     /// The task's sources, which must not change meanwhile.
     pub sources: Vec<Arc<Snapshot>>,
     /// What the step's chunks are made of.
@@ -57,9 +58,12 @@ impl ChunkJob {
         let Step { name, proof, .. } = &steps[self.step];
         let Context { cache, state, events, .. } = &self.context;
         events.send(Event::ChunkStarted { task: task.name.clone(), chunk });
-        let provide = |scan: usize| match self.providers.get(scan) {
-            Some(provider) => Ok(Arc::clone(provider)),
-            None => datafusion::common::internal_err!("scan {scan} has no provider"),
+        let provide = |scan: usize| -> datafusion::common::Result<Arc<dyn TableProvider>> {
+            match self.providers.get(scan) {
+                Some(table) if self.context.rotates_scans => Ok(Arc::new(table.rotated(chunk as usize))),
+                Some(table) => Ok(Arc::clone(table) as Arc<dyn TableProvider>),
+                None => datafusion::common::internal_err!("scan {scan} has no provider"),
+            }
         };
         let plan = rewrite(proof, chunk, &provide)
             .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;

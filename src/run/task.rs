@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::catalog::TableProvider;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -17,6 +16,7 @@ use crate::plan::steps::Step;
 use crate::run::chunk::{ChunkJob, unix_ns};
 use crate::run::report::{self, InputMode, InputReport, Status, TaskReport};
 use crate::run::{Context, Input, Output, PlannedTask};
+use crate::table::FilesTable;
 use crate::table::source::Snapshot;
 
 /// One task to run, its inputs at hand.
@@ -146,7 +146,7 @@ impl TaskJob {
     }
 
     /// Providers of a step's scans, by number.
-    fn providers(&self, step: usize) -> Result<Vec<Arc<dyn TableProvider>>> {
+    fn providers(&self, step: usize) -> Result<Vec<Arc<FilesTable>>> {
         let scans = &self.planned.steps[step].resolved.scans;
         let provider = |table: &str| match self.inputs.get(table) {
             Some(input) => input.provider(&self.context.cache),

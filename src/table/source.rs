@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
-use datafusion::catalog::{TableProvider, TableProviderFactory};
+use datafusion::catalog::{TableProvider as _, TableProviderFactory};
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError};
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
@@ -90,8 +90,8 @@ impl Snapshot {
     }
 
     /// The files as a table.
-    pub fn table(&self) -> Arc<dyn TableProvider> {
-        Arc::clone(&self.table) as Arc<dyn TableProvider>
+    pub fn table(&self) -> Arc<FilesTable> {
+        Arc::clone(&self.table)
     }
 
     /// Size of all files.

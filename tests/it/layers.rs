@@ -16,6 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["schedule", "run"],
     &["engine"],
     &["sql"],
+    &["testing"],
     &["cli"],
 ];
 

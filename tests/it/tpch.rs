@@ -8,8 +8,8 @@ use std::path::Path;
 
 use chunkwise::{InputMode, Status, TaskReport};
 
-use crate::support::{Multiset, engine, oracle, query_rows, run};
 use crate::demo::root;
+use crate::support::{Multiset, engine, oracle, query_rows, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_has_the_rows_of_the_whole_run() {
