@@ -8,6 +8,7 @@ mod layers;
 mod prove;
 mod regressions;
 mod reuse;
+mod slt;
 mod support;
 mod tpch;
 mod types;
