@@ -8,6 +8,10 @@ pub mod key;
 /// Chunks of a task whose key the engine finds, unless it says how many.
 pub const DEFAULT_CHUNKS: u32 = 16;
 
+/// A task that says nothing of its cut has a chunk for about as many bytes of its inputs' files, at most
+/// [`DEFAULT_CHUNKS`].
+pub const BYTES_PER_CHUNK: u64 = 256 << 20;
+
 /// The most chunks that one task may have.
 pub const MAX_CHUNKS: u32 = 4096;
 

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
-use crate::plan::prove::Role;
-use crate::plan::steps::Step;
+use crate::chunk::BYTES_PER_CHUNK;
+use crate::plan::prove::{Considered, Role, Verdict};
+use crate::plan::steps::{Part, Step};
 use crate::task::Task;
 
 /// How a step of `task` is run: its cut, what each input gives to a chunk and why, what was found at each node, and
@@ -20,22 +21,37 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
     };
     let out = &mut text;
     // Writing to a String can't fail.
+    let _ = match step.part {
+        Part::Phase => writeln!(out, "  every chunk does its part of an operator that is done in two phases"),
+        Part::First => writeln!(out, "  a part of the query that runs first; the next steps read its rows"),
+        Part::Below => writeln!(out, "  the input of an operator that can't be cut; the next step reads its rows"),
+        Part::Rest if step.name == task.name && reads_steps(task, step) => {
+            writeln!(out, "  the rest of the query, over what the steps before gave")
+        }
+        Part::Rest => Ok(()),
+    };
     let _ = match proof.keys() {
-        [] if step.resolved.scans.iter().any(|scan| scan.table.starts_with(&format!("{}#", task.name))) => {
-            writeln!(out, "  puts together what the chunks of the step before gave; runs whole")
+        [] if task.chunking.is_none() => {
+            let bytes: u64 = step.resolved.scans.iter().map(|scan| scan.bytes).sum();
+            let most = BYTES_PER_CHUNK >> 20;
+            match bytes < 2 * BYTES_PER_CHUNK {
+                true => writeln!(out, "  runs whole, as one chunk: its inputs have less than {} MiB", 2 * most),
+                false => writeln!(out, "  runs whole, as one chunk"),
+            }
         }
         [] => writeln!(out, "  runs whole, as one chunk"),
         keys => {
-            let found =
-                if task.chunking.as_ref().is_some_and(|c| c.keys.is_empty()) { ", found by the engine" } else { "" };
+            let is_found = task.chunking.as_ref().is_none_or(|c| c.keys.is_empty()) || step.part == Part::First;
+            let found = if is_found { ", found by the engine" } else { "" };
             writeln!(out, "  {} chunks by hash of ({}){found}", proof.chunks(), keys.join(", "))
         }
     };
+    explain_considered(out, step);
     let width = proof.inputs().iter().map(|i| i.table.len()).max().unwrap_or(0);
     for input in proof.inputs() {
         let table = &input.table;
         let _ = match &input.role {
-            Role::Partitioned { columns: _, names } => {
+            Role::Partitioned { keys: _, names } => {
                 writeln!(out, "  {table:width$}  rescan: each chunk keeps its rows by ({})", names.join(", "))
             }
             Role::Replicated { why } => writeln!(out, "  {table:width$}  replicate: whole in every chunk; {why}"),
@@ -55,6 +71,30 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
         let _ = writeln!(out, "    {line}");
     }
     text
+}
+
+/// The keys that the engine looked at.
+fn explain_considered(out: &mut String, step: &Step) {
+    if step.considered.is_empty() {
+        return;
+    }
+    let all: u64 = step.resolved.scans.iter().map(|scan| scan.bytes).sum();
+    let percent = |bytes: u64| (bytes * 100).checked_div(all).unwrap_or_default();
+    let _ = writeln!(out, "  keys that were looked at");
+    for Considered { key, bytes, verdict } in &step.considered {
+        let _ = match verdict {
+            Verdict::Chosen(cut) => writeln!(out, "    {key}: chosen; cuts {} % of the bytes", percent(*cut)),
+            Verdict::Accepted(cut) => writeln!(out, "    {key}: right, but cuts {} % of the bytes", percent(*cut)),
+            Verdict::CutsNoMore => writeln!(out, "    {key}: could cut no more than {} %", percent(*bytes)),
+            Verdict::Refused(why) => writeln!(out, "    {key}: {why}"),
+        };
+    }
+}
+
+/// Whether the step reads rows of other steps of its task.
+fn reads_steps(task: &Task, step: &Step) -> bool {
+    let prefix = format!("{}#", task.name);
+    step.resolved.scans.iter().any(|scan| scan.table.starts_with(&prefix))
 }
 
 /// Whether the query's last word is an ORDER BY.

@@ -135,10 +135,14 @@ impl Components {
 /// Keys, N, and what cuts each scan.
 fn cut(proof: &Proof) -> String {
     let roles = proof.inputs().iter().map(|input| match &input.role {
-        Role::Partitioned { columns, names: _ } => format!("{columns:?}"),
+        Role::Partitioned { keys, names: _ } => {
+            let keys = keys.iter().map(|key| format!("{} as {}", key.expr(), key.data_type()));
+            format!("{:?}", keys.collect::<Vec<_>>())
+        }
         Role::Replicated { why: _ } => "whole".into(),
     });
-    format!("{:?} into {}: {}", proof.keys(), proof.chunks(), roles.collect::<Vec<_>>().join(", "))
+    let roles = roles.collect::<Vec<_>>().join(", ");
+    format!("{:?} into {}: {roles}; in chunk 0 alone {:?}", proof.keys(), proof.chunks(), proof.once())
 }
 
 fn options(options: &TaskOptions) -> String {

@@ -3,156 +3,198 @@
 //! Across a plan, columns of scans are grouped by the equalities of joins and filters. These groups only propose
 //! how to cut each scan; [`crate::plan::prove`] alone decides, from what holds at each node.
 
-use std::collections::BTreeSet;
+pub mod expr;
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, split_conjunction};
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
 
-use crate::chunk::key::{key_family, lossless_cast};
+use crate::chunk::key::key_family;
+use crate::plan::keys::expr::{KeyExpr, as_position};
+use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::resolve::{InputSource, Resolved};
 
-/// A column of a scan: the scan's number and the column's position.
-pub type ScanColumn = (usize, usize);
+/// What a column may come from: a scan's number and an expression over the scan's columns.
+pub type ScanExpr = (usize, KeyExpr);
 
-/// The position of the column that `expr` passes on unchanged, through aliases and casts that keep value and hash.
-pub fn passed_column(expr: &Expr, schema: &DFSchema) -> Option<usize> {
-    match expr {
-        Expr::Column(column) => schema.maybe_index_of_column(column),
-        Expr::Alias(alias) => passed_column(&alias.expr, schema),
-        Expr::Cast(cast) => {
-            // Inner casts keep every value, so only the column's own type and the outermost one matter.
-            let column = passed_column(&cast.expr, schema)?;
-            lossless_cast(schema.field(column).data_type(), cast.field.data_type()).then_some(column)
-        }
-        _ => None,
+/// Expressions over scans that are equal in the rows of a query.
+pub type Group = Vec<ScanExpr>;
+
+/// Pairs of expressions that a predicate makes equal in every row that passes it: its conjuncts `a = b` and
+/// `a IS NOT DISTINCT FROM b` over what hashes alike.
+pub fn equalities(predicate: &Expr, schema: &DFSchema, rules: Rules) -> Vec<(KeyExpr, KeyExpr)> {
+    let mut conjuncts = split_conjunction(predicate);
+    if !rules.ask(Rule::Conjuncts) {
+        // Never fails: the closure doesn't.
+        let _ = predicate.apply(|e| {
+            conjuncts.push(e);
+            Ok(TreeNodeRecursion::Continue)
+        });
     }
-}
-
-/// The columns of `coalesce(a, b)`, also in the form of a CASE that the simplifier gives it.
-pub fn coalesced_columns(expr: &Expr, schema: &DFSchema) -> Option<(usize, usize)> {
-    match expr {
-        Expr::Alias(alias) => coalesced_columns(&alias.expr, schema),
-        Expr::ScalarFunction(f) if f.func.name() == "coalesce" => match f.args.as_slice() {
-            [a, b] => Some((passed_column(a, schema)?, passed_column(b, schema)?)),
-            _ => None,
-        },
-        Expr::Case(case) => {
-            let (None, [(when, then)], Some(other)) = (&case.expr, case.when_then_expr.as_slice(), &case.else_expr)
-            else {
-                return None;
-            };
-            let Expr::IsNotNull(tested) = when.as_ref() else { return None };
-            let first = passed_column(then, schema)?;
-            (passed_column(tested, schema)? == first).then_some((first, passed_column(other, schema)?))
-        }
-        _ => None,
-    }
-}
-
-/// Pairs of positions that a predicate makes equal in every row that passes it: its conjuncts `a = b` and
-/// `a IS NOT DISTINCT FROM b` over columns that hash alike.
-pub fn equal_columns(predicate: &Expr, schema: &DFSchema) -> Vec<(usize, usize)> {
-    let pairs = split_conjunction(predicate).into_iter().filter_map(|conjunct| match conjunct {
+    let pairs = conjuncts.into_iter().filter_map(|conjunct| match conjunct {
         Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Eq | Operator::IsNotDistinctFrom) => {
-            Some((passed_column(&binary.left, schema)?, passed_column(&binary.right, schema)?))
+            Some((KeyExpr::of(&binary.left, schema, rules)?, KeyExpr::of(&binary.right, schema, rules)?))
         }
         _ => None,
     });
-    pairs.filter(|(a, b)| hash_alike(schema, *a, schema, *b)).collect()
+    pairs.filter(|(a, b)| a.hashes_like(b)).collect()
 }
 
-/// Whether two columns can be keys and equal values in them have equal hashes.
-pub fn hash_alike(left: &DFSchema, l: usize, right: &DFSchema, r: usize) -> bool {
-    let family = key_family(left.field(l).data_type());
-    family.is_some() && family == key_family(right.field(r).data_type())
-}
-
-/// Columns of scans grouped by equality, and the origin of each output column.
-#[derive(Debug, Default)]
+/// Expressions over scans grouped by equality, and the origin of each output column.
+#[derive(Debug)]
 pub struct Classes {
-    groups: Vec<BTreeSet<ScanColumn>>,
-    output: Vec<Option<ScanColumn>>,
+    groups: Vec<Group>,
+    output: Vec<Option<ScanExpr>>,
+    rules: Rules,
 }
 
 impl Classes {
-    /// Groups the columns of all scans of `resolved`.
-    pub fn of(resolved: &Resolved) -> Result<Self> {
-        let mut classes = Self::default();
+    /// Groups the columns of all scans of `resolved`, and the expressions over them that the query equates.
+    pub fn of(resolved: &Resolved, rules: Rules) -> Result<Self> {
+        let mut classes = Self { groups: Vec::new(), output: Vec::new(), rules };
         classes.output = classes.visit(&resolved.plan)?;
+        classes.close(resolved);
         Ok(classes)
     }
 
-    /// Groups that a key name may mean, most likely first: the output column of that name, then any input's.
-    pub fn named(&self, key: &str, resolved: &Resolved) -> Vec<BTreeSet<ScanColumn>> {
-        let output = resolved.schema.index_of(key).ok().and_then(|i| self.output.get(i).copied().flatten());
-        let inputs =
-            resolved.scans.iter().enumerate().filter_map(|(scan, s)| Some((scan, s.schema.index_of(key).ok()?)));
-        let mut found: Vec<BTreeSet<ScanColumn>> = Vec::new();
+    /// What a key name may mean, most likely first: the output column of that name, then any input's. For each meaning
+    /// the groups that have the column, or an expression over it alone.
+    pub fn named(&self, key: &str, resolved: &Resolved) -> Vec<Vec<Group>> {
+        let output = resolved.schema.index_of(key).ok().and_then(|i| self.output.get(i).cloned().flatten());
+        let inputs = resolved.scans.iter().enumerate().filter_map(|(scan, s)| {
+            let at = s.schema.index_of(key).ok()?;
+            Some((scan, KeyExpr::column(at, s.schema.field(at).data_type())))
+        });
+        let mut found: Vec<Vec<Group>> = Vec::new();
         for column in output.into_iter().chain(inputs) {
-            let group = self.group(column);
-            if !found.contains(&group) {
-                found.push(group);
+            let groups = self.groups_over(column);
+            if !found.contains(&groups) {
+                found.push(groups);
             }
         }
         found
     }
 
-    /// All groups whose columns can be keys, each with the name of its first column, in order of scans and columns.
-    pub fn all(&self, resolved: &Resolved) -> Vec<(String, BTreeSet<ScanColumn>)> {
-        let mut found: Vec<(String, BTreeSet<ScanColumn>)> = Vec::new();
+    /// All groups that may be keys, each with a name, in order of scans and columns.
+    pub fn all(&self, resolved: &Resolved) -> Vec<(String, Group)> {
+        let mut found: Vec<(String, Group)> = Vec::new();
         for (number, scan) in resolved.scans.iter().enumerate() {
-            for (column, field) in scan.schema.fields().iter().enumerate() {
-                let is_new = !found.iter().any(|(_, group)| group.contains(&(number, column)));
-                if is_new && key_family(field.data_type()).is_some() {
-                    found.push((field.name().clone(), self.group((number, column))));
+            for (at, field) in scan.schema.fields().iter().enumerate() {
+                if key_family(field.data_type()).is_none() {
+                    continue;
+                }
+                for group in self.groups_over((number, KeyExpr::column(at, field.data_type()))) {
+                    if found.iter().all(|(_, other)| other != &group) {
+                        let name = group
+                            .iter()
+                            .find(|(scan, _)| *scan == number)
+                            .map(|(_, expr)| expr.shown(|at| scan.schema.field(at).name().clone()));
+                        found.push((name.unwrap_or_else(|| field.name().clone()), group));
+                    }
                 }
             }
         }
         found
     }
 
-    fn group(&self, column: ScanColumn) -> BTreeSet<ScanColumn> {
-        let group = self.groups.iter().find(|g| g.contains(&column));
-        group.cloned().unwrap_or_else(|| BTreeSet::from([column]))
+    /// The group of an expression, and those of expressions over the same column alone.
+    fn groups_over(&self, of: ScanExpr) -> Vec<Group> {
+        let own = self.group(&of);
+        let columns = of.1.columns();
+        let others = self.groups.iter().filter(|group| {
+            *group != &own && group.iter().any(|(scan, expr)| *scan == of.0 && expr.columns() == columns)
+        });
+        let others: Vec<Group> = others.cloned().collect();
+        [own].into_iter().chain(others).collect()
     }
 
-    fn unite(&mut self, a: ScanColumn, b: ScanColumn) {
-        let mut united = self.group(a);
-        united.extend(self.group(b));
-        self.groups.retain(|g| g.is_disjoint(&united));
+    fn group(&self, of: &ScanExpr) -> Group {
+        let group = self.groups.iter().find(|group| group.contains(of));
+        group.cloned().unwrap_or_else(|| vec![of.clone()])
+    }
+
+    fn unite(&mut self, a: ScanExpr, b: ScanExpr) {
+        if !a.1.hashes_like(&b.1) {
+            return;
+        }
+        let mut united = self.group(&a);
+        for member in self.group(&b) {
+            if !united.contains(&member) {
+                united.push(member);
+            }
+        }
+        self.groups.retain(|group| !group.iter().any(|member| united.contains(member)));
         self.groups.push(united);
     }
 
+    /// Where a group has an expression over one column, adds the same over the columns that are equal to that one.
+    fn close(&mut self, resolved: &Resolved) {
+        let type_of = |scan: usize, at: usize| resolved.scans[scan].schema.field(at).data_type();
+        let mut added = Vec::new();
+        for (scan, expr) in self.groups.iter().flatten().filter(|(_, expr)| expr.as_column().is_none()) {
+            let [at] = expr.columns().into_iter().collect::<Vec<_>>()[..] else { continue };
+            let column = (*scan, KeyExpr::column(at, type_of(*scan, at)));
+            for (other, equal) in self.group(&column) {
+                let equal = equal.cast(type_of(*scan, at));
+                let moved = expr.replaced(|part| (as_position(part) == Some(at)).then(|| equal.expr().clone()));
+                added.extend(moved.map(|moved| ((*scan, expr.clone()), (other, moved))));
+            }
+        }
+        for (known, new) in added {
+            self.unite(known, new);
+        }
+    }
+
     /// Visits `plan` and its subqueries; returns the origin of each of its output columns.
-    fn visit(&mut self, plan: &LogicalPlan) -> Result<Vec<Option<ScanColumn>>> {
+    fn visit(&mut self, plan: &LogicalPlan) -> Result<Vec<Option<ScanExpr>>> {
         plan.apply_subqueries(|subquery| {
             self.visit(subquery)?;
-            Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+            Ok(TreeNodeRecursion::Continue)
         })?;
         let mut inputs = plan.inputs().into_iter().map(|input| self.visit(input)).collect::<Result<Vec<_>>>()?;
-        let through = |exprs: &[Expr], input: &LogicalPlan, origins: &[Option<ScanColumn>]| {
-            exprs.iter().map(|e| origin(e, input.schema(), origins)).collect::<Vec<_>>()
+        let rules = self.rules;
+        let through = |exprs: &[Expr], input: &LogicalPlan, origins: &[Option<ScanExpr>]| {
+            exprs.iter().map(|e| origin(e, input.schema(), origins, rules)).collect::<Vec<_>>()
         };
         let width = plan.schema().fields().len();
         let mut output = match plan {
             LogicalPlan::TableScan(scan) => {
                 match scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan) {
-                    Some(number) => (0..width).map(|column| Some((number, column))).collect(),
+                    Some(number) => {
+                        let fields = plan.schema().fields().iter().enumerate();
+                        fields.map(|(at, field)| Some((number, KeyExpr::column(at, field.data_type())))).collect()
+                    }
                     None => Vec::new(),
                 }
             }
             LogicalPlan::Projection(node) => through(&node.expr, &node.input, &inputs[0]),
             LogicalPlan::Aggregate(node) => {
                 let columns: Vec<Expr> = grouping_set_to_exprlist(&node.group_expr)?.into_iter().cloned().collect();
-                through(&columns, &node.input, &inputs[0])
+                let origins = through(&columns, &node.input, &inputs[0]);
+                self.propose(&origins);
+                origins
             }
-            LogicalPlan::Distinct(Distinct::On(node)) => through(&node.select_expr, &node.input, &inputs[0]),
-            LogicalPlan::Unnest(node) => node.dependency_indices.iter().map(|column| inputs[0][*column]).collect(),
+            LogicalPlan::Window(node) => {
+                for expr in &node.window_expr {
+                    if let Expr::WindowFunction(function) = crate::plan::prove::unaliased(expr) {
+                        let by = through(&function.params.partition_by, &node.input, &inputs[0]);
+                        self.propose(&by);
+                    }
+                }
+                inputs.swap_remove(0)
+            }
+            LogicalPlan::Distinct(Distinct::On(node)) => {
+                let on = through(&node.on_expr, &node.input, &inputs[0]);
+                self.propose(&on);
+                through(&node.select_expr, &node.input, &inputs[0])
+            }
+            LogicalPlan::Unnest(node) => node.dependency_indices.iter().map(|at| inputs[0][*at].clone()).collect(),
             LogicalPlan::Filter(node) => {
                 let origins = inputs.swap_remove(0);
-                for (a, b) in equal_columns(&node.predicate, node.input.schema()) {
-                    if let (Some(a), Some(b)) = (origins[a], origins[b]) {
+                for (a, b) in equalities(&node.predicate, node.input.schema(), rules) {
+                    let schema = node.input.schema();
+                    if let (Some(a), Some(b)) = (composed(&a, schema, &origins), composed(&b, schema, &origins)) {
                         self.unite(a, b);
                     }
                 }
@@ -160,8 +202,8 @@ impl Classes {
             }
             LogicalPlan::Join(node) => {
                 for (l, r) in &node.on {
-                    let l = origin(l, node.left.schema(), &inputs[0]);
-                    if let (Some(l), Some(r)) = (l, origin(r, node.right.schema(), &inputs[1])) {
+                    let l = origin(l, node.left.schema(), &inputs[0], rules);
+                    if let (Some(l), Some(r)) = (l, origin(r, node.right.schema(), &inputs[1], rules)) {
                         self.unite(l, r);
                     }
                 }
@@ -172,11 +214,11 @@ impl Classes {
                 }
             }
             LogicalPlan::Union(node) => {
-                for column in 0..width {
-                    for pair in inputs.windows(2).zip(node.inputs.windows(2)) {
-                        let (origins, plans) = pair;
-                        if let (Some(a), Some(b)) = (origins[0][column], origins[1][column])
-                            && hash_alike(plans[0].schema(), column, plans[1].schema(), column)
+                for at in 0..width {
+                    let same = |plan: &LogicalPlan| key_family(plan.schema().field(at).data_type());
+                    for (origins, plans) in inputs.windows(2).zip(node.inputs.windows(2)) {
+                        if let (Some(a), Some(b)) = (origins[0][at].clone(), origins[1][at].clone())
+                            && same(&plans[0]) == same(&plans[1])
                         {
                             self.unite(a, b);
                         }
@@ -188,17 +230,39 @@ impl Classes {
             | LogicalPlan::Subquery(_)
             | LogicalPlan::Sort(_)
             | LogicalPlan::Limit(_)
-            | LogicalPlan::Window(_)
             | LogicalPlan::Distinct(Distinct::All(_)) => inputs.swap_remove(0),
             _ => Vec::new(),
         };
         output.resize(width, None);
         Ok(output)
     }
+
+    /// Makes a group of its own of each expression that is not a bare column and in no group yet.
+    fn propose(&mut self, origins: &[Option<ScanExpr>]) {
+        for origin in origins.iter().flatten() {
+            if origin.1.as_column().is_none() && !self.groups.iter().any(|group| group.contains(origin)) {
+                self.groups.push(vec![origin.clone()]);
+            }
+        }
+    }
 }
 
-/// The scan column that an expression passes on; for `coalesce(a, b)` that of `a`.
-fn origin(expr: &Expr, schema: &DFSchema, origins: &[Option<ScanColumn>]) -> Option<ScanColumn> {
-    let column = passed_column(expr, schema).or_else(|| Some(coalesced_columns(expr, schema)?.0))?;
-    origins[column]
+/// The expression over a scan that an expression passes on; for `coalesce(a, b)` of two scans that of `a`.
+fn origin(expr: &Expr, schema: &DFSchema, origins: &[Option<ScanExpr>], rules: Rules) -> Option<ScanExpr> {
+    let key = KeyExpr::of(expr, schema, rules)?;
+    composed(&key, schema, origins).or_else(|| composed(&key.first_of_coalesce(schema)?, schema, origins))
+}
+
+/// `key` over what its columns come from, all of one scan.
+fn composed(key: &KeyExpr, schema: &DFSchema, origins: &[Option<ScanExpr>]) -> Option<ScanExpr> {
+    if let Some(at) = key.as_column() {
+        return origins.get(at)?.clone();
+    }
+    let scan = origins.get(*key.columns().first()?)?.as_ref()?.0;
+    let expr = key.replaced(|part| {
+        let at = as_position(part)?;
+        let (from, expr) = origins.get(at)?.as_ref()?;
+        (*from == scan).then(|| expr.cast(schema.field(at).data_type()).expr().clone())
+    })?;
+    Some((scan, expr))
 }

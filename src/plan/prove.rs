@@ -19,24 +19,29 @@ mod rules;
 mod stable;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::DataFusionError;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use crate::chunk::Chunking;
-use crate::chunk::key::key_family;
-use crate::error::{Error, ErrorKind, Result};
-use crate::plan::keys::{Classes, ScanColumn};
+use crate::error::{Error, ErrorKind, Location};
+use crate::plan::keys::expr::KeyExpr;
+use crate::plan::keys::{Classes, Group};
 use crate::plan::prove::assign::{Assignment, assignments};
 use crate::plan::prove::property::Key;
-use crate::plan::prove::refusal::Refusal;
+use crate::plan::prove::rule::Rules;
 use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt};
 pub use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::Resolved;
 use crate::task::Task;
 
 /// A plan that may be cut, and how. Only [`try_prove`] and [`Proof::whole`] make one.
+///
+/// What only chunk 0 computes stands below a filter by [`is_chunk_0`].
 #[derive(Debug, Clone)]
 pub struct Proof {
     plan: LogicalPlan,
@@ -45,6 +50,7 @@ pub struct Proof {
     stored_by: Vec<String>,
     chunks: u32,
     inputs: Vec<Input>,
+    once: Vec<Vec<usize>>,
     steps: Vec<Step>,
 }
 
@@ -60,11 +66,11 @@ pub struct Input {
 /// What a chunk sees of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// The rows whose keys, in these columns of the scan, are in the chunk.
+    /// The rows whose keys are in the chunk.
     Partitioned {
-        /// Positions in the scan's schema, one for each key of the task.
-        columns: Vec<usize>,
-        /// Names of these columns.
+        /// The keys over the scan's columns, one for each key of the task.
+        keys: Vec<KeyExpr>,
+        /// The keys in SQL.
         names: Vec<String>,
     },
     /// All rows.
@@ -99,6 +105,7 @@ impl Proof {
             inputs: inputs
                 .map(|s| Input { table: s.table.clone(), role: Role::Replicated { why: why.clone() } })
                 .collect(),
+            once: Vec::new(),
             steps: Vec::new(),
         }
     }
@@ -140,6 +147,11 @@ impl Proof {
         cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. })).map(|(_, scan)| scan.bytes).sum()
     }
 
+    /// Nodes that chunk 0 alone computes: the way to each from the root, by number of the input.
+    pub fn once(&self) -> &[Vec<usize>] {
+        &self.once
+    }
+
     /// What was found at each node, the root first, a node before its inputs.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -151,13 +163,15 @@ impl Proof {
 pub struct Found {
     /// The proof.
     pub proof: Option<Proof>,
-    /// Why there is none. When the engine chooses the key: of those that would cut more, the most bytes first.
+    /// Why there is none, or none that cuts more: the most bytes first.
     pub unproved: Vec<Unproved>,
+    /// When the engine chooses the key: each key that it looked at and what it found.
+    pub considered: Vec<Considered>,
 }
 
 impl Found {
     fn no(unproved: Unproved) -> Self {
-        Self { proof: None, unproved: vec![unproved] }
+        Self { proof: None, unproved: vec![unproved], considered: Vec::new() }
     }
 }
 
@@ -165,125 +179,261 @@ impl Found {
 #[derive(Debug)]
 pub struct Unproved {
     /// [`ErrorKind::Sql`] at the key when no input has it or its type can't be a key; [`ErrorKind::Refused`] with the
-    /// node, the rule and what to change.
+    /// node, the rule and what to change, at the node's first column in the SQL.
     pub error: Error,
     /// The node that was refused, if it was one.
     pub at: Option<Box<LogicalPlan>>,
+    /// What is better run first than the node.
+    pub first: Option<Box<LogicalPlan>>,
 }
 
-/// Proves that `task` may be cut as `chunking` says, and finds the columns that carry the keys.
+/// A key that the engine looked at.
+#[derive(Debug, Clone)]
+pub struct Considered {
+    /// The key in SQL.
+    pub key: String,
+    /// Bytes of the scans that have it, about.
+    pub bytes: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What became of a key that the engine looked at.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// It is right, cuts this many bytes, and no other cuts more.
+    Chosen(u64),
+    /// It is right and cuts this many bytes.
+    Accepted(u64),
+    /// It could not cut more than one that is right.
+    CutsNoMore,
+    /// It is not right, for this reason.
+    Refused(String),
+}
+
+/// A search for a way to cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The task that errors are about.
+    pub task: &'a Task,
+    /// Keys and number of chunks; without keys, any one key of the query.
+    pub chunking: &'a Chunking,
+    /// Whether the plan is the chunks' part of an operator that is done in two phases.
+    pub is_phase: bool,
+    /// What is asked of the plan.
+    pub rules: Rules,
+}
+
+impl Search<'_> {
+    fn refused(&self, Refused { refusal, at }: Refused) -> Unproved {
+        let place = at.as_ref().and_then(|at| place_in_sql(at, &self.task.location.file));
+        let error = Error::new(ErrorKind::Refused, refusal.to_string());
+        let error = match place {
+            Some(place) => error.with_location(place),
+            None => error,
+        };
+        Unproved { error: self.placed(error), at, first: refusal.first }
+    }
+
+    fn unproved(&self, error: Error) -> Unproved {
+        Unproved { error: self.placed(error), at: None, first: None }
+    }
+
+    fn placed(&self, error: Error) -> Error {
+        let place = self.task.keys_location.as_ref().unwrap_or(&self.task.location);
+        error.with_task(&self.task.name).with_location(place.clone())
+    }
+}
+
+/// Proves that a plan may be cut as the search says, and finds the expressions that carry the keys.
 ///
 /// Keys are followed through equalities, so that a key of one input also cuts what is joined on it. Of the ways to
-/// cut the scans the one with the most bytes cut is taken; without keys, of those by any one column of the query.
-///
-/// With `is_phase` the plan is the chunks' part of an operator that is done in two phases.
-pub fn try_prove(task: &Task, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
-    let place = task.keys_location.clone().unwrap_or_else(|| task.location.clone());
-    let unproved = |error: Error, at| Unproved { error: error.with_task(&task.name).with_location(place.clone()), at };
-    let refused = |Refused { refusal, at }| unproved(Error::new(ErrorKind::Refused, refusal.to_string()), at);
-    if let Some(function) = &resolved.volatile {
-        let refusal = Refusal {
-            node: format!("the query calls {function}()"),
-            rule: "a volatile function gives new values in every chunk",
-            fix: "run the task whole: leave CLUSTERED BY out".into(),
-        };
-        return Found::no(refused(Refused { refusal, at: None }));
-    }
-    let classes = match Classes::of(resolved) {
+/// cut the scans the one with the most bytes cut is taken; without keys, of those by any one key of the query.
+pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
+    let Search { task, chunking, rules, .. } = search;
+    let classes = match Classes::of(resolved, rules) {
         Ok(classes) => classes,
-        Err(error) => return Found::no(unproved(internal(error, task), None)),
+        Err(error) => return Found::no(search.unproved(internal(error, task))),
     };
     if chunking.keys.is_empty() {
-        let (proof, refusals) = find(resolved, chunking.chunks, &classes, is_phase);
-        return Found { proof, unproved: refusals.into_iter().map(refused).collect() };
+        return find(resolved, &classes, search);
     }
-    let mut groups: Vec<Vec<BTreeSet<ScanColumn>>> = Vec::new();
+    let mut meanings: Vec<Vec<Vec<Group>>> = Vec::new();
     for key in &chunking.keys {
         let named = classes.named(key, resolved);
         if named.is_empty() {
-            return Found::no(unproved(no_such_key(key, resolved), None));
+            return Found::no(search.unproved(no_such_key(key, resolved)));
         }
         if let Some(message) = not_a_key(&named, resolved) {
-            return Found::no(unproved(Error::new(ErrorKind::Sql, message), None));
+            return Found::no(search.unproved(Error::new(ErrorKind::Sql, message)));
         }
-        groups.push(named);
+        meanings.push(named);
     }
-    match search(resolved, chunking, &groups, is_phase) {
-        Ok(proof) => Found { proof: Some(proof), unproved: Vec::new() },
-        Err(Some(refusal)) => Found::no(refused(refusal)),
-        Err(None) => Found::no(unproved(no_such_key(&chunking.keys.join(", "), resolved), None)),
-    }
-}
-
-/// The first way to cut the scans by these groups of columns that is right, or why the first one is not.
-fn search(
-    resolved: &Resolved,
-    chunking: &Chunking,
-    groups: &[Vec<BTreeSet<ScanColumn>>],
-    is_phase: bool,
-) -> Result<Proof, Option<Refused>> {
     let mut first_refusal = None;
-    for assignment in assignments(resolved, groups) {
-        match attempt(resolved, &assignment, &chunking.keys, is_phase) {
-            Ok(accepted) => return Ok(proof(resolved, chunking, &assignment, accepted)),
-            Err(refused) => first_refusal = first_refusal.or(Some(refused)),
+    // What the output's columns of these names are comes first.
+    let most = meanings.iter().map(Vec::len).max().unwrap_or_default();
+    for at in 0..most {
+        let keys: Vec<Vec<Group>> = meanings.iter().map(|m| m[at.min(m.len() - 1)].clone()).collect();
+        let Tried { proof, cuts_more } = prove(resolved, &chunking.keys, &keys, search);
+        if proof.is_some() {
+            let unproved = cuts_more.into_iter().map(|(_, refused)| search.refused(refused)).collect();
+            return Found { proof, unproved, considered: Vec::new() };
         }
+        first_refusal = first_refusal.or(cuts_more);
     }
-    Err(first_refusal)
+    match first_refusal {
+        Some((_, refused)) => Found::no(search.refused(refused)),
+        None => Found::no(search.unproved(no_such_key(&chunking.keys.join(", "), resolved))),
+    }
 }
 
-/// Of the cuts by any one column of the query the one that cuts the most bytes, and the refusals of those that would
-/// cut more, the most bytes first.
-fn find(resolved: &Resolved, chunks: u32, classes: &Classes, is_phase: bool) -> (Option<Proof>, Vec<Refused>) {
+/// What came of the ways to cut by some groups.
+struct Tried {
+    /// The proof of the one that cuts the most bytes of those that are right.
+    proof: Option<Proof>,
+    /// The first way that is not right and would cut more, in bytes, and why it is not.
+    cuts_more: Option<(u64, Refused)>,
+}
+
+/// Tries the ways to cut the scans by one of these groups for each key, those with the most bytes first.
+fn prove(resolved: &Resolved, names: &[String], keys: &[Vec<Group>], search: Search) -> Tried {
+    let mut cuts_more: Option<(u64, Refused)> = None;
+    for (bytes, assignment) in assignments(resolved, keys) {
+        match attempt(resolved, &assignment, names, search.is_phase, search.rules) {
+            Ok(accepted) => {
+                let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok();
+                let cuts_more = cuts_more.filter(|(most, _)| *most > bytes || proof.is_none());
+                return Tried { proof, cuts_more };
+            }
+            Err(refused) => drop(cuts_more.get_or_insert((bytes, refused))),
+        }
+    }
+    Tried { proof: None, cuts_more }
+}
+
+/// Of the cuts by any one key of the query the one that cuts the most bytes, and the refusals of those that would cut
+/// more, the most bytes first.
+fn find(resolved: &Resolved, classes: &Classes, search: Search) -> Found {
     let mut best: Option<Proof> = None;
+    let mut chosen = None;
     let mut refusals = Vec::new();
+    let mut considered: Vec<Considered> = Vec::new();
     let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
-    for (name, group) in classes.all(resolved) {
+    for (key, group) in classes.all(resolved) {
         let scans: BTreeSet<usize> = group.iter().map(|(scan, _)| *scan).collect();
-        let could_cut: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
-        if could_cut <= cut_by(&best) {
-            continue;
-        }
-        let chunking = Chunking { keys: vec![name], chunks };
-        match search(resolved, &chunking, &[vec![group]], is_phase) {
-            Ok(proof) if proof.cut_bytes(resolved) > cut_by(&best) => best = Some(proof),
-            Ok(_) => {}
-            Err(refused) => refusals.extend(refused.map(|refused| (could_cut, refused))),
-        }
+        let bytes: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
+        let verdict = if bytes <= cut_by(&best) {
+            Verdict::CutsNoMore
+        } else {
+            let Tried { proof, cuts_more } = prove(resolved, std::slice::from_ref(&key), &[vec![group]], search);
+            let why = cuts_more.as_ref().map(|(_, refused)| refused.refusal.to_string());
+            refusals.extend(cuts_more);
+            match (proof, why) {
+                (Some(proof), _) => {
+                    let cut = proof.cut_bytes(resolved);
+                    if cut > cut_by(&best) {
+                        best = Some(proof);
+                        chosen = Some(considered.len());
+                    }
+                    Verdict::Accepted(cut)
+                }
+                (None, Some(why)) => Verdict::Refused(why),
+                (None, None) => continue,
+            }
+        };
+        considered.push(Considered { key, bytes, verdict });
     }
-    refusals.retain(|(could_cut, _)| *could_cut > cut_by(&best));
+    if let Some(Considered { verdict, .. }) = chosen.and_then(|at| considered.get_mut(at))
+        && let Verdict::Accepted(cut) = *verdict
+    {
+        *verdict = Verdict::Chosen(cut);
+    }
+    refusals.retain(|(bytes, _)| *bytes > cut_by(&best));
     // Stable: of equal ones the first column's.
-    refusals.sort_by_key(|(could_cut, _)| std::cmp::Reverse(*could_cut));
-    (best, refusals.into_iter().map(|(_, refused)| refused).collect())
+    refusals.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let unproved = refusals.into_iter().map(|(_, refused)| search.refused(refused)).collect();
+    Found { proof: best, unproved, considered }
 }
 
-fn proof(resolved: &Resolved, chunking: &Chunking, assignment: &Assignment, accepted: Accepted) -> Proof {
-    let role = |(scan, columns): (usize, &Option<Vec<usize>>)| {
+fn proof(
+    resolved: &Resolved,
+    names: &[String],
+    chunks: u32,
+    assignment: &Assignment,
+    accepted: Accepted,
+) -> datafusion::common::Result<Proof> {
+    let role = |(scan, keys): (usize, &Option<Vec<KeyExpr>>)| {
         let table = resolved.scans[scan].table.clone();
         let schema = &resolved.scans[scan].schema;
-        let role = match columns {
-            Some(columns) => Role::Partitioned {
-                columns: columns.clone(),
-                names: columns.iter().map(|c| schema.field(*c).name().clone()).collect(),
+        let role = match keys {
+            Some(keys) => Role::Partitioned {
+                keys: keys.clone(),
+                names: keys.iter().map(|key| key.shown(|at| schema.field(at).name().clone())).collect(),
             },
             None => Role::Replicated { why: "no join equates its columns with every key".into() },
         };
         Input { table, role }
     };
-    Proof {
-        plan: resolved.plan.clone(),
+    let mut plan = resolved.plan.clone();
+    for way in &accepted.once {
+        plan = only_in_chunk_0(plan, way)?;
+    }
+    Ok(Proof {
+        plan,
         schema: resolved.schema.clone(),
-        keys: chunking.keys.clone(),
-        chunks: chunking.chunks,
+        keys: names.to_vec(),
+        chunks,
         stored_by: stored_by(&accepted.keys, &resolved.schema),
         inputs: assignment.iter().enumerate().map(role).collect(),
+        once: accepted.once,
         steps: accepted.steps,
-    }
+    })
+}
+
+/// The plan with a filter on the node at the end of `way` that only chunk 0 passes.
+fn only_in_chunk_0(plan: LogicalPlan, way: &[usize]) -> datafusion::common::Result<LogicalPlan> {
+    let Some((first, rest)) = way.split_first() else {
+        return LogicalPlanBuilder::from(plan).filter(is_chunk_0())?.build();
+    };
+    let mut at = 0;
+    let marked = plan.map_children(|child| {
+        at += 1;
+        match at == first + 1 {
+            true => Ok(Transformed::yes(only_in_chunk_0(child, rest)?)),
+            false => Ok(Transformed::no(child)),
+        }
+    })?;
+    Ok(marked.data)
+}
+
+/// Stands in a proved plan for whether the chunk at hand is chunk 0.
+pub fn is_chunk_0() -> Expr {
+    let number = Arc::new(Field::new("chunk", DataType::Int32, false));
+    Expr::Placeholder(Placeholder::new_with_field("$ chunk".into(), Some(number))).eq(lit(0))
+}
+
+/// The first place that a column in the expressions of `plan` has in the SQL, or in those of the nodes below.
+fn place_in_sql(plan: &LogicalPlan, file: &str) -> Option<Location> {
+    let mut found: Option<(u64, u64)> = None;
+    // The closures never fail.
+    let _ = plan.apply(|node| {
+        let _ = node.apply_expressions(|expr| {
+            for span in expr.column_refs().into_iter().flat_map(|column| column.spans.iter()) {
+                let place = (span.start.line, span.start.column);
+                if span.start.line > 0 && found.is_none_or(|found| place < found) {
+                    found = Some(place);
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found.map(|(line, column)| Location::new(file, line, column))
 }
 
 fn stored_by(keys: &[Key], schema: &SchemaRef) -> Vec<String> {
     let column = |key: &Key| {
-        let names = key.columns.iter().map(|column| schema.field(*column).name());
+        let names = key.exprs.iter().filter_map(KeyExpr::as_column).map(|at| schema.field(at).name());
         names.clone().find(|name| **name == key.name).or(names.clone().next()).cloned()
     };
     keys.iter().map(column).collect::<Option<Vec<_>>>().unwrap_or_default()
@@ -300,13 +450,14 @@ fn no_such_key(key: &str, resolved: &Resolved) -> Error {
 }
 
 /// Why no column that a key may mean can be one; `None` when one of them can.
-fn not_a_key(named: &[BTreeSet<ScanColumn>], resolved: &Resolved) -> Option<String> {
-    let columns: Vec<_> = named.iter().flatten().map(|(scan, column)| (&resolved.scans[*scan], *column)).collect();
-    if columns.iter().any(|(scan, column)| key_family(scan.schema.field(*column).data_type()).is_some()) {
+fn not_a_key(named: &[Vec<Group>], resolved: &Resolved) -> Option<String> {
+    let mut exprs = named.iter().flatten().flatten();
+    if exprs.clone().any(|(_, expr)| expr.family().is_some()) {
         return None;
     }
-    let (scan, column) = columns.first()?;
-    let (field, (rule, fix)) = (scan.schema.field(*column), NO_KEY_TYPE);
+    let (scan, expr) = exprs.next()?;
+    let scan = &resolved.scans[*scan];
+    let (field, (rule, fix)) = (scan.schema.field(expr.as_column()?), NO_KEY_TYPE);
     Some(format!("column `{}` of {} has type {}: {rule}; {fix}", field.name(), scan.table, field.data_type()))
 }
 

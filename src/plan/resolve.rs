@@ -96,7 +96,8 @@ impl Resolved {
         let (plan, scans) = number_scans(plan)?;
         let schema = Arc::new(without_metadata(&plan));
         ArrowSchemaConverter::new().convert(&schema)?;
-        Ok(Self { plan, scans, schema, volatile: self.volatile.clone(), text: self.text.clone() })
+        let volatile = volatile_function(&plan)?;
+        Ok(Self { plan, scans, schema, volatile, text: self.text.clone() })
     }
 }
 
@@ -206,27 +207,36 @@ fn without_metadata(plan: &LogicalPlan) -> Schema {
 fn volatile_function(plan: &LogicalPlan) -> datafusion::common::Result<Option<String>> {
     let mut found = None;
     plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|e| {
-                let (name, volatility) = match e {
-                    Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
-                    Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),
-                    Expr::WindowFunction(f) => match &f.fun {
-                        WindowFunctionDefinition::AggregateUDF(f) => (f.name(), f.signature().volatility),
-                        WindowFunctionDefinition::WindowUDF(f) => (f.name(), f.signature().volatility),
-                    },
-                    Expr::HigherOrderFunction(f) => (f.func.name(), f.func.signature().volatility),
-                    _ => return Ok(TreeNodeRecursion::Continue),
-                };
-                if volatility != Volatility::Immutable {
-                    found = Some(name.to_string());
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
+        found = volatile_call(node);
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)
+}
+
+/// A volatile function that the node itself calls, not those below it.
+pub fn volatile_call(node: &LogicalPlan) -> Option<String> {
+    let mut found = None;
+    // Neither closure fails.
+    let _ = node.apply_expressions(|expr| {
+        expr.apply(|e| {
+            let (name, volatility) = match e {
+                Expr::ScalarFunction(f) => (f.func.name(), f.func.signature().volatility),
+                Expr::AggregateFunction(f) => (f.func.name(), f.func.signature().volatility),
+                Expr::WindowFunction(f) => match &f.fun {
+                    WindowFunctionDefinition::AggregateUDF(f) => (f.name(), f.signature().volatility),
+                    WindowFunctionDefinition::WindowUDF(f) => (f.name(), f.signature().volatility),
+                },
+                Expr::HigherOrderFunction(f) => (f.func.name(), f.func.signature().volatility),
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+            if volatility != Volatility::Immutable {
+                found = Some(name.to_string());
+                return Ok(TreeNodeRecursion::Stop);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    });
+    found
 }
 
 /// The task's query and every view below it, printed from the syntax tree.

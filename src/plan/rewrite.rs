@@ -9,10 +9,10 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Filter, LogicalPlan, LogicalPlanBuilder, lit};
 
 use crate::chunk::bucket::chunk_of_udf;
-use crate::plan::prove::{Proof, Role};
+use crate::plan::prove::{Proof, Role, is_chunk_0};
 use crate::plan::resolve::InputSource;
 
 /// The plan of chunk `chunk` of `proof`, its scans reading the providers that `provide` gives by scan number.
@@ -24,8 +24,16 @@ pub fn rewrite(
     chunk: u32,
     provide: &dyn Fn(usize) -> datafusion::common::Result<Arc<dyn TableProvider>>,
 ) -> datafusion::common::Result<LogicalPlan> {
+    let is_chunk_0 = is_chunk_0();
     let rewritten = proof.plan().clone().transform_up_with_subqueries(|node| {
-        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        let mut scan = match node {
+            LogicalPlan::TableScan(scan) => scan,
+            LogicalPlan::Filter(filter) if filter.predicate == is_chunk_0 => {
+                let filter = Filter::try_new(lit(chunk == 0), filter.input)?;
+                return Ok(Transformed::yes(LogicalPlan::Filter(filter)));
+            }
+            other => return Ok(Transformed::no(other)),
+        };
         let Some(number) = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan) else {
             return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
         };
@@ -33,8 +41,8 @@ pub fn rewrite(
         scan.source = provide_checked(provide, number, &scan)?;
         let plan = LogicalPlan::TableScan(scan);
         match proof.inputs().get(number).map(|input| &input.role) {
-            Some(Role::Partitioned { columns: keys, names: _ }) => {
-                let keys = keys.iter().map(|key| Expr::Column(columns[*key].clone()));
+            Some(Role::Partitioned { keys, names: _ }) => {
+                let keys = keys.iter().map(|key| key.over(&columns));
                 let args = [lit(proof.chunks() as i32)].into_iter().chain(keys).collect();
                 let in_chunk = chunk_of_udf().call(args).eq(lit(chunk as i32));
                 Ok(Transformed::yes(LogicalPlanBuilder::from(plan).filter(in_chunk)?.build()?))

@@ -1,25 +1,40 @@
 //! A task as the steps it runs in.
 //!
-//! Most tasks are one step. Where an operator sees the whole of its input, so that the task can't be cut at it, the
-//! operator is done in two phases (see [`crate::plan::two_phase`]): a step that every chunk does for itself, stored
-//! like any table, and the rest of the query over what they gave. The rest is proved again, and may need more steps;
-//! what can't be cut of it runs whole.
+//! Most tasks are one step. Where a part of the query can't be cut, it is taken out and becomes a step of its own, whose
+//! rows are stored like any table, and the rest of the query reads them. There are three ways:
+//!
+//! | way | the step | the rest |
+//! |---|---|---|
+//! | two phases | every chunk does its part of the operator (see [`crate::plan::two_phase`]) | puts the parts together |
+//! | run first | the part, by itself: a scalar subquery, a side that each chunk would compute anew, … | reads it like any input |
+//! | run below | the input of the operator, which can be cut | does the operator over the stored rows |
+//!
+//! Steps are planned by the same means, and may need steps themselves. Of the ways that are right the one that cuts the
+//! most bytes of the inputs is taken; of equal ones the one with the fewest steps. Where the query can be cut as it is,
+//! only parts that give few rows are taken out, so that more of its inputs are cut: aggregates and the like.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::Result as PlanResult;
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::DefaultTableSource;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableSource};
 
+use crate::chunk::{BYTES_PER_CHUNK, Chunking, DEFAULT_CHUNKS};
 use crate::error::Result;
-use crate::plan::prove::rule::Rules;
-use crate::plan::prove::{Found, Proof, try_prove};
+use crate::plan::prove::rule::{Rule, Rules};
+use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, try_prove};
 use crate::plan::resolve::{InputSource, Known, Resolved};
-use crate::plan::two_phase::two_phase;
+use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
 use crate::task::Task;
 
-/// At most this many steps are made of one task.
-const MAX_STEPS: usize = 16;
+/// Ways are sought at most this many splits deep.
+const MAX_DEPTH: usize = 8;
+
+/// At most this many plans are proved for one task.
+const MAX_PROOFS: usize = 128;
 
 /// One step: a query of its own over sources, tasks and earlier steps.
 #[derive(Debug, Clone)]
@@ -30,77 +45,297 @@ pub struct Step {
     pub resolved: Resolved,
     /// How it is cut.
     pub proof: Proof,
+    /// Why it is a step.
+    pub part: Part,
+    /// When the engine chose the key: each key that it looked at and what it found.
+    pub considered: Vec<Considered>,
+}
+
+/// What a step is of its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The chunks' part of an operator that is done in two phases.
+    Phase,
+    /// A part of the query that the rest can't compute chunk by chunk.
+    First,
+    /// The input of an operator that can't be cut.
+    Below,
+    /// The whole query, or the rest of it.
+    Rest,
 }
 
 /// The steps of `task`, the last of which gives its table.
 ///
+/// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
+/// grows with the size of its inputs; it runs whole where that is one, or nothing can be cut.
+///
 /// # Errors
-/// Those of [`try_prove`], when the task can't be cut and no operator in the way can be done in two
-/// phases.
-pub fn steps(task: &Task, resolved: Resolved, _rules: Rules) -> Result<Vec<Step>> {
-    let Some(chunking) = &task.chunking else {
-        let proof = Proof::whole(&resolved);
-        return Ok(vec![Step { name: task.name.clone(), resolved, proof }]);
+/// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
+pub fn steps(task: &Task, resolved: Resolved, rules: Rules) -> Result<Vec<Step>> {
+    let found;
+    let chunking = match &task.chunking {
+        Some(chunking) => chunking,
+        None => {
+            let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
+            let chunks = (bytes / BYTES_PER_CHUNK).clamp(1, DEFAULT_CHUNKS.into()) as u32;
+            found = Chunking { keys: Vec::new(), chunks: 1 << chunks.ilog2() };
+            &found
+        }
     };
-    let mut steps: Vec<Step> = Vec::new();
-    let mut rest = resolved;
-    loop {
-        let Found { proof, unproved } = try_prove(task, &rest, chunking, false);
-        let cut = proof.as_ref().map(|proof| proof.cut_bytes(&rest));
-        let name = format!("{}#{}", task.name, steps.len() + 1);
-        let way = unproved.iter().filter(|_| steps.len() < MAX_STEPS).find_map(|unproved| {
-            let (phase, after) = split(&rest, unproved.at.as_ref()?, &name).ok()??;
-            let proof = try_prove(task, &phase, chunking, true).proof?;
-            cut.is_none_or(|cut| proof.cut_bytes(&phase) > cut).then_some((proof, phase, after))
-        });
-        if let Some((proof, phase, after)) = way {
-            steps.push(Step { name, resolved: phase, proof });
-            rest = after;
-            continue;
+    if chunking.keys.is_empty() && chunking.chunks == 1 {
+        let proof = Proof::whole(&resolved);
+        let name = task.name.clone();
+        return Ok(vec![Step { name, resolved, proof, part: Part::Rest, considered: Vec::new() }]);
+    }
+    let planner = Planner { task, rules, proofs: Cell::new(0) };
+    let way = match planner.way(&resolved, chunking, 0, 0) {
+        Ok(way) => way,
+        Err(_) if chunking.keys.is_empty() => planner.whole(&resolved, Vec::new()),
+        Err(unproved) => return Err(unproved.error),
+    };
+    Ok(way.named(&task.name))
+}
+
+/// Steps in order; the last has no name yet.
+struct Way {
+    steps: Vec<Step>,
+    /// Bytes of the inputs that are cut in one of the steps.
+    cut_bytes: u64,
+}
+
+impl Way {
+    fn named(mut self, name: &str) -> Vec<Step> {
+        if let Some(last) = self.steps.last_mut() {
+            last.name = name.to_string();
         }
-        let proof = match (proof, unproved.into_iter().next()) {
-            (Some(proof), _) => proof,
-            // What the user did not ask to be cut by a certain key may as well run whole.
-            (None, Some(unproved)) if steps.is_empty() && !chunking.keys.is_empty() => return Err(unproved.error),
-            (None, _) => Proof::whole(&rest),
+        self.steps
+    }
+}
+
+/// A part taken out of a query, and the query that is left over the part's rows.
+struct Split {
+    step: Resolved,
+    part: Part,
+    /// Whether the step gives few rows, as far as that can be seen.
+    is_small: bool,
+    /// Makes the rest when it is known how the step is called.
+    rest: Box<dyn Fn(&str) -> PlanResult<Resolved>>,
+}
+
+struct Planner<'a> {
+    task: &'a Task,
+    rules: Rules,
+    proofs: Cell<usize>,
+}
+
+impl Planner<'_> {
+    fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
+        self.proofs.set(self.proofs.get() + 1);
+        try_prove(resolved, Search { task: self.task, chunking, is_phase, rules: self.rules })
+    }
+
+    /// The best way to run `rest`, of which `before` steps run before; some step is cut as `chunking` says.
+    fn way(
+        &self,
+        rest: &Resolved,
+        chunking: &Chunking,
+        before: usize,
+        depth: usize,
+    ) -> std::result::Result<Way, Box<Unproved>> {
+        let Found { proof, unproved, considered } = self.prove(rest, chunking, false);
+        let all: u64 = rest.scans.iter().map(|scan| scan.bytes).sum();
+        let mut best = proof.map(|proof| self.one_step(rest, proof, Part::Rest, considered.clone()));
+        let is_right = best.is_some();
+        let mut tried: Vec<&Unproved> = Vec::new();
+        for unproved in unproved.iter().filter(|unproved| unproved.at.is_some() && depth < MAX_DEPTH) {
+            if tried.iter().any(|other| other.at == unproved.at && other.first == unproved.first) {
+                continue;
+            }
+            tried.push(unproved);
+            // A part that has no types that Parquet can store, say, is no part.
+            for split in self.splits(rest, unproved).unwrap_or_default() {
+                if is_right && !split.is_small {
+                    continue;
+                }
+                if best.as_ref().is_some_and(|best| best.cut_bytes >= all) || self.proofs.get() >= MAX_PROOFS {
+                    break;
+                }
+                let way = self.way_of_split(split, chunking, before, depth);
+                let most = best.as_ref().map_or(0, |best| best.cut_bytes);
+                if let Some(way) = way.filter(|way| way.cut_bytes > most) {
+                    best = Some(way);
+                }
+            }
+        }
+        match (best, unproved.into_iter().next()) {
+            (Some(way), _) => Ok(way),
+            (None, Some(unproved)) => Err(Box::new(unproved)),
+            (None, None) => Ok(self.whole(rest, considered)),
+        }
+    }
+
+    fn way_of_split(&self, split: Split, chunking: &Chunking, before: usize, depth: usize) -> Option<Way> {
+        let Split { step, part, is_small: _, rest } = split;
+        let first = match part {
+            Part::First => {
+                let any = Chunking { keys: Vec::new(), chunks: chunking.chunks };
+                let way = self.way(&step, &any, before, depth + 1);
+                let mut way = way.unwrap_or_else(|_| self.whole(&step, Vec::new()));
+                way.steps.last_mut()?.part = Part::First;
+                way
+            }
+            Part::Phase | Part::Below | Part::Rest => {
+                let Found { proof, considered, .. } = self.prove(&step, chunking, part == Part::Phase);
+                self.one_step(&step, proof?, part, considered)
+            }
         };
-        steps.push(Step { name: task.name.clone(), resolved: rest, proof });
-        return Ok(steps);
+        let name = format!("{}#{}", self.task.name, before + first.steps.len());
+        let rest = rest(&name).ok()?;
+        let after = self.way(&rest, chunking, before + first.steps.len(), depth + 1);
+        let after = match after {
+            Ok(after) => after,
+            // What the user asked to be cut by his keys is not: the rest, and all before it was cut by others.
+            Err(_) if part == Part::First && !chunking.keys.is_empty() => return None,
+            Err(_) => self.whole(&rest, Vec::new()),
+        };
+        let cut_bytes = first.cut_bytes + after.cut_bytes;
+        let steps = first.named(&name).into_iter().chain(after.steps).collect();
+        Some(Way { steps, cut_bytes })
     }
-}
 
-/// The part of the operator `at` that chunks do, as a query of its own, and the rest of the query over its output.
-fn split(rest: &Resolved, at: &LogicalPlan, name: &str) -> PlanResult<Option<(Resolved, Resolved)>> {
-    if !stands_alone(at)? {
-        return Ok(None);
-    }
-    let Some(phases) = two_phase(at)? else { return Ok(None) };
-    let phase = rest.part(phases.chunk)?;
-    let source = Arc::new(InputSource::new(name, Known { schema: Arc::clone(&phase.schema), bytes: 0 }));
-    let finished = (phases.finish)(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
-    // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
-    let replaced = rest.plan.clone().transform_down_with_subqueries(|node| {
-        if &node != at {
-            return Ok(Transformed::no(node));
+    /// The parts that may be taken out of `rest` where it was refused.
+    fn splits(&self, rest: &Resolved, unproved: &Unproved) -> PlanResult<Vec<Split>> {
+        let mut splits = Vec::new();
+        let Some(at) = &unproved.at else { return Ok(splits) };
+        if let Some(TwoPhase { chunk, finish }) = two_phase(at, self.rules)? {
+            splits.extend(self.split(rest, at, chunk, Part::Phase, finish)?);
         }
-        Ok(Transformed::new(finished.clone(), true, TreeNodeRecursion::Jump))
-    })?;
-    let replaced = replaced.data.transform_up_with_subqueries(|node| Ok(Transformed::yes(node.recompute_schema()?)))?;
-    Ok(Some((phase, rest.part(replaced.data)?)))
+        let alone = |part: &LogicalPlan| -> PlanResult<_> {
+            let schema = Arc::clone(part.schema());
+            Ok((numbered(part.clone())?, Box::new(move |rows| renamed(rows, &schema))))
+        };
+        let first = unproved.first.as_ref().unwrap_or(at);
+        let (chunk, finish) = alone(first)?;
+        // Of a rest that reads nothing but the part nothing would be left to cut.
+        splits.extend(
+            self.split(rest, first, chunk, Part::First, finish)?
+                .filter(|split| split.step.scans.len() < rest.scans.len()),
+        );
+        for input in at.inputs() {
+            if is_worth_a_step(input)? {
+                let (chunk, finish) = alone(input)?;
+                splits.extend(self.split(rest, input, chunk, Part::Below, finish)?);
+            }
+        }
+        Ok(splits)
+    }
+
+    /// Takes `at` out of `rest`: `chunk` becomes a step, and `finish` makes the rows of `at` of its rows.
+    fn split(
+        &self,
+        rest: &Resolved,
+        at: &LogicalPlan,
+        chunk: LogicalPlan,
+        part: Part,
+        finish: Box<dyn Fn(LogicalPlan) -> PlanResult<LogicalPlan>>,
+    ) -> PlanResult<Option<Split>> {
+        if !stands_alone(at)? {
+            return Ok(None);
+        }
+        let step = rest.part(chunk)?;
+        let is_small = part == Part::Phase || gives_few_rows(at);
+        let (rest, at, schema, rules) = (rest.clone(), at.clone(), Arc::clone(&step.schema), self.rules);
+        let rest = move |name: &str| {
+            let source = Arc::new(InputSource::new(name, Known { schema: Arc::clone(&schema), bytes: 0 }));
+            let finished = finish(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
+            // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
+            let replaced =
+                rest.plan.clone().transform_down_with_subqueries(|node| match is_same(&node, &at, rules)? {
+                    true => Ok(Transformed::new(finished.clone(), true, TreeNodeRecursion::Jump)),
+                    false => Ok(Transformed::no(node)),
+                })?;
+            let renewed = |node: LogicalPlan| Ok(Transformed::yes(node.recompute_schema()?));
+            rest.part(replaced.data.transform_up_with_subqueries(renewed)?.data)
+        };
+        Ok(Some(Split { step, part, is_small, rest: Box::new(rest) }))
+    }
+
+    fn one_step(&self, resolved: &Resolved, proof: Proof, part: Part, considered: Vec<Considered>) -> Way {
+        let cut_bytes = proof.cut_bytes(resolved);
+        let (name, resolved) = (String::new(), resolved.clone());
+        Way { steps: vec![Step { name, resolved, proof, part, considered }], cut_bytes }
+    }
+
+    fn whole(&self, resolved: &Resolved, considered: Vec<Considered>) -> Way {
+        self.one_step(resolved, Proof::whole(resolved), Part::Rest, considered)
+    }
 }
 
-/// Whether a plan is a query of its own, no part of a correlated subquery, and equal only to plans of the same rows:
-/// equality looks at names of scans, which are unique for inputs, but leave the arguments of table functions out.
+/// Whether a plan is a query of its own, no part of a correlated subquery.
 fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
     let mut stands = true;
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            stands &= scan.source.is::<InputSource>();
-        }
         node.apply_expressions(|expr| {
             stands &= !expr.contains_outer();
             Ok(TreeNodeRecursion::Continue)
-        })
+        })?;
+        // The rows of a recursive query so far are there only within it.
+        if let LogicalPlan::TableScan(scan) = node {
+            stands &= !scan.source.downcast_ref::<DefaultTableSource>().is_some_and(is_work_table);
+        }
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(stands)
+}
+
+fn is_work_table(source: &DefaultTableSource) -> bool {
+    source.table_provider.is::<CteWorkTable>()
+}
+
+/// Whether two plans are equal and read the same: equality looks at names of scans, which are unique for inputs, but
+/// leaves the arguments of table functions out.
+fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<bool> {
+    if plan != other {
+        return Ok(false);
+    }
+    let functions = |plan: &LogicalPlan| -> PlanResult<Vec<Arc<dyn TableSource>>> {
+        let mut found = Vec::new();
+        plan.apply_with_subqueries(|node| {
+            match node {
+                LogicalPlan::TableScan(scan) if !scan.source.is::<InputSource>() => {
+                    found.push(Arc::clone(&scan.source))
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(found)
+    };
+    let (ours, others) = (functions(plan)?, functions(other)?);
+    let is_same = ours.iter().zip(&others).all(|(a, b)| Arc::ptr_eq(a, b));
+    Ok(is_same || !rules.ask(Rule::SameSources))
+}
+
+/// Whether the rows of a plan are groups, distinct or first rows.
+fn gives_few_rows(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Limit(_) => true,
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Window(_) => plan.inputs().into_iter().all(gives_few_rows),
+        _ => false,
+    }
+}
+
+/// Whether to store the rows of a plan saves work: those of joins, aggregates and the like, not a copy of an input.
+fn is_worth_a_step(plan: &LogicalPlan) -> PlanResult<bool> {
+    plan.exists(|node| {
+        Ok(matches!(
+            node,
+            LogicalPlan::Join(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_)
+        ))
+    })
 }

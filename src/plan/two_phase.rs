@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, FetchType, Limit, LogicalPlan, LogicalPlanBuilder, SkipType, Sort,
 };
 
+use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::unaliased;
 use crate::plan::two_phase::state::{merge_of, state_of};
 
@@ -32,31 +33,31 @@ pub struct TwoPhase {
 }
 
 /// Cuts `plan`'s top operator in two; `None` when it is not one that can be.
-pub fn two_phase(plan: &LogicalPlan) -> Result<Option<TwoPhase>> {
+pub fn two_phase(plan: &LogicalPlan, rules: Rules) -> Result<Option<TwoPhase>> {
     match plan {
-        LogicalPlan::Aggregate(node) => aggregate(node),
+        LogicalPlan::Aggregate(node) => aggregate(node, rules),
         LogicalPlan::Distinct(Distinct::All(input)) => {
             let schema = Arc::clone(input.schema());
             let chunk = LogicalPlanBuilder::from(numbered(input.as_ref().clone())?).distinct()?.build()?;
             let finish = move |rows| LogicalPlanBuilder::from(renamed(rows, &schema)?).distinct()?.build();
             Ok(Some(TwoPhase { chunk, finish: Box::new(finish) }))
         }
-        LogicalPlan::Limit(node) => limit(node),
+        LogicalPlan::Limit(node) => limit(node, rules),
         LogicalPlan::Sort(Sort { expr, input, fetch: Some(fetch) }) => {
             let sorted = LogicalPlan::Sort(Sort { expr: expr.clone(), input: Arc::clone(input), fetch: None });
-            top(&sorted, 0, Some(*fetch))
+            top(&sorted, 0, Some(*fetch), rules)
         }
         _ => Ok(None),
     }
 }
 
-fn aggregate(node: &Aggregate) -> Result<Option<TwoPhase>> {
+fn aggregate(node: &Aggregate, rules: Rules) -> Result<Option<TwoPhase>> {
     let input_schema = node.input.schema();
     let mut states = Vec::new();
     let mut merges = Vec::new();
     for expr in &node.aggr_expr {
         let Expr::AggregateFunction(function) = unaliased(expr) else { return Ok(None) };
-        let Some(state) = state_of(function, input_schema)? else { return Ok(None) };
+        let Some(state) = state_of(function, input_schema, rules)? else { return Ok(None) };
         merges.push(merge_of(&state));
         states.push(state.call(function));
     }
@@ -87,15 +88,15 @@ fn aggregate(node: &Aggregate) -> Result<Option<TwoPhase>> {
     Ok(Some(TwoPhase { chunk, finish: Box::new(finish) }))
 }
 
-fn limit(node: &Limit) -> Result<Option<TwoPhase>> {
+fn limit(node: &Limit, rules: Rules) -> Result<Option<TwoPhase>> {
     let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (node.get_skip_type()?, node.get_fetch_type()?) else {
         return Ok(None);
     };
-    top(&node.input, skip, fetch)
+    top(&node.input, skip, fetch, rules)
 }
 
 /// The first rows of a sorted plan. Without an order a LIMIT keeps any rows, other ones than the whole query would.
-fn top(input: &LogicalPlan, skip: usize, fetch: Option<usize>) -> Result<Option<TwoPhase>> {
+fn top(input: &LogicalPlan, skip: usize, fetch: Option<usize>, rules: Rules) -> Result<Option<TwoPhase>> {
     // Projections between LIMIT and ORDER BY keep the order.
     let mut above = Vec::new();
     let mut below = input;
@@ -106,7 +107,11 @@ fn top(input: &LogicalPlan, skip: usize, fetch: Option<usize>) -> Result<Option<
     }
     let LogicalPlan::Sort(Sort { expr: order, input: unsorted, fetch: None }) = below else { return Ok(None) };
     let first = LogicalPlanBuilder::from(unsorted.as_ref().clone()).sort(order.clone())?;
-    let chunk = numbered(first.limit(0, fetch.map(|fetch| fetch.saturating_add(skip)))?.build()?)?;
+    let first = match rules.ask(Rule::OffsetLast) {
+        true => first.limit(0, fetch.map(|fetch| fetch.saturating_add(skip)))?,
+        false => first.limit(skip, fetch)?,
+    };
+    let chunk = numbered(first.build()?)?;
     let (order, schema) = (order.clone(), Arc::clone(unsorted.schema()));
     let finish = move |rows| {
         let mut plan = LogicalPlanBuilder::from(renamed(rows, &schema)?).sort(order.clone())?.build()?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
-use datafusion::catalog::{TableProvider as _, TableProviderFactory};
+use datafusion::catalog::TableProviderFactory;
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError};
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
 use datafusion::datasource::listing_table_factory::ListingTableFactory;

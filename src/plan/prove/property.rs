@@ -1,11 +1,10 @@
 //! What the prover says of a node.
 
-use std::collections::BTreeSet;
-
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, ExprSchemable};
 
-use crate::plan::keys::{coalesced_columns, passed_column};
+use crate::plan::keys::expr::{KeyExpr, exact};
+use crate::plan::prove::rule::Rules;
 
 /// What a node's chunk-k rows are.
 #[derive(Debug, Clone)]
@@ -27,69 +26,95 @@ pub enum Property {
 pub struct Key {
     /// As the task names it.
     pub name: String,
-    /// Columns that equal the key in every row.
-    pub columns: BTreeSet<usize>,
-    /// Pairs of columns of which the first that is not NULL equals the key: what a full join leaves of it.
-    pub coalesced: BTreeSet<(usize, usize)>,
+    /// Expressions over the columns that hash as the key does in every row. A full join leaves `coalesce(a, b)` of it.
+    pub exprs: Vec<KeyExpr>,
 }
 
 impl Key {
-    /// A key that is one column.
-    pub fn column(name: &str, column: usize) -> Self {
-        Self { name: name.to_string(), columns: BTreeSet::from([column]), coalesced: BTreeSet::new() }
+    /// A key that is one expression.
+    pub fn new(name: &str, expr: KeyExpr) -> Self {
+        Self { name: name.to_string(), exprs: vec![expr] }
     }
 
     /// Whether some columns still determine the key.
     pub fn is_visible(&self) -> bool {
-        !self.columns.is_empty() || !self.coalesced.is_empty()
+        !self.exprs.is_empty()
     }
 
-    /// Whether `expr`, over the columns of `schema`, equals the key in every row.
-    pub fn is(&self, expr: &Expr, schema: &DFSchema) -> bool {
-        match passed_column(expr, schema) {
-            Some(column) => self.columns.contains(&column),
-            None => coalesced_columns(expr, schema)
-                .is_some_and(|(a, b)| self.coalesced.contains(&(a, b)) || self.coalesced.contains(&(b, a))),
+    /// Adds an expression, unless there are many already: two columns of one value each double them.
+    pub fn add(&mut self, expr: KeyExpr) {
+        const MOST: usize = 32;
+        if self.exprs.len() < MOST && !self.exprs.contains(&expr) {
+            self.exprs.push(expr);
         }
     }
 
     /// The key among the values of `exprs`, over columns of `schema`.
-    pub fn among<'e>(&self, exprs: impl IntoIterator<Item = &'e Expr>, schema: &DFSchema) -> Self {
+    pub fn among<'e>(&self, exprs: impl IntoIterator<Item = &'e Expr>, schema: &DFSchema, rules: Rules) -> Self {
         let exprs: Vec<&Expr> = exprs.into_iter().collect();
-        let passed: Vec<_> = exprs.iter().map(|e| passed_column(e, schema)).collect();
-        let positions_of = |column| (0..passed.len()).filter(|i| passed[*i] == Some(column)).collect();
-        Self {
-            name: self.name.clone(),
-            columns: (0..exprs.len()).filter(|i| self.is(exprs[*i], schema)).collect(),
-            coalesced: self.pairs(positions_of),
+        let mut key = Self { name: self.name.clone(), exprs: Vec::new() };
+        let column = |at: usize| Some(KeyExpr::column(at, &exprs[at].get_type(schema).ok()?));
+        for (at, expr) in exprs.iter().enumerate() {
+            if KeyExpr::of(expr, schema, rules).is_some_and(|carried| self.exprs.contains(&carried)) {
+                column(at).into_iter().for_each(|column| key.add(column));
+            }
         }
+        // `date_trunc('day', t)` outlives a projection that keeps `t`.
+        let values: Vec<Option<Expr>> = exprs.iter().map(|expr| exact(expr, schema, rules)).collect();
+        for expr in &self.exprs {
+            let moved = expr.replaced(|part| {
+                let at = values.iter().position(|value| value.as_ref() == Some(part))?;
+                column(at).map(|column| column.expr().clone())
+            });
+            moved.into_iter().for_each(|moved| key.add(moved));
+        }
+        key
     }
 
     /// The key after each column moved to the positions that `positions` gives.
     pub fn moved(&self, positions: impl Fn(usize) -> Vec<usize>) -> Self {
-        Self {
-            name: self.name.clone(),
-            columns: self.columns.iter().flat_map(|c| positions(*c)).collect(),
-            coalesced: self.pairs(&positions),
+        let mut key = Self { name: self.name.clone(), exprs: Vec::new() };
+        for expr in &self.exprs {
+            match expr.as_column() {
+                Some(at) => {
+                    positions(at).into_iter().for_each(|at| key.add(KeyExpr::column(at, expr.data_type())));
+                }
+                None => {
+                    expr.moved(|at| positions(at).first().copied()).into_iter().for_each(|expr| key.add(expr));
+                }
+            }
         }
+        key
     }
 
-    fn pairs(&self, positions: impl Fn(usize) -> Vec<usize>) -> BTreeSet<(usize, usize)> {
-        let moved = |(a, b): &(usize, usize)| {
-            let seconds = positions(*b);
-            positions(*a).into_iter().flat_map(move |a| seconds.clone().into_iter().map(move |b| (a, b)))
-        };
-        self.coalesced.iter().flat_map(moved).collect()
+    /// Adds what is equal to the key where these pairs are equal in every row.
+    pub fn unite(&mut self, pairs: &[(KeyExpr, KeyExpr)]) {
+        let mut at = 0;
+        while let Some(known) = self.exprs.get(at).cloned() {
+            for (a, b) in pairs.iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
+                if &known == a {
+                    self.add(b.clone());
+                } else if a.data_type() == b.data_type() {
+                    known.substituted(a.expr(), b.expr()).into_iter().for_each(|new| self.add(new));
+                }
+            }
+            at += 1;
+        }
     }
 }
 
 impl Property {
     /// What `exprs`, over columns of `schema`, make of the property.
-    pub fn through<'e>(&self, exprs: impl IntoIterator<Item = &'e Expr> + Clone, schema: &DFSchema) -> Self {
+    pub fn through<'e>(
+        &self,
+        exprs: impl IntoIterator<Item = &'e Expr> + Clone,
+        schema: &DFSchema,
+        rules: Rules,
+    ) -> Self {
         match self {
             Self::Replicated { unstable } => Self::Replicated { unstable: unstable.clone() },
             Self::Partitioned { keys } => {
-                Self::Partitioned { keys: keys.iter().map(|key| key.among(exprs.clone(), schema)).collect() }
+                Self::Partitioned { keys: keys.iter().map(|key| key.among(exprs.clone(), schema, rules)).collect() }
             }
         }
     }
@@ -110,32 +135,15 @@ pub fn all_visible(keys: &[Key]) -> bool {
     keys.iter().all(Key::is_visible)
 }
 
-/// Adds to each key the columns that are equal to one of its own.
-pub fn unite_equal(keys: &mut [Key], pairs: &[(usize, usize)]) {
-    for Key { columns, .. } in keys {
-        loop {
-            let before = columns.len();
-            for (a, b) in pairs {
-                if columns.contains(a) || columns.contains(b) {
-                    columns.extend([a, b]);
-                }
-            }
-            if columns.len() == before {
-                break;
-            }
-        }
-    }
-}
-
 /// The keys by column name, as `a` or `(a, b)`: the task's own name for it where a column has that.
 pub fn named(keys: &[Key], schema: &DFSchema) -> String {
     let name = |key: &Key| {
-        let column = |c: usize| schema.field(c).name().as_str();
-        let own = key.columns.iter().find(|c| column(**c) == key.name).or(key.columns.first());
-        match (own, key.coalesced.first()) {
-            (Some(own), _) => column(*own).to_string(),
-            (None, Some((a, b))) => format!("coalesce({}, {})", column(*a), column(*b)),
-            (None, None) => format!("{} (not visible here)", key.name),
+        let column = |at: usize| schema.field(at).name().clone();
+        let own = key.exprs.iter().find(|e| e.as_column().is_some_and(|at| column(at) == key.name));
+        let bare = || key.exprs.iter().find(|e| e.as_column().is_some());
+        match own.or_else(bare).or(key.exprs.first()) {
+            Some(expr) => expr.shown(column),
+            None => format!("{} (not visible here)", key.name),
         }
     };
     match keys {

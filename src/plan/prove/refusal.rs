@@ -4,14 +4,37 @@ use std::fmt;
 
 use datafusion::logical_expr::LogicalPlan;
 
+use crate::plan::prove::rule::Rule;
+
 /// A "no" with its node, the rule, and a way out.
+#[derive(Debug)]
 pub struct Refusal {
-    /// The node.
+    /// The node in words.
     pub node: String,
     /// What it breaks.
     pub rule: &'static str,
     /// What to change.
     pub fix: String,
+    /// A part of the node's inputs that is better run first, as a step of its own; else the node itself may be.
+    pub first: Option<Box<LogicalPlan>>,
+}
+
+impl Refusal {
+    /// A refusal of `plan` by `rule`.
+    pub fn new(plan: &LogicalPlan, rule: Rule, fix: impl Into<String>) -> Self {
+        Self::of(describe(plan), rule.reason(), fix)
+    }
+
+    /// A refusal of what `node` says.
+    pub fn of(node: String, rule: &'static str, fix: impl Into<String>) -> Self {
+        Self { node, rule, fix: fix.into(), first: None }
+    }
+
+    /// Names what is better run first.
+    pub fn run_first(mut self, plan: &LogicalPlan) -> Self {
+        self.first = Some(Box::new(plan.clone()));
+        self
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -21,34 +44,12 @@ impl fmt::Display for Refusal {
 }
 
 /// A rule's answer.
-pub type Checked<T> = std::result::Result<T, Refusal>;
-
-/// A replicated side that may differ between chunks can't meet a cut one.
-pub fn refuse_unstable(plan: &LogicalPlan, unstable: Option<String>) -> Checked<()> {
-    let Some(why) = unstable else { return Ok(()) };
-    Err(Refusal {
-        node: format!("{} ({why})", describe(plan)),
-        rule: "every chunk computes the replicated side again and must see the same rows",
-        fix: "compute that side in a task of its own and read its output".into(),
-    })
-}
-
-/// Rows kept without a match, of a side that every chunk sees whole.
-pub fn replicated_outer(plan: &LogicalPlan, side: &str) -> Refusal {
-    Refusal {
-        node: describe(plan),
-        rule: "the side whose unmatched rows are kept is whole in every chunk, so they would repeat",
-        fix: format!("cut by a column that the join equates, or keep the rows of the {side} side instead"),
-    }
-}
+pub type Checked<T> = std::result::Result<T, Box<Refusal>>;
 
 /// An operator that no rule accepts.
-pub fn unsupported(plan: &LogicalPlan) -> Refusal {
-    Refusal {
-        node: describe(plan),
-        rule: "this operator is not known to be right in a cut task",
-        fix: "put it in a task of its own, without CLUSTERED BY, that reads this one's output".into(),
-    }
+pub fn unsupported(plan: &LogicalPlan) -> Box<Refusal> {
+    let fix = "put it in a task of its own, without CLUSTERED BY, that reads this one's output";
+    Box::new(Refusal::of(describe(plan), "this operator is not known to be right in a cut task", fix))
 }
 
 /// A node in a few words.

@@ -1,7 +1,5 @@
 //! The rules of the prover, one for each operator.
 
-use std::collections::BTreeSet;
-
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::expr::GroupingSet;
@@ -10,17 +8,17 @@ use datafusion::logical_expr::{
     Aggregate, Distinct, DistinctOn, Expr, ExprSchemable, Join, LogicalPlan, TableScan, Union, Unnest, Window,
 };
 
-use crate::chunk::key::{KeyFamily, key_family};
-use crate::plan::keys::{equal_columns, hash_alike, passed_column};
+use crate::chunk::key::KeyFamily;
+use crate::plan::keys::equalities;
+use crate::plan::keys::expr::{KeyExpr, exact};
 use crate::plan::prove::Step;
 use crate::plan::prove::assign::Assignment;
 use crate::plan::prove::property::Property::{Partitioned, Replicated};
-use crate::plan::prove::property::{Key, Property, all_visible, named, unite_equal};
-use crate::plan::prove::refusal::{
-    Checked, Refusal, describe, refuse_unstable, replicated_outer, shortened, unsupported,
-};
+use crate::plan::prove::property::{Key, Property, all_visible, named};
+use crate::plan::prove::refusal::{Checked, Refusal, describe, shortened, unsupported};
+use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window, unaliased};
-use crate::plan::resolve::{InputSource, Resolved};
+use crate::plan::resolve::{InputSource, Resolved, volatile_call};
 
 /// What holds of a plan that may be cut.
 pub struct Accepted {
@@ -28,9 +26,12 @@ pub struct Accepted {
     pub steps: Vec<Step>,
     /// The keys among the plan's columns.
     pub keys: Vec<Key>,
+    /// Nodes that chunk 0 alone computes: the way to each from the root, by number of the input.
+    pub once: Vec<Vec<usize>>,
 }
 
 /// A refusal and the node that was refused; none for the plan as a whole.
+#[derive(Debug)]
 pub struct Refused {
     /// Why.
     pub refusal: Refusal,
@@ -47,25 +48,26 @@ pub fn attempt(
     assignment: &Assignment,
     keys: &[String],
     is_phase: bool,
+    rules: Rules,
 ) -> Result<Accepted, Refused> {
-    let whole = |refusal| Refused { refusal, at: None };
+    let whole = |refusal: Box<Refusal>| Refused { refusal: *refusal, at: None };
     check_families(resolved, assignment).map_err(whole)?;
-    let mut prover = Prover { assignment, keys, steps: Vec::new(), refused: None };
+    let mut prover =
+        Prover { assignment, keys, rules, steps: Vec::new(), refused: None, way: Vec::new(), once: Vec::new() };
     let found = match is_phase {
         true => prover.phase(&resolved.plan),
-        false => prover.property(&resolved.plan, 0),
+        false => prover.root(&resolved.plan),
     };
     match found {
-        Ok(Partitioned { keys }) => Ok(Accepted { steps: prover.steps, keys }),
-        Ok(Replicated { .. }) => Err(Refused {
-            refusal: Refusal {
-                node: "the root".into(),
-                rule: "the result does not depend on the chunk, so there is nothing to cut",
-                fix: "cut by a column of an input that the result's rows come from".into(),
-            },
-            at: None,
-        }),
-        Err(refusal) => Err(Refused { refusal, at: prover.refused.map(Box::new) }),
+        Ok(Partitioned { keys }) => Ok(Accepted { steps: prover.steps, keys, once: prover.once }),
+        Ok(Replicated { .. }) if !rules.ask(Rule::SomethingCut) => {
+            Ok(Accepted { steps: prover.steps, keys: Vec::new(), once: prover.once })
+        }
+        Ok(Replicated { .. }) => {
+            let fix = "cut by a column of an input that the result's rows come from";
+            Err(whole(Box::new(Refusal::of("the root".into(), Rule::SomethingCut.reason(), fix))))
+        }
+        Err(refusal) => Err(Refused { refusal: *refusal, at: prover.refused.map(Box::new) }),
     }
 }
 
@@ -75,18 +77,34 @@ pub const NO_KEY_TYPE: (&str, &str) = (
     "use an integer, text, date, time, timestamp, decimal, float, boolean or binary column",
 );
 
+/// Stands in a way for a subquery that is an expression.
+const SUBQUERY: usize = usize::MAX;
+
 /// One attempt: the property of every node under one assignment.
 struct Prover<'a> {
     assignment: &'a Assignment,
     keys: &'a [String],
+    rules: Rules,
     steps: Vec<Step>,
     /// The first node that was refused.
     refused: Option<LogicalPlan>,
+    /// The way from the root to the node at hand.
+    way: Vec<usize>,
+    once: Vec<Vec<usize>>,
 }
 
 impl Prover<'_> {
-    fn property(&mut self, plan: &LogicalPlan, depth: usize) -> Checked<Property> {
-        self.rule(plan, depth).inspect_err(|_| {
+    /// The property of `plan`, which is input number `at` of the node at hand.
+    fn property(&mut self, plan: &LogicalPlan, at: usize) -> Checked<Property> {
+        self.way.push(at);
+        let found = self.root(plan)?;
+        self.way.pop();
+        Ok(found)
+    }
+
+    /// The property of a plan at the end of the way.
+    fn root(&mut self, plan: &LogicalPlan) -> Checked<Property> {
+        self.rule(plan).inspect_err(|_| {
             self.refused.get_or_insert_with(|| plan.clone());
         })
     }
@@ -94,14 +112,18 @@ impl Prover<'_> {
     /// The chunks' part of an operator that is done in two phases, below a projection that names its columns.
     fn phase(&mut self, plan: &LogicalPlan) -> Checked<Property> {
         let operator = match plan {
-            LogicalPlan::Projection(node) => &node.input,
+            LogicalPlan::Projection(node) => {
+                self.way.push(0);
+                &node.input
+            }
             other => other,
         };
         let [input] = operator.inputs()[..] else { return Err(unsupported(plan)) };
         let finding = "each chunk does its part; a later step puts the parts together".into();
         self.steps.push(Step { depth: 0, node: describe(operator), finding });
-        self.check_subqueries(operator, 0)?;
-        match self.property(input, 1)? {
+        self.check_volatile(operator)?;
+        self.check_subqueries(operator)?;
+        match self.property(input, 0)? {
             Partitioned { keys } => {
                 Ok(Partitioned { keys: keys.iter().map(|key| key.moved(|_| Vec::new())).collect() })
             }
@@ -109,53 +131,54 @@ impl Prover<'_> {
         }
     }
 
-    fn rule(&mut self, plan: &LogicalPlan, depth: usize) -> Checked<Property> {
-        let step = self.steps.len();
+    fn rule(&mut self, plan: &LogicalPlan) -> Checked<Property> {
+        let (step, depth, rules) = (self.steps.len(), self.way.len(), self.rules);
         self.steps.push(Step { depth, node: describe(plan), finding: String::new() });
-        self.check_subqueries(plan, depth)?;
+        self.check_volatile(plan)?;
+        self.check_subqueries(plan)?;
         let found = match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan)?,
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Replicated { unstable: None },
-            LogicalPlan::SubqueryAlias(node) => self.property(&node.input, depth + 1)?,
+            LogicalPlan::SubqueryAlias(node) => self.property(&node.input, 0)?,
             LogicalPlan::Filter(node) => {
-                let mut property = self.property(&node.input, depth + 1)?;
+                let mut property = self.property(&node.input, 0)?;
                 if let Partitioned { keys } = &mut property {
-                    unite_equal(keys, &equal_columns(&node.predicate, node.input.schema()));
+                    let pairs = equalities(&node.predicate, node.input.schema(), rules);
+                    keys.iter_mut().for_each(|key| key.unite(&pairs));
                 }
                 property
             }
             LogicalPlan::Projection(node) => {
-                self.property(&node.input, depth + 1)?.through(&node.expr, node.input.schema())
+                let property = self.property(&node.input, 0)?;
+                projection(plan, property.through(&node.expr, node.input.schema(), rules), rules)
             }
             LogicalPlan::Sort(node) => {
-                let property = self.property(&node.input, depth + 1)?;
-                if node.fetch.is_some() { limit(plan, property)? } else { property }
+                let property = self.property(&node.input, 0)?;
+                if node.fetch.is_some() { limit(plan, property, rules)? } else { property }
             }
-            LogicalPlan::Limit(node) => {
-                let property = self.property(&node.input, depth + 1)?;
-                limit(plan, property)?
-            }
+            LogicalPlan::Limit(node) => limit(plan, self.property(&node.input, 0)?, rules)?,
             LogicalPlan::Join(join) => {
-                let left = self.property(&join.left, depth + 1)?;
-                let right = self.property(&join.right, depth + 1)?;
-                self::join(plan, join, left, right)?
+                let left = self.property(&join.left, 0)?;
+                let right = self.property(&join.right, 1)?;
+                self::join(plan, join, left, right, rules)?
             }
-            LogicalPlan::Aggregate(node) => aggregate(plan, node, self.property(&node.input, depth + 1)?)?,
-            LogicalPlan::Distinct(Distinct::All(input)) => distinct(plan, self.property(input, depth + 1)?)?,
+            LogicalPlan::Aggregate(node) => aggregate(plan, node, self.property(&node.input, 0)?, rules)?,
+            LogicalPlan::Distinct(Distinct::All(input)) => distinct(plan, self.property(input, 0)?, rules)?,
             LogicalPlan::Distinct(Distinct::On(node)) => {
-                distinct_on(plan, node, self.property(&node.input, depth + 1)?)?
+                distinct_on(plan, node, self.property(&node.input, 0)?, rules)?
             }
-            LogicalPlan::Union(node) => {
-                let branches = node.inputs.iter().map(|i| self.property(i, depth + 1)).collect::<Checked<Vec<_>>>()?;
-                union(plan, node, branches)?
-            }
-            LogicalPlan::Window(node) => window(plan, node, self.property(&node.input, depth + 1)?)?,
-            LogicalPlan::Unnest(node) => unnest(node, self.property(&node.input, depth + 1)?),
+            LogicalPlan::Union(node) => self.union(plan, node)?,
+            LogicalPlan::Window(node) => window(plan, node, self.property(&node.input, 0)?, rules)?,
+            LogicalPlan::Unnest(node) => unnest(node, self.property(&node.input, 0)?, rules),
             LogicalPlan::RecursiveQuery(node) => {
-                let first = self.property(&node.static_term, depth + 1)?;
-                match (first, self.property(&node.recursive_term, depth + 1)?) {
+                let first = self.property(&node.static_term, 0)?;
+                match (first, self.property(&node.recursive_term, 1)?) {
                     (Replicated { unstable: a }, Replicated { unstable: b }) => Replicated { unstable: a.or(b) },
-                    _ => return Err(unsupported(plan)),
+                    _ if rules.ask(Rule::Recursion) => {
+                        let fix = "put it in a task of its own, without CLUSTERED BY, that reads this one's output";
+                        return Err(Box::new(Refusal::new(plan, Rule::Recursion, fix)));
+                    }
+                    _ => Partitioned { keys: Vec::new() },
                 }
             }
             LogicalPlan::Repartition(_)
@@ -173,9 +196,22 @@ impl Prover<'_> {
         Ok(found)
     }
 
+    /// Volatile functions give each row a value of its own in a projection; anywhere else they decide about rows that
+    /// other chunks decide about too.
+    fn check_volatile(&self, plan: &LogicalPlan) -> Checked<()> {
+        if matches!(plan, LogicalPlan::Projection(_)) || !self.rules.ask(Rule::Volatile) {
+            return Ok(());
+        }
+        let Some(function) = volatile_call(plan) else { return Ok(()) };
+        let fix = "call it in a SELECT list below, so that each row has one value of it, or run the task whole: leave \
+                   CLUSTERED BY out";
+        let node = format!("{}, which calls {function}()", describe(plan));
+        Err(Box::new(Refusal::of(node, Rule::Volatile.reason(), fix)))
+    }
+
     /// Subqueries that are still expressions: an uncorrelated scalar one over replicated inputs has one value for all
     /// chunks; nothing else is known to be right.
-    fn check_subqueries(&mut self, plan: &LogicalPlan, depth: usize) -> Checked<()> {
+    fn check_subqueries(&mut self, plan: &LogicalPlan) -> Checked<()> {
         let mut subqueries = Vec::new();
         let mut other = None;
         let visited = plan.apply_expressions(|expr| {
@@ -191,70 +227,125 @@ impl Prover<'_> {
             })
         });
         if let Some(expr) = other.or_else(|| visited.err().map(|e| e.to_string())) {
-            return Err(Refusal {
-                node: format!("{}, in {}", describe(plan), shortened(&expr)),
-                rule: "this subquery can't be turned into a join",
-                fix: "write it as a join, or compute it in a task of its own".into(),
-            });
+            let fix = "write it as a join, or compute it in a task of its own";
+            let node = format!("{}, in {}", describe(plan), shortened(&expr));
+            return Err(Box::new(Refusal::of(node, "this subquery can't be turned into a join", fix)));
         }
         for subquery in subqueries {
-            let rule = match self.property(&subquery, depth + 1)? {
-                Replicated { unstable: None } => continue,
+            // What is once in it would be NULL elsewhere, and its nodes can't be reached from the root.
+            let once = self.once.len();
+            let found = self.property(&subquery, SUBQUERY)?;
+            let mixes = self.once.len() > once;
+            self.once.truncate(once);
+            let reason = match found {
+                Replicated { unstable: None } if !mixes => continue,
+                Replicated { unstable: Some(_) } if !self.rules.ask(Rule::Stable) => continue,
+                Partitioned { .. } if !self.rules.ask(Rule::ScalarSubquery) => continue,
                 Replicated { unstable: Some(_) } => "its scalar subquery may have another value in each chunk",
-                Partitioned { .. } => "its scalar subquery reads a cut input, so every chunk would see another value",
+                Replicated { unstable: None } | Partitioned { .. } => Rule::ScalarSubquery.reason(),
             };
-            let fix = "compute the subquery in a task of its own and join its output".into();
-            return Err(Refusal { node: describe(plan), rule, fix });
+            let fix = "compute the subquery in a task of its own and join its output";
+            return Err(Box::new(Refusal::of(describe(plan), reason, fix).run_first(&subquery)));
         }
         Ok(())
     }
 
     fn scan(&self, scan: &TableScan) -> Checked<Property> {
         if scan.fetch.is_some() || !scan.filters.is_empty() {
-            return Err(Refusal {
-                node: format!("scan of {}", scan.table_name),
-                rule: "scans with a limit or filter of their own are not known to be right in a cut task",
-                fix: "compute it in a task of its own, without CLUSTERED BY, and read that".into(),
-            });
+            let fix = "compute it in a task of its own, without CLUSTERED BY, and read that";
+            let rule = "scans with a limit or filter of their own are not known to be right in a cut task";
+            return Err(Box::new(Refusal::of(format!("scan of {}", scan.table_name), rule, fix)));
         }
         // Without a number it is a table function over constants, or the rows of a recursive query so far.
         let number = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan);
-        let columns = number.and_then(|number| self.assignment.get(number).cloned().flatten());
-        Ok(match columns {
-            Some(columns) => {
-                Partitioned { keys: self.keys.iter().zip(columns).map(|(name, c)| Key::column(name, c)).collect() }
+        let exprs = number.and_then(|number| self.assignment.get(number).cloned().flatten());
+        Ok(match exprs {
+            Some(exprs) => {
+                Partitioned { keys: self.keys.iter().zip(exprs).map(|(name, e)| Key::new(name, e)).collect() }
             }
             None => Replicated { unstable: None },
         })
     }
+
+    /// Branches that are whole, where others are cut, are given to chunk 0 alone. The keys are then no longer visible.
+    fn union(&mut self, plan: &LogicalPlan, node: &Union) -> Checked<Property> {
+        let mut branches = Vec::new();
+        for (at, input) in node.inputs.iter().enumerate() {
+            branches.push(self.property(input, at)?);
+        }
+        let is_whole = |branch: &Property| matches!(branch, Replicated { .. });
+        if branches.iter().all(is_whole) {
+            let unstable = branches.into_iter().find_map(|branch| match branch {
+                Replicated { unstable } => unstable,
+                Partitioned { .. } => None,
+            });
+            return Ok(Replicated { unstable });
+        }
+        let is_mixed = branches.iter().any(is_whole);
+        for (at, _) in branches.iter().enumerate().filter(|(_, branch)| is_whole(branch)) {
+            if self.rules.ask(Rule::UnionOnce) {
+                self.once.push(self.way.iter().copied().chain([at]).collect());
+            }
+        }
+        let mut common: Option<Vec<Key>> = None;
+        for branch in branches {
+            let Partitioned { keys } = branch else { continue };
+            common = Some(match common {
+                None => keys,
+                Some(before) => before.into_iter().zip(&keys).map(|(a, b)| in_both(a, b, self.rules)).collect(),
+            });
+        }
+        let mut keys = common.ok_or_else(|| unsupported(plan))?;
+        if is_mixed {
+            keys.iter_mut().for_each(|key| key.exprs.clear());
+        }
+        Ok(Partitioned { keys })
+    }
+}
+
+/// What carries a key in both branches of a union.
+fn in_both(mut a: Key, b: &Key, rules: Rules) -> Key {
+    if rules.ask(Rule::UnionKeys) {
+        a.exprs.retain(|expr| b.exprs.contains(expr));
+    }
+    a
 }
 
 /// All cut scans must hash each key in the same family of types.
 fn check_families(resolved: &Resolved, assignment: &Assignment) -> Checked<()> {
-    let mut families: Option<Vec<KeyFamily>> = None;
-    for (scan, columns) in resolved.scans.iter().zip(assignment) {
-        let Some(columns) = columns else { continue };
-        let mut here = Vec::new();
-        for column in columns {
-            let field = scan.schema.field(*column);
-            here.push(key_family(field.data_type()).ok_or_else(|| Refusal {
-                node: format!("input {}, column {} of type {}", scan.table, field.name(), field.data_type()),
-                rule: NO_KEY_TYPE.0,
-                fix: NO_KEY_TYPE.1.into(),
-            })?);
+    let mut families: Option<Vec<Option<KeyFamily>>> = None;
+    for (scan, exprs) in resolved.scans.iter().zip(assignment) {
+        let Some(exprs) = exprs else { continue };
+        let here: Vec<_> = exprs.iter().map(KeyExpr::family).collect();
+        if let Some(at) = here.iter().position(Option::is_none) {
+            let name = exprs[at].shown(|at| scan.schema.field(at).name().clone());
+            let node = format!("input {}, {name} of type {}", scan.table, exprs[at].data_type());
+            return Err(Box::new(Refusal::of(node, NO_KEY_TYPE.0, NO_KEY_TYPE.1)));
         }
         if families.get_or_insert_with(|| here.clone()) != &here {
-            return Err(Refusal {
-                node: format!("input {}", scan.table),
-                rule: "its key columns hash differently from the other inputs'",
-                fix: "CAST the key columns to one type before joining".into(),
-            });
+            let rule = "its key columns hash differently from the other inputs'";
+            let fix = "CAST the key columns to one type before joining";
+            return Err(Box::new(Refusal::of(format!("input {}", scan.table), rule, fix)));
         }
     }
     Ok(())
 }
 
-fn join(plan: &LogicalPlan, join: &Join, left: Property, right: Property) -> Checked<Property> {
+/// A replicated side that may differ between chunks can't meet a cut one.
+fn refuse_unstable(plan: &LogicalPlan, unstable: Option<String>, side: &LogicalPlan, rules: Rules) -> Checked<()> {
+    let Some(why) = unstable.filter(|_| rules.ask(Rule::Stable)) else { return Ok(()) };
+    let fix = "compute that side in a task of its own and read its output";
+    let node = format!("{} ({why})", describe(plan));
+    Err(Box::new(Refusal::of(node, Rule::Stable.reason(), fix).run_first(side)))
+}
+
+/// Rows kept without a match, of a side that every chunk sees whole.
+fn replicated_outer(plan: &LogicalPlan, side: &str) -> Box<Refusal> {
+    let fix = format!("cut by a column that the join equates, or keep the rows of the {side} side instead");
+    Box::new(Refusal::new(plan, Rule::KeptSide, fix))
+}
+
+fn join(plan: &LogicalPlan, join: &Join, left: Property, right: Property, rules: Rules) -> Checked<Property> {
     // Which sides' rows survive a missing match: such a side must not be whole in every chunk against a cut one.
     let (kept_left, kept_right) = match join.join_type {
         JoinType::Inner => (false, false),
@@ -265,54 +356,70 @@ fn join(plan: &LogicalPlan, join: &Join, left: Property, right: Property) -> Che
     match (left, right) {
         (Replicated { unstable: l }, Replicated { unstable: r }) => Ok(Replicated { unstable: l.or(r) }),
         (Partitioned { keys }, Replicated { unstable }) => {
-            refuse_unstable(plan, unstable)?;
-            if kept_right {
+            refuse_unstable(plan, unstable, &join.right, rules)?;
+            if kept_right && rules.ask(Rule::KeptSide) {
                 return Err(replicated_outer(plan, "left"));
             }
             let none = vec![None; keys.len()];
-            Ok(joined_keys(join, keys.into_iter().map(Some).collect(), none))
+            Ok(joined_keys(join, keys.into_iter().map(Some).collect(), none, rules))
         }
         (Replicated { unstable }, Partitioned { keys }) => {
-            refuse_unstable(plan, unstable)?;
-            if kept_left {
+            refuse_unstable(plan, unstable, &join.left, rules)?;
+            if kept_left && rules.ask(Rule::KeptSide) {
                 return Err(replicated_outer(plan, "right"));
             }
             let none = vec![None; keys.len()];
-            Ok(joined_keys(join, none, keys.into_iter().map(Some).collect()))
+            Ok(joined_keys(join, none, keys.into_iter().map(Some).collect(), rules))
         }
         (Partitioned { keys: l }, Partitioned { keys: r }) => {
-            if join.null_aware && !never_null(join) {
-                return Err(Refusal {
-                    node: describe(plan),
-                    rule: "NOT IN over a cut subquery: one NULL in any chunk decides every row",
-                    fix: "write NOT EXISTS, or use columns that are declared NOT NULL".into(),
-                });
+            if join.null_aware && !never_null(join) && rules.ask(Rule::NullAware) {
+                let fix = "write NOT EXISTS, or use columns that are declared NOT NULL";
+                return Err(Box::new(Refusal::new(plan, Rule::NullAware, fix).run_first(&join.right)));
             }
-            if !on_keys(join, &l, &r) {
-                return Err(Refusal {
-                    node: describe(plan),
-                    rule: "both sides are cut, but the join's equalities don't pair their keys",
-                    fix: format!(
-                        "join on {} = {} too, or cut by a column that the join equates",
-                        named(&l, join.left.schema()),
-                        named(&r, join.right.schema())
-                    ),
-                });
+            if !on_keys(join, &l, &r, rules) && rules.ask(Rule::JoinOnKeys) {
+                let fix = format!(
+                    "join on {} = {} too, or cut by a column that the join equates",
+                    named(&l, join.left.schema()),
+                    named(&r, join.right.schema())
+                );
+                return Err(Box::new(Refusal::new(plan, Rule::JoinOnKeys, fix)));
             }
-            Ok(joined_keys(join, l.into_iter().map(Some).collect(), r.into_iter().map(Some).collect()))
+            Ok(joined_keys(join, l.into_iter().map(Some).collect(), r.into_iter().map(Some).collect(), rules))
         }
     }
 }
 
-/// Whether the join's equalities pair each key of the left with the same key of the right.
-fn on_keys(join: &Join, left: &[Key], right: &[Key]) -> bool {
-    let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
-    let alike = |l: &Expr, r: &Expr| {
-        let family = |e: &Expr, schema: &DFSchema| e.get_type(schema).ok().and_then(|t| key_family(&t));
-        family(l, left_schema).is_some() && family(l, left_schema) == family(r, right_schema)
+/// One equality of a join: what both sides carry, and the sides themselves where they are of one type.
+struct Equated {
+    carried: Option<(KeyExpr, KeyExpr)>,
+    sides: Option<(Expr, Expr)>,
+}
+
+fn equated(join: &Join, rules: Rules) -> Vec<Equated> {
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let of = |(l, r): &(Expr, Expr)| {
+        let carried = KeyExpr::of(l, left, rules).zip(KeyExpr::of(r, right, rules));
+        let same_type = l.get_type(left).ok() == r.get_type(right).ok();
+        let sides = if same_type { exact(l, left, rules).zip(exact(r, right, rules)) } else { None };
+        Equated { carried: carried.filter(|(l, r)| l.hashes_like(r)), sides }
     };
+    join.on.iter().map(of).collect()
+}
+
+/// Whether the join's equalities pair each key of the left with the same key of the right.
+fn on_keys(join: &Join, left: &[Key], right: &[Key], rules: Rules) -> bool {
+    let equated = equated(join, rules);
     let paired = |(lk, rk): (&Key, &Key)| {
-        join.on.iter().any(|(l, r)| lk.is(l, left_schema) && rk.is(r, right_schema) && alike(l, r))
+        let directly = equated.iter().filter_map(|e| e.carried.as_ref());
+        let mut directly = directly.filter(|(l, r)| lk.exprs.contains(l) && rk.exprs.contains(r));
+        // f(a) and f(b) where the join equates a and b.
+        let other_side = |expr: &KeyExpr| {
+            expr.replaced(|part| {
+                let sides = equated.iter().filter_map(|e| e.sides.as_ref());
+                sides.filter(|(l, _)| l == part).map(|(_, r)| r.clone()).next()
+            })
+        };
+        directly.next().is_some() || lk.exprs.iter().filter_map(other_side).any(|expr| rk.exprs.contains(&expr))
     };
     left.iter().zip(right).all(paired)
 }
@@ -324,32 +431,30 @@ fn never_null(join: &Join) -> bool {
 }
 
 /// The keys among the columns of an accepted join; `None` where that side is replicated.
-fn joined_keys(join: &Join, left: Vec<Option<Key>>, right: Vec<Option<Key>>) -> Property {
-    let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
-    let width = left_schema.fields().len();
-    let pairs: Vec<(usize, usize)> = join
-        .on
-        .iter()
-        .filter_map(|(l, r)| Some((passed_column(l, left_schema)?, passed_column(r, right_schema)?)))
-        .filter(|(l, r)| hash_alike(left_schema, *l, right_schema, *r))
-        .map(|(l, r)| (l, r + width))
+fn joined_keys(join: &Join, left: Vec<Option<Key>>, right: Vec<Option<Key>>, rules: Rules) -> Property {
+    let width = join.left.schema().fields().len();
+    let right_moved = |key: &Key| key.moved(|at| vec![at + width]);
+    let pairs: Vec<(KeyExpr, KeyExpr)> = equated(join, rules)
+        .into_iter()
+        .filter_map(|equated| equated.carried)
+        .filter_map(|(l, r)| Some((l, r.moved(|at| Some(at + width))?)))
         .collect();
-    let right_moved = |key: &Key| key.moved(|column| vec![column + width]);
+    let both = |l: &Key, r: &Key| {
+        let mut key = l.clone();
+        r.exprs.iter().for_each(|expr| key.add(expr.clone()));
+        key
+    };
     let keys = left.into_iter().zip(right).filter_map(|sides| {
         Some(match (join.join_type, sides) {
-            (JoinType::Inner, (Some(l), Some(r))) => {
-                let r = right_moved(&r);
-                let columns = l.columns.union(&r.columns).copied().collect();
-                Key { name: l.name, columns, coalesced: l.coalesced.union(&r.coalesced).copied().collect() }
+            (JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full, (Some(l), Some(r)))
+                if join.join_type == JoinType::Inner || !rules.ask(Rule::PaddedKeys) =>
+            {
+                both(&l, &right_moved(&r))
             }
             (JoinType::Inner, (Some(l), None)) => l,
             (JoinType::Inner | JoinType::Right, (None, Some(r))) => right_moved(&r),
             (JoinType::Right, (Some(_), Some(r))) => right_moved(&r),
-            (JoinType::Full, (Some(l), Some(r))) => {
-                let r = right_moved(&r);
-                let coalesced = l.columns.iter().flat_map(|a| r.columns.iter().map(|b| (*a, *b))).collect();
-                Key { name: l.name, columns: BTreeSet::new(), coalesced }
-            }
+            (JoinType::Full, (Some(l), Some(r))) => coalesced(&l, &right_moved(&r)),
             (JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark, (_, Some(r))) => r,
             // Left joins of all kinds keep the left's keys; no other pair is accepted.
             (_, (Some(l), _)) => l,
@@ -357,39 +462,60 @@ fn joined_keys(join: &Join, left: Vec<Option<Key>>, right: Vec<Option<Key>>) -> 
         })
     });
     let mut keys: Vec<Key> = keys.collect();
-    if join.join_type == JoinType::Inner {
-        unite_equal(&mut keys, &pairs);
+    let has_both_sides = matches!(join.join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full);
+    if join.join_type == JoinType::Inner || has_both_sides && !rules.ask(Rule::EqualInAllRows) {
+        keys.iter_mut().for_each(|key| key.unite(&pairs));
     }
     Partitioned { keys }
 }
 
-fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property) -> Checked<Property> {
+/// What a full join leaves of a key: the first of both sides' that is not NULL.
+fn coalesced(left: &Key, right: &Key) -> Key {
+    let mut key = Key { name: left.name.clone(), exprs: Vec::new() };
+    for (l, r) in left.exprs.iter().flat_map(|l| right.exprs.iter().map(move |r| (l, r))) {
+        // As the query's own coalesce is: both of one type, the narrower one cast.
+        for to in [l.data_type(), r.data_type()] {
+            key.add(KeyExpr::coalesce(&l.cast(to), &r.cast(to)));
+            key.add(KeyExpr::coalesce(&r.cast(to), &l.cast(to)));
+        }
+    }
+    key
+}
+
+/// A volatile function in a SELECT list gives each chunk other values where the rows are whole in every chunk.
+fn projection(plan: &LogicalPlan, found: Property, rules: Rules) -> Property {
+    match found {
+        Replicated { unstable: None } if rules.ask(Rule::Volatile) => {
+            Replicated { unstable: volatile_call(plan).map(|function| format!("{function}() gives new values")) }
+        }
+        other => other,
+    }
+}
+
+fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules) -> Checked<Property> {
     let schema = node.input.schema();
     let keys = match input {
         Replicated { unstable } => {
-            let unstable = unstable.or_else(|| node.aggr_expr.iter().find_map(order_sensitive_aggregate));
+            let unstable =
+                unstable.or_else(|| node.aggr_expr.iter().find_map(|e| order_sensitive_aggregate(e, schema)));
             return Ok(Replicated { unstable });
         }
         Partitioned { keys } => keys,
     };
     let columns = grouping_set_to_exprlist(&node.group_expr).map_err(|_| unsupported(plan))?;
-    let mut carried: Vec<Key> = keys.iter().map(|key| key.among(columns.iter().copied(), schema)).collect();
-    if let Some(sets) = grouping_sets(node) {
+    let mut carried: Vec<Key> = keys.iter().map(|key| key.among(columns.iter().copied(), schema, rules)).collect();
+    if let Some(sets) = grouping_sets(node).filter(|_| rules.ask(Rule::GroupingSets)) {
         // A column that one set leaves out is NULL in its rows, whatever the key is.
-        let in_all = |i: &usize| sets.iter().all(|set| set.contains(columns[*i]));
+        let in_all = |at: usize| sets.iter().all(|set| set.contains(columns[at]));
         for key in &mut carried {
-            key.columns.retain(in_all);
-            key.coalesced.retain(|(a, b)| in_all(a) && in_all(b));
+            key.exprs.retain(|expr| expr.columns().into_iter().all(in_all));
         }
     }
-    if all_visible(&carried) {
+    if all_visible(&carried) || !rules.ask(Rule::GroupByKeys) {
         return Ok(Partitioned { keys: carried });
     }
-    Err(Refusal {
-        node: describe(plan),
-        rule: "rows of one group may lie in different chunks, since it does not group by every key",
-        fix: format!("group by {} too, or cut by a column that it groups by", named(&keys, schema)),
-    })
+    let fix = format!("group by {} too, or cut by a column that it groups by", named(&keys, schema));
+    Err(Box::new(Refusal::new(plan, Rule::GroupByKeys, fix)))
 }
 
 /// The sets of GROUPING SETS, ROLLUP or CUBE; `None` for a plain GROUP BY.
@@ -402,104 +528,64 @@ fn grouping_sets(node: &Aggregate) -> Option<Vec<Vec<Expr>>> {
     }
 }
 
-fn distinct(plan: &LogicalPlan, input: Property) -> Checked<Property> {
+fn distinct(plan: &LogicalPlan, input: Property, rules: Rules) -> Checked<Property> {
     match &input {
-        Partitioned { keys } if !all_visible(keys) => Err(Refusal {
-            node: describe(plan),
-            rule: "equal rows may lie in different chunks, since not every key is among the columns",
-            fix: "select the keys too, or cut by columns that are selected".into(),
-        }),
+        Partitioned { keys } if !all_visible(keys) && rules.ask(Rule::DistinctKeys) => {
+            let fix = "select the keys too, or cut by columns that are selected";
+            Err(Box::new(Refusal::new(plan, Rule::DistinctKeys, fix)))
+        }
         Partitioned { .. } | Replicated { .. } => Ok(input),
     }
 }
 
-fn distinct_on(plan: &LogicalPlan, node: &DistinctOn, input: Property) -> Checked<Property> {
+fn distinct_on(plan: &LogicalPlan, node: &DistinctOn, input: Property, rules: Rules) -> Checked<Property> {
     let schema = node.input.schema();
     match &input {
         Replicated { unstable } => {
             let ties = || Some("DISTINCT ON over ties may depend on the order of rows".to_string());
             Ok(Replicated { unstable: unstable.clone().or_else(ties) })
         }
-        Partitioned { keys }
-            if all_visible(&keys.iter().map(|k| k.among(&node.on_expr, schema)).collect::<Vec<_>>()) =>
-        {
-            Ok(input.through(&node.select_expr, schema))
+        Partitioned { keys } => {
+            let on: Vec<Key> = keys.iter().map(|key| key.among(&node.on_expr, schema, rules)).collect();
+            if all_visible(&on) || !rules.ask(Rule::DistinctOnKeys) {
+                return Ok(input.through(&node.select_expr, schema, rules));
+            }
+            let fix = format!("add {} to DISTINCT ON, or cut by a column that it names", named(keys, schema));
+            Err(Box::new(Refusal::new(plan, Rule::DistinctOnKeys, fix)))
         }
-        Partitioned { keys } => Err(Refusal {
-            node: describe(plan),
-            rule: "rows that DISTINCT ON compares may lie in different chunks, since it does not name every key",
-            fix: format!("add {} to DISTINCT ON, or cut by a column that it names", named(keys, schema)),
-        }),
     }
 }
 
-fn limit(plan: &LogicalPlan, input: Property) -> Checked<Property> {
+fn limit(plan: &LogicalPlan, input: Property, rules: Rules) -> Checked<Property> {
     match input {
         Replicated { unstable } => {
             let ties = || Some("which rows LIMIT keeps may depend on their order".to_string());
             Ok(Replicated { unstable: unstable.or_else(ties) })
         }
-        Partitioned { .. } => Err(Refusal {
-            node: describe(plan),
-            rule: "LIMIT counts the rows of the whole, and each chunk would count its own",
-            fix: "put the LIMIT in a task of its own, without CLUSTERED BY, that reads this one's output".into(),
-        }),
+        Partitioned { .. } if rules.ask(Rule::Limit) => {
+            let fix = "put the LIMIT in a task of its own, without CLUSTERED BY, that reads this one's output";
+            Err(Box::new(Refusal::new(plan, Rule::Limit, fix)))
+        }
+        Partitioned { .. } => Ok(input),
     }
 }
 
-fn union(plan: &LogicalPlan, node: &Union, branches: Vec<Property>) -> Checked<Property> {
-    let mut united: Option<Property> = None;
-    for (branch, input) in branches.into_iter().zip(&node.inputs) {
-        united = Some(match (united, branch) {
-            (None, branch) => branch,
-            (Some(Replicated { unstable: a }), Replicated { unstable: b }) => Replicated { unstable: a.or(b) },
-            (Some(Partitioned { keys: a }), Partitioned { keys: b }) => {
-                let first = node.inputs.first().unwrap_or(input).schema();
-                let common = |(a, b): (Key, &Key)| Key {
-                    name: a.name,
-                    columns: a
-                        .columns
-                        .intersection(&b.columns)
-                        .copied()
-                        .filter(|c| hash_alike(first, *c, input.schema(), *c))
-                        .collect(),
-                    coalesced: BTreeSet::new(),
-                };
-                Partitioned { keys: a.into_iter().zip(&b).map(common).collect() }
-            }
-            (Some(Partitioned { .. }), Replicated { .. }) | (Some(Replicated { .. }), Partitioned { .. }) => {
-                return Err(Refusal {
-                    node: describe(plan),
-                    rule: "one branch is cut and another is not: its rows would repeat in every chunk",
-                    fix: "cut every branch (give each a column that carries the key), or make it a task of its own"
-                        .into(),
-                });
-            }
-        });
-    }
-    united.ok_or_else(|| unsupported(plan))
-}
-
-fn window(plan: &LogicalPlan, node: &Window, input: Property) -> Checked<Property> {
+fn window(plan: &LogicalPlan, node: &Window, input: Property, rules: Rules) -> Checked<Property> {
     let schema = node.input.schema();
     match input {
         Replicated { unstable } => {
-            let unstable = unstable.or_else(|| node.window_expr.iter().find_map(order_sensitive_window));
+            let unstable = unstable.or_else(|| node.window_expr.iter().find_map(|e| order_sensitive_window(e, schema)));
             Ok(Replicated { unstable })
         }
         Partitioned { keys } => {
             for expr in &node.window_expr {
                 let Expr::WindowFunction(function) = unaliased(expr) else { return Err(unsupported(plan)) };
                 let by = &function.params.partition_by;
-                if !all_visible(&keys.iter().map(|key| key.among(by, schema)).collect::<Vec<_>>()) {
-                    return Err(Refusal {
-                        node: describe(plan),
-                        rule: "rows of one window partition may lie in different chunks, since not every key is in PARTITION BY",
-                        fix: format!(
-                            "partition by {} too, or cut by a column that every window partitions by",
-                            named(&keys, schema)
-                        ),
-                    });
+                let among: Vec<Key> = keys.iter().map(|key| key.among(by, schema, rules)).collect();
+                if !all_visible(&among) && rules.ask(Rule::PartitionByKeys) {
+                    let keys = named(&keys, schema);
+                    let fix = format!("partition by {keys} too, or cut by a column that every window partitions by");
+                    return Err(Box::new(Refusal::new(plan, Rule::PartitionByKeys, fix)));
                 }
             }
             Ok(Partitioned { keys })
@@ -508,15 +594,11 @@ fn window(plan: &LogicalPlan, node: &Window, input: Property) -> Checked<Propert
 }
 
 /// Columns that are not unnested are repeated beside each element.
-fn unnest(node: &Unnest, input: Property) -> Property {
+fn unnest(node: &Unnest, input: Property, rules: Rules) -> Property {
     let Partitioned { keys } = input else { return input };
-    let unnested: Vec<usize> = node
-        .list_type_columns
-        .iter()
-        .map(|(column, _)| *column)
-        .chain(node.struct_type_columns.iter().copied())
-        .collect();
-    let positions = |column: usize| match unnested.contains(&column) {
+    let lists = node.list_type_columns.iter().map(|(column, _)| *column);
+    let unnested: Vec<usize> = lists.chain(node.struct_type_columns.iter().copied()).collect();
+    let positions = |column: usize| match unnested.contains(&column) && rules.ask(Rule::UnnestedKeys) {
         true => Vec::new(),
         false => (0..node.dependency_indices.len()).filter(|i| node.dependency_indices[*i] == column).collect(),
     };

@@ -1,6 +1,7 @@
 //! Whether a replicated subtree gives every chunk the same rows: what in it depends on the order of rows.
 
-use datafusion::logical_expr::{Expr, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{Expr, ExprSchemable, WindowFrameUnits, WindowFunctionDefinition};
 
 /// Aggregates whose value does not depend on the order of rows; all others might.
 const ORDER_FREE_AGGREGATES: [&str; 20] = [
@@ -26,29 +27,44 @@ const ORDER_FREE_AGGREGATES: [&str; 20] = [
     "grouping",
 ];
 
-/// Why an aggregate may differ between two computations over the same rows, if it may.
-pub fn order_sensitive_aggregate(expr: &Expr) -> Option<String> {
+/// Why an aggregate over rows of `schema` may differ between two computations over the same rows, if it may.
+pub fn order_sensitive_aggregate(expr: &Expr, schema: &DFSchema) -> Option<String> {
     match unaliased(expr) {
-        Expr::AggregateFunction(f) if ORDER_FREE_AGGREGATES.contains(&f.func.name()) => None,
-        Expr::AggregateFunction(f) => Some(format!("{}() may depend on the order of rows", f.func.name())),
+        Expr::AggregateFunction(f) => why_order_sensitive(f.func.name(), &f.params.args, schema),
         other => Some(format!("{other} is not known to be independent of the order of rows")),
     }
 }
 
-/// Why a window function may differ between two computations over the same rows, if it may.
-pub fn order_sensitive_window(expr: &Expr) -> Option<String> {
+/// Why a window function over rows of `schema` may differ between two computations over the same rows, if it may.
+pub fn order_sensitive_window(expr: &Expr, schema: &DFSchema) -> Option<String> {
     let Expr::WindowFunction(f) = unaliased(expr) else { return Some("a window is not known to be stable".into()) };
     let free = match &f.fun {
         WindowFunctionDefinition::AggregateUDF(udf) => {
             let peers_together = f.params.window_frame.units != WindowFrameUnits::Rows
                 || (f.params.window_frame.start_bound.is_unbounded() && f.params.window_frame.end_bound.is_unbounded());
-            ORDER_FREE_AGGREGATES.contains(&udf.name()) && peers_together
+            if let Some(why) = why_order_sensitive(udf.name(), &f.params.args, schema) {
+                return Some(why);
+            }
+            peers_together
         }
         WindowFunctionDefinition::WindowUDF(udf) => {
             ["rank", "dense_rank", "percent_rank", "cume_dist"].contains(&udf.name())
         }
     };
     (!free).then(|| format!("{} over ties may depend on the order of rows", f.fun.name()))
+}
+
+fn why_order_sensitive(function: &str, args: &[Expr], schema: &DFSchema) -> Option<String> {
+    if !ORDER_FREE_AGGREGATES.contains(&function) {
+        return Some(format!("{function}() may depend on the order of rows"));
+    }
+    let rounds = !["approx_distinct", "count", "max", "median", "min", "grouping"].contains(&function);
+    // Integers as doubles are summed exactly as far as doubles go.
+    let is_float = |arg: &Expr| {
+        let arg = if let Expr::Cast(cast) = arg { &cast.expr } else { arg };
+        arg.get_type(schema).is_ok_and(|t| t.is_floating())
+    };
+    (rounds && args.iter().any(is_float)).then(|| format!("{function}() of floats depends on the order of rows"))
 }
 
 /// The expression below its aliases.

@@ -18,6 +18,8 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 
+use crate::plan::prove::rule::{Rule, Rules};
+
 /// One call of an aggregate, as far as its accumulator depends on it.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -32,10 +34,10 @@ pub struct Call {
 }
 
 /// The call of `function` over columns of `schema`; `None` when its states can't be merged in any order.
-pub fn state_of(function: &AggregateFunction, schema: &DFSchema) -> Result<Option<Call>> {
+pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -> Result<Option<Call>> {
     let AggregateFunction { func, params } = function;
     let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment } = params;
-    if !order_by.is_empty() {
+    if !order_by.is_empty() && rules.ask(Rule::UnorderedStates) {
         return Ok(None);
     }
     let arguments = args.iter().map(|e| Ok(e.to_field(schema)?.1)).collect::<Result<Vec<_>>>()?;

@@ -1,0 +1,295 @@
+//! Expressions that carry a key: a column, a cast of one, `coalesce(a, b)`, `date_trunc('day', t)`, `k % 10`, …
+//!
+//! Any function of a key is a valid chunk function, as long as equal keys give equal values and computing it never
+//! fails: a chunk's predicate sees rows that the query's own filters would have dropped before. So only functions that
+//! are known to be both are taken, and a CAST is computed as TRY_CAST.
+//!
+//! Expressions are kept over positions of a node's columns and compared as trees. Casts around the whole that keep each
+//! value and its hash are left out: `CAST(k AS BIGINT)` of an INT is `k`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+
+use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
+use crate::plan::prove::rule::{Rule, Rules};
+
+/// Functions that give one value for equal arguments, not floats, and never fail on a row.
+const FUNCTIONS: [&str; 15] = [
+    "btrim",
+    "character_length",
+    "concat",
+    "date_part",
+    "date_trunc",
+    "left",
+    "lower",
+    "ltrim",
+    "md5",
+    "octet_length",
+    "reverse",
+    "right",
+    "rtrim",
+    "substr",
+    "upper",
+];
+
+/// An expression over the columns of a node, by position, whose type can be a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyExpr {
+    expr: Expr,
+    data_type: DataType,
+}
+
+impl KeyExpr {
+    /// The column at a position.
+    pub fn column(at: usize, data_type: &DataType) -> Self {
+        Self { expr: positional(at), data_type: data_type.clone() }
+    }
+
+    /// What `expr`, over the columns of `schema`, carries; `None` when that can't be a key.
+    pub fn of(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Self> {
+        let kept = without_lossless_casts(expr, schema, rules)?;
+        let data_type = kept.get_type(schema).ok()?;
+        key_family(&data_type)?;
+        let expr = exact(kept, schema, rules)?;
+        let found = Self { expr, data_type };
+        (!found.columns().is_empty()).then_some(found)
+    }
+
+    /// `coalesce(first, second)` of two expressions of one type.
+    pub fn coalesce(first: &Self, second: &Self) -> Self {
+        let expr = coalesce(vec![first.expr.clone(), second.expr.clone()]);
+        Self { expr, data_type: first.data_type.clone() }
+    }
+
+    /// This expression, cast to a type.
+    pub fn cast(&self, to: &DataType) -> Self {
+        if &self.data_type == to {
+            return self.clone();
+        }
+        Self { expr: try_cast(self.expr.clone(), to), data_type: to.clone() }
+    }
+
+    /// Its type.
+    pub fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// The expression over positions.
+    pub fn expr(&self) -> &Expr {
+        &self.expr
+    }
+
+    /// The position, when it is a bare column.
+    pub fn as_column(&self) -> Option<usize> {
+        as_position(&self.expr)
+    }
+
+    /// Positions of the columns in it.
+    pub fn columns(&self) -> BTreeSet<usize> {
+        self.expr.column_refs().into_iter().filter_map(position_of).collect()
+    }
+
+    /// The first argument, when it is a `coalesce`.
+    pub fn first_of_coalesce(&self, schema: &DFSchema) -> Option<Self> {
+        let [first, ..] = coalesced(&self.expr)? else { return None };
+        let at = as_position(first)?;
+        Some(Self::column(at, schema.field(at).data_type()))
+    }
+
+    /// Whether equal values of both have equal hashes.
+    pub fn hashes_like(&self, other: &Self) -> bool {
+        self.family().is_some() && self.family() == other.family()
+    }
+
+    /// The family of its type.
+    pub fn family(&self) -> Option<KeyFamily> {
+        key_family(&self.data_type)
+    }
+
+    /// The expression with its parts replaced, from the outside in; `None` when a column is left that nothing replaced.
+    pub fn replaced(&self, replace: impl Fn(&Expr) -> Option<Expr>) -> Option<Self> {
+        let mut is_left = false;
+        let replaced = self.expr.clone().transform_down(|part| match replace(&part) {
+            Some(new) => Ok(Transformed::new(new, true, TreeNodeRecursion::Jump)),
+            None => {
+                is_left |= matches!(part, Expr::Column(_));
+                Ok(Transformed::no(part))
+            }
+        });
+        let expr = replaced.ok()?.data;
+        (!is_left).then(|| Self { expr, data_type: self.data_type.clone() })
+    }
+
+    /// The expression after each column moved to another position, or `None` when one has none.
+    pub fn moved(&self, position: impl Fn(usize) -> Option<usize>) -> Option<Self> {
+        self.replaced(|part| position(as_position(part)?).map(positional))
+    }
+
+    /// The expression with `new` wherever `old` is a part of it.
+    pub fn substituted(&self, old: &Expr, new: &Expr) -> Option<Self> {
+        let mut found = false;
+        let replaced = self.expr.clone().transform_down(|part| {
+            if &part == old {
+                found = true;
+                return Ok(Transformed::new(new.clone(), true, TreeNodeRecursion::Jump));
+            }
+            Ok(Transformed::no(part))
+        });
+        let expr = replaced.ok()?.data;
+        found.then(|| Self { expr, data_type: self.data_type.clone() })
+    }
+
+    /// The expression over these columns.
+    pub fn over(&self, columns: &[Column]) -> Expr {
+        let replace = |part: Expr| match as_position(&part).and_then(|at| columns.get(at)) {
+            Some(column) => Ok(Transformed::yes(Expr::Column(column.clone()))),
+            None => Ok(Transformed::no(part)),
+        };
+        // The closure never fails.
+        self.expr.clone().transform_up(replace).map_or_else(|_| self.expr.clone(), |replaced| replaced.data)
+    }
+
+    /// The expression in SQL, its columns by these names.
+    pub fn shown(&self, name: impl Fn(usize) -> String) -> String {
+        match self.as_column() {
+            Some(at) => name(at),
+            None => {
+                let columns: Vec<Column> = match self.columns().last() {
+                    Some(last) => (0..=*last).map(|at| Column::new_unqualified(name(at))).collect(),
+                    None => Vec::new(),
+                };
+                self.over(&columns).human_display().to_string()
+            }
+        }
+    }
+}
+
+/// `expr` over positions, every cast in it as one that gives NULL where it fails; `None` when it is not known to give
+/// one value for equal arguments, or might fail.
+pub fn exact(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
+    let go = |e: &Expr| exact(e, schema, rules);
+    match expr {
+        Expr::Column(column) => schema.maybe_index_of_column(column).map(positional),
+        Expr::Literal(value, _) => Some(Expr::Literal(value.clone(), None)),
+        Expr::Alias(alias) => go(&alias.expr),
+        Expr::Cast(cast) => exact_cast(&cast.expr, cast.field.data_type(), schema, rules),
+        Expr::TryCast(cast) => exact_cast(&cast.expr, cast.field.data_type(), schema, rules),
+        Expr::Case(case) => Some(coalesce(case_as_coalesce(case)?.into_iter().map(go).collect::<Option<_>>()?)),
+        Expr::ScalarFunction(f) if f.func.name() == "coalesce" => {
+            Some(coalesce(f.args.iter().map(go).collect::<Option<_>>()?))
+        }
+        Expr::ScalarFunction(f) if FUNCTIONS.contains(&f.func.name()) => {
+            if rules.ask(Rule::ExactArguments) && f.args.iter().any(|arg| is_float(arg, schema)) {
+                return None;
+            }
+            let args = f.args.iter().map(go).collect::<Option<_>>()?;
+            Some(Expr::ScalarFunction(ScalarFunction { func: Arc::clone(&f.func), args }))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let is_integer = |e: &Expr| e.get_type(schema).is_ok_and(|t| t.is_integer());
+            let is_known = match op {
+                // Integers wrap around.
+                Operator::Plus | Operator::Minus | Operator::Multiply => is_integer(left) && is_integer(right),
+                Operator::Divide | Operator::Modulo => is_integer(left) && is_positive(right),
+                _ => false,
+            };
+            let new = || Some(Expr::BinaryExpr(BinaryExpr::new(Box::new(go(left)?), *op, Box::new(go(right)?))));
+            if is_known { new() } else { None }
+        }
+        _ => None,
+    }
+}
+
+/// What an expression carries through casts that keep every value and its hash.
+///
+/// Inner ones keep every value too, so only the innermost type and that of each cast matter.
+fn without_lossless_casts<'e>(expr: &'e Expr, schema: &DFSchema, rules: Rules) -> Option<&'e Expr> {
+    match expr {
+        Expr::Alias(alias) => without_lossless_casts(&alias.expr, schema, rules),
+        Expr::Cast(cast) => {
+            let inner = without_lossless_casts(&cast.expr, schema, rules)?;
+            let keeps = lossless_cast(&inner.get_type(schema).ok()?, cast.field.data_type());
+            Some(if keeps || !rules.ask(Rule::LosslessCasts) { inner } else { expr })
+        }
+        _ => Some(expr),
+    }
+}
+
+/// Casts of a float are taken to numbers only: as texts, -0.0 and 0.0 differ.
+fn exact_cast(of: &Expr, to: &DataType, schema: &DFSchema, rules: Rules) -> Option<Expr> {
+    if rules.ask(Rule::ExactArguments) && is_float(of, schema) && !to.is_numeric() {
+        return None;
+    }
+    key_family(to)?;
+    let inner = exact(of, schema, rules)?;
+    Some(if of.get_type(schema).ok()? == *to { inner } else { try_cast(inner, to) })
+}
+
+/// The arguments of the `coalesce` that a CASE is: `CASE WHEN a IS NOT NULL THEN a … ELSE c END`, as the simplifier
+/// writes it.
+fn case_as_coalesce(case: &Case) -> Option<Vec<&Expr>> {
+    let Case { expr: None, when_then_expr, else_expr: Some(last) } = case else { return None };
+    let mut arguments = Vec::new();
+    for (when, then) in when_then_expr {
+        let Expr::IsNotNull(tested) = when.as_ref() else { return None };
+        if tested != then {
+            return None;
+        }
+        arguments.push(then.as_ref());
+    }
+    arguments.push(last.as_ref());
+    Some(arguments)
+}
+
+/// `coalesce` of these, those within it that are such themselves taken apart.
+fn coalesce(arguments: Vec<Expr>) -> Expr {
+    let flat = arguments.into_iter().flat_map(|argument| match coalesced(&argument) {
+        Some(inner) => inner.to_vec(),
+        None => vec![argument],
+    });
+    let func = datafusion::functions::core::coalesce();
+    Expr::ScalarFunction(ScalarFunction { func, args: flat.collect() })
+}
+
+fn coalesced(expr: &Expr) -> Option<&[Expr]> {
+    match expr {
+        Expr::ScalarFunction(f) if f.func.name() == "coalesce" => Some(&f.args),
+        _ => None,
+    }
+}
+
+fn try_cast(expr: Expr, to: &DataType) -> Expr {
+    Expr::TryCast(TryCast::new(Box::new(expr), to.clone()))
+}
+
+fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|t| t.is_floating())
+}
+
+fn is_positive(expr: &Expr) -> bool {
+    let Expr::Literal(value, _) = expr else { return false };
+    let zero = ScalarValue::new_zero(&value.data_type());
+    value.data_type().is_integer() && zero.is_ok_and(|zero| value.partial_cmp(&zero).is_some_and(|o| o.is_gt()))
+}
+
+fn positional(at: usize) -> Expr {
+    Expr::Column(Column::new_unqualified(at.to_string()))
+}
+
+fn position_of(column: &Column) -> Option<usize> {
+    column.name.parse().ok()
+}
+
+/// The position that a bare column stands for.
+pub fn as_position(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => position_of(column),
+        _ => None,
+    }
+}
