@@ -2,7 +2,7 @@
 //!
 //! A query is hashed from its normalised plan by a visitor that names every field it takes or leaves. Columns are
 //! hashed by position, so aliases inside the query don't matter; names of the output do. Parts of a plan whose
-//! meaning is not all in their fields (table functions, extensions, recursion) add the whole SQL text.
+//! meaning is not all in their fields (extensions, recursion) add the whole SQL text.
 //!
 //! The guarantee is one-sided: unequal fingerprints may still mean equal rows.
 
@@ -24,6 +24,7 @@ use datafusion::logical_expr::{
 
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
 use crate::plan::prove::{Proof, Role};
+use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Resolved};
 use crate::task::{Task, TaskOptions};
 
@@ -318,8 +319,9 @@ impl Canon {
         match source.downcast_ref::<InputSource>() {
             Some(input) => self.hash.text(&format!("input {}", input.table())),
             None => {
-                self.opaque = true;
-                self.hash.text(&format!("function {table_name}"));
+                let call = Call::behind(source.as_ref());
+                self.opaque |= call.is_none();
+                self.hash.text(&format!("function {table_name} {call:?}"));
             }
         }
         self.schema(projected_schema.inner());

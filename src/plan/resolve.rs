@@ -4,10 +4,10 @@
 //! analyzer (types, coercion) and the few of its rules that turn predicates and subqueries into joins, so that the
 //! prover sees joins with equalities; constants are folded, `now()` and `current_date` with them.
 
+pub mod call;
 mod equalities;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -40,6 +40,7 @@ use sqlparser::ast::{Query, Statement as SqlStatement};
 
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::pipeline::Pipeline;
+use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::task::{Task, View};
 
@@ -54,8 +55,7 @@ pub struct Resolved {
     pub schema: SchemaRef,
     /// A volatile function that the query calls, if any: its result is new at each run and never reused.
     pub volatile: Option<String>,
-    /// The query and the views it reads as SQL text, comments and white space normalised, and the values of the
-    /// arguments of table functions.
+    /// The query and the views it reads as SQL text, comments and white space normalised.
     pub text: String,
 }
 
@@ -137,14 +137,14 @@ pub fn resolve(
     inputs: &BTreeMap<String, Known>,
     state: &SessionState,
 ) -> Result<Resolved> {
-    let names = Names { state, pipeline, inputs, calls: RefCell::default() };
+    let names = Names { state, pipeline, inputs };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
     let plan = names.plan(&task.query).map_err(in_task)?;
     let plan = normalise(plan, state).map_err(in_task)?;
     let (plan, scans) = number_scans(plan).map_err(in_task)?;
     let schema = output_schema(&plan, task)?;
     let volatile = volatile_function(&plan).map_err(in_task)?;
-    let text = text(task, pipeline) + &names.calls.take().concat();
+    let text = text(task, pipeline);
     Ok(Resolved { plan, scans, schema, volatile, text })
 }
 
@@ -278,8 +278,6 @@ struct Names<'a> {
     state: &'a SessionState,
     pipeline: &'a Pipeline,
     inputs: &'a BTreeMap<String, Known>,
-    /// Table functions with the values of their arguments: the plan keeps neither these nor `now()`.
-    calls: RefCell<Vec<String>>,
 }
 
 impl Names<'_> {
@@ -352,9 +350,8 @@ impl ContextProvider for Names<'_> {
             .into_iter()
             .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
-        self.calls.borrow_mut().push(format!("\nCALL {name} {args:?}"));
-        let provider = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
-        Ok(provider_as_source(provider))
+        let rows = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
+        Ok(provider_as_source(Arc::new(Call::new(name, &args, rows))))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> datafusion::common::Result<Arc<dyn TableSource>> {

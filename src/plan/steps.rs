@@ -20,12 +20,13 @@ use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::Result as PlanResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::DefaultTableSource;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableSource};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
 use crate::chunk::{BYTES_PER_CHUNK, Chunking, DEFAULT_CHUNKS};
 use crate::error::Result;
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, try_prove};
+use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, Resolved};
 use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
 use crate::task::Task;
@@ -298,21 +299,17 @@ fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<
     if plan != other {
         return Ok(false);
     }
-    let functions = |plan: &LogicalPlan| -> PlanResult<Vec<Arc<dyn TableSource>>> {
+    let calls = |plan: &LogicalPlan| -> PlanResult<Vec<Option<String>>> {
         let mut found = Vec::new();
         plan.apply_with_subqueries(|node| {
-            match node {
-                LogicalPlan::TableScan(scan) if !scan.source.is::<InputSource>() => {
-                    found.push(Arc::clone(&scan.source))
-                }
-                _ => {}
+            if let LogicalPlan::TableScan(scan) = node {
+                found.push(Call::behind(scan.source.as_ref()).map(str::to_string));
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(found)
     };
-    let (ours, others) = (functions(plan)?, functions(other)?);
-    let is_same = ours.iter().zip(&others).all(|(a, b)| Arc::ptr_eq(a, b));
+    let is_same = calls(plan)? == calls(other)?;
     Ok(is_same || !rules.ask(Rule::SameSources))
 }
 

@@ -270,7 +270,7 @@ fn explain_shows_each_task_or_only_one_and_runs_nothing() {
         assert!(all.stdout.contains(words), "{words}\n{}", all.stdout);
     }
     let refusal = all.stdout.lines().find(|line| line.contains("`ranks`")).unwrap();
-    for words in ["not run: sql/refused.sql:1:34: ", "can't be cut", "row_number", "; "] {
+    for words in ["not run: sql/refused.sql:2:48: ", "can't be cut", "row_number", "; "] {
         assert!(refusal.contains(words), "{words}\n{refusal}");
     }
     let lost = all.stdout.lines().find(|line| line.contains("`lost`")).unwrap();
@@ -399,7 +399,7 @@ fn a_refused_task_is_skipped_over_and_the_others_run() {
     );
     let failed = lab.run(&[]);
     assert_eq!(failed.code, Some(1));
-    failed.says(&["ranks", "failed", "sql/refused.sql:1:34: ", "can't be cut", "row_number", "best", "skipped"]);
+    failed.says(&["ranks", "failed", "sql/refused.sql:2:57: ", "can't be cut", "row_number", "best", "skipped"]);
     assert_eq!(failed.lines_of(["regions", "revenue", "summary"]), ["executed", "executed", "executed"]);
     lab.assert_published();
     lab.assert_no_unfinished_files();
