@@ -14,14 +14,17 @@ impl Generator<'_> {
         let (first, relation) = self.source(depth);
         let mut sql = format!("FROM {first}");
         let mut visible = vec![relation];
-        for _ in 0..self.random.weighted(&[45, 39, 16]) {
+        let joins = self.random.weighted(&[45, 39, 16]);
+        for at in 1..=joins {
             let (next, relation) = self.source(depth);
             let join = self.random.weighted(&[40, 20, 10, 5, 3, 6, 6, 3]);
             let using = visible.len() == 1 && self.random.chance(15);
             let (left, right) = (columns(&visible), columns(std::slice::from_ref(&relation)));
             match JOINS[join] {
                 "CROSS JOIN" => write!(sql, " CROSS JOIN {next}").unwrap(),
-                "," => write!(sql, ", {next}").unwrap(),
+                // What is joined after a comma would not see what stands before it.
+                "," if at == joins => write!(sql, ", {next}").unwrap(),
+                "," => write!(sql, " CROSS JOIN {next}").unwrap(),
                 keyword if using && join < 4 && comparable_keys(&left, &right) => {
                     write!(sql, " {keyword} {next} USING (k)").unwrap();
                 }
@@ -111,7 +114,7 @@ impl Generator<'_> {
             0 => format!("SELECT {start}c.k, {start}c.n + 1 FROM {start}c WHERE {start}c.n < 2"),
             1 => {
                 let table = from.split(' ').next().unwrap_or_default();
-                let on = format!("z.k = {start}c.k");
+                let on = format!("z.{} = {start}c.k", key.name);
                 format!(
                     "SELECT DISTINCT z.{}, {start}c.n + 1 FROM {start}c JOIN {table} AS z ON {on} WHERE {start}c.n < 2",
                     key.name
@@ -169,7 +172,7 @@ impl Generator<'_> {
         match self.random.weighted(&[70, 6, 5, 10, 5, 4]) {
             0 => format!("{} = {}", l.sql, r.sql),
             1 => format!("{} = {}", r.sql, l.sql),
-            2 => format!("{} IS NOT DISTINCT FROM {}", l.sql, r.sql),
+            2 => format!("({} IS NOT DISTINCT FROM {})", l.sql, r.sql),
             3 => {
                 let how = self.random.next() as usize;
                 let (l, r) = (self.wrapped_as(l, how), self.wrapped_as(r, how));

@@ -64,16 +64,16 @@ impl Generator<'_> {
         let (a, b, c) = (self.name(), self.name(), self.name());
         let sql = match self.random.below(4) {
             0 => format!(
-                "SELECT a.k AS k, b.a AS a, c.j AS j FROM {a} a JOIN {b} b ON a.j = b.j LEFT JOIN {c} c ON c.k = a.k AND c.k = b.k"
+                "SELECT aa.k AS k, bb.a AS a, cc.j AS j FROM {a} aa JOIN {b} bb ON aa.j = bb.j LEFT JOIN {c} cc ON cc.k = aa.k AND cc.k = bb.k"
             ),
             1 => format!(
-                "SELECT a.k AS k, b.k AS m FROM {a} a JOIN {b} b ON a.j = b.j UNION ALL SELECT c.k, c.k FROM {c} c"
+                "SELECT aa.k AS k, bb.k AS m FROM {a} aa JOIN {b} bb ON aa.j = bb.j UNION ALL SELECT cc.k, cc.k AS m FROM {c} cc"
             ),
             2 => format!(
-                "SELECT a.k AS k, b.k AS m FROM {a} a LEFT JOIN {b} b ON a.a = b.a UNION ALL SELECT c.k, c.k FROM {c} c"
+                "SELECT aa.k AS k, bb.k AS m FROM {a} aa LEFT JOIN {b} bb ON aa.a = bb.a UNION ALL SELECT cc.k, cc.k AS m FROM {c} cc"
             ),
             _ => format!(
-                "SELECT a.k AS k FROM {a} a WHERE EXISTS (SELECT 1 FROM {b} b WHERE a.j = b.j AND EXISTS (SELECT 1 FROM {c} c WHERE c.k = b.k)) UNION ALL SELECT b.k FROM {b} b"
+                "SELECT aa.k AS k FROM {a} aa WHERE EXISTS (SELECT 1 FROM {b} bb WHERE aa.j = bb.j AND EXISTS (SELECT 1 FROM {c} cc WHERE cc.k = bb.k)) UNION ALL SELECT bb.k FROM {b} bb"
             ),
         };
         (sql, Some("k".into()))
@@ -86,12 +86,14 @@ impl Generator<'_> {
             && let Some((b, own)) = self.with_own()
         {
             let sql = match self.random.below(4) {
-                0 => format!("SELECT a.k AS k, a.a AS a, b.{own} AS {own} FROM {a} a LEFT JOIN {b} b ON a.k = b.k"),
-                1 => format!("SELECT b.{own} AS {own}, a.a AS a FROM {b} b FULL JOIN {a} a ON a.k = b.k"),
-                2 => format!(
-                    "SELECT a.k AS k, a.a AS a FROM {a} a WHERE NOT EXISTS (SELECT 1 FROM {b} b WHERE b.k = a.k)"
+                0 => format!(
+                    "SELECT aa.k AS k, aa.a AS a, bb.{own} AS {own} FROM {a} aa LEFT JOIN {b} bb ON aa.k = bb.k"
                 ),
-                _ => format!("SELECT a.k AS k, (SELECT count(*) FROM {b} b WHERE b.k = a.k) AS n FROM {a} a"),
+                1 => format!("SELECT bb.{own} AS {own}, aa.a AS a FROM {b} bb FULL JOIN {a} aa ON aa.k = bb.k"),
+                2 => format!(
+                    "SELECT aa.k AS k, aa.a AS a FROM {a} aa WHERE NOT EXISTS (SELECT 1 FROM {b} bb WHERE bb.k = aa.k)"
+                ),
+                _ => format!("SELECT aa.k AS k, (SELECT count(*) FROM {b} bb WHERE bb.k = aa.k) AS n FROM {a} aa"),
             };
             return (sql, Some(own));
         }
@@ -111,9 +113,9 @@ impl Generator<'_> {
 
     fn not_in(&mut self) -> Shape {
         let (a, b) = (self.name(), self.name());
-        let filter = self.one_of(&["", " WHERE b.a > 1", " WHERE b.a <> 0", " WHERE b.k IS NULL OR b.a > 2"]);
+        let filter = self.one_of(&["", " WHERE bb.a > 1", " WHERE bb.a <> 0", " WHERE bb.k IS NULL OR bb.a > 2"]);
         (
-            format!("SELECT a.k AS k, a.a AS a FROM {a} a WHERE a.k NOT IN (SELECT b.k FROM {b} b{filter})"),
+            format!("SELECT aa.k AS k, aa.a AS a FROM {a} aa WHERE aa.k NOT IN (SELECT bb.k FROM {b} bb{filter})"),
             Some("k".into()),
         )
     }
@@ -121,27 +123,27 @@ impl Generator<'_> {
     fn padded(&mut self) -> Shape {
         let (a, b, c) = (self.name(), self.name(), self.name());
         let (join, side) = match self.random.below(4) {
-            0 | 1 => (format!("{a} a LEFT JOIN {b} b"), "b"),
-            2 => (format!("{b} b RIGHT JOIN {a} a"), "b"),
-            _ => (format!("{a} a FULL JOIN {b} b"), if self.random.chance(50) { "a" } else { "b" }),
+            0 | 1 => (format!("{a} aa LEFT JOIN {b} bb"), "bb"),
+            2 => (format!("{b} bb RIGHT JOIN {a} aa"), "bb"),
+            _ => (format!("{a} aa FULL JOIN {b} bb"), if self.random.chance(50) { "aa" } else { "bb" }),
         };
         let on = match self.random.below(3) {
-            0 => "a.k = b.k AND b.a > 1",
-            _ => "a.k = b.k",
+            0 => "aa.k = bb.k AND bb.a > 1",
+            _ => "aa.k = bb.k",
         };
         let sql = match self.random.below(5) {
             0 => format!("SELECT {side}.k AS k, count(*) AS n FROM {join} ON {on} GROUP BY {side}.k"),
             1 => format!("SELECT DISTINCT {side}.k AS k FROM {join} ON {on}"),
             2 => format!(
-                "SELECT {side}.k AS k, a.a AS a, count(*) OVER (PARTITION BY {side}.k) AS n FROM {join} ON {on}"
+                "SELECT {side}.k AS k, aa.a AS a, count(*) OVER (PARTITION BY {side}.k) AS n FROM {join} ON {on}"
             ),
             3 => format!(
-                "SELECT {side}.k AS k, c.a AS a FROM {join} ON {on} JOIN {c} c ON c.k IS NOT DISTINCT FROM {side}.k"
+                "SELECT {side}.k AS k, cc.a AS a FROM {join} ON {on} JOIN {c} cc ON cc.k IS NOT DISTINCT FROM {side}.k"
             ),
             _ => {
-                let or = self.one_of(&["a.k = b.k", "b.k = a.k"]);
+                let or = self.one_of(&["aa.k = bb.k", "bb.k = aa.k"]);
                 format!(
-                    "SELECT q.m AS k, count(*) AS n FROM (SELECT {side}.k AS m, a.a FROM {join} ON {or}) q GROUP BY q.m"
+                    "SELECT q.m AS k, count(*) AS n FROM (SELECT {side}.k AS m, aa.a FROM {join} ON {or}) q GROUP BY q.m"
                 )
             }
         };
@@ -159,8 +161,8 @@ impl Generator<'_> {
         let sql = match self.random.below(4) {
             0 => format!("SELECT t.j AS j, count(*) AS n FROM {a} t WHERE {test} GROUP BY t.j"),
             1 => format!("SELECT DISTINCT t.j AS j FROM {a} t WHERE {test}"),
-            2 => format!("SELECT t.k AS k, b.a AS a FROM {a} t JOIN {b} b ON t.k = b.k OR t.a = b.a"),
-            _ => format!("SELECT t.k AS k, b.a AS a FROM {a} t, {b} b WHERE t.k = b.k OR (t.a > 0 AND b.a > 0)"),
+            2 => format!("SELECT t.k AS k, bb.a AS a FROM {a} t JOIN {b} bb ON t.k = bb.k OR t.a = bb.a"),
+            _ => format!("SELECT t.k AS k, bb.a AS a FROM {a} t, {b} bb WHERE t.k = bb.k OR (t.a > 0 AND bb.a > 0)"),
         };
         (sql, Some("k".into()))
     }
@@ -215,7 +217,7 @@ impl Generator<'_> {
             let x = Kind::Text(Text::Plain).cast(&f);
             format!("(SELECT {f} AS f, {x} AS x, a AS a FROM {})", table.name)
         };
-        let (a, b) = (text(a), text(b));
+        let (a, b, key) = (text(a), text(b), column(a));
         let sql = match self.random.below(6) {
             0 => format!("SELECT t.f AS f, count(*) AS n FROM {a} t GROUP BY t.f"),
             1 => format!("SELECT t.x AS x, count(*) AS n FROM {a} t GROUP BY t.x"),
@@ -224,7 +226,7 @@ impl Generator<'_> {
             4 => format!("SELECT t.x AS x, u.x AS y FROM {a} t JOIN {b} u ON t.x = u.x"),
             _ => format!("SELECT t.x AS x, u.a AS a FROM {a} t LEFT JOIN {b} u ON t.f = u.f AND t.x = u.x"),
         };
-        let keys = self.one_of(&["x", "x", "f"]);
+        let keys = self.one_of(&["x", "x", &key]);
         (sql, Some(keys))
     }
 
@@ -266,7 +268,7 @@ impl Generator<'_> {
                     .and_then(|table| table.columns.iter().find(|c| c.name == own).map(|c| c.kind));
                 let value = kind.map_or("NULL".into(), |kind| kind.value(1));
                 let sql =
-                    format!("SELECT t.{own} AS {own}, t.a AS a FROM {t} t UNION ALL SELECT {value}, b.a FROM {b} b");
+                    format!("SELECT t.{own} AS {own}, t.a AS a FROM {t} t UNION ALL SELECT {value}, bb.a FROM {b} bb");
                 (sql, Some(own))
             }
             _ => {
@@ -289,7 +291,9 @@ impl Generator<'_> {
         let (a, b, c) = (self.name(), self.name(), self.name());
         let union = match self.random.below(3) {
             0 => {
-                format!("SELECT k AS x, j AS y FROM {a} UNION ALL SELECT j, k FROM {b} UNION ALL SELECT k, k FROM {c}")
+                format!(
+                    "SELECT k AS x, j AS y FROM {a} UNION ALL SELECT j, k FROM {b} UNION ALL SELECT k, k AS y FROM {c}"
+                )
             }
             1 => format!("SELECT k AS x, a AS y FROM {a} UNION ALL SELECT j, a FROM {b}"),
             _ => format!("SELECT k AS x, j AS y FROM {a} UNION ALL SELECT j, k FROM {b}"),
@@ -320,9 +324,9 @@ impl Generator<'_> {
         let (a, b) = (self.name(), self.name());
         let all = self.one_of(&["", " ALL"]);
         let step = match self.random.below(3) {
-            0 => format!("SELECT b.a, r.n + 1 FROM r JOIN {b} b ON b.k = r.n"),
-            1 => format!("SELECT DISTINCT b.a + 1, r.n + 1 FROM r JOIN {b} b ON b.a = r.x"),
-            _ => format!("SELECT r.x + 1, r.n + 1 FROM r JOIN (SELECT count(*) AS m FROM {b}) b ON b.m > r.x"),
+            0 => format!("SELECT bb.a, r.n + 1 FROM r JOIN {b} bb ON bb.k = r.n"),
+            1 => format!("SELECT DISTINCT bb.a + 1, r.n + 1 FROM r JOIN {b} bb ON bb.a = r.x"),
+            _ => format!("SELECT r.x + 1, r.n + 1 FROM r JOIN (SELECT count(*) AS m FROM {b}) bb ON bb.m > r.x"),
         };
         let start = format!("SELECT DISTINCT CAST(a AS BIGINT) AS x, CAST(0 AS BIGINT) AS n FROM {a}");
         let recursive = format!("WITH RECURSIVE r AS ({start} UNION{all} {step} WHERE r.n < 2)");
@@ -337,10 +341,10 @@ impl Generator<'_> {
     fn scalars(&mut self) -> Shape {
         let (a, b) = (self.name(), self.name());
         let scalar = match self.random.below(4) {
-            0 => format!("(SELECT avg(b.a) FROM {b} b)"),
-            1 => format!("(SELECT count(*) FROM {b} b WHERE b.a > 0)"),
-            2 => format!("(SELECT max(c.a) FROM {b} b JOIN {b} c ON b.k = c.k)"),
-            _ => format!("(SELECT min(b.a) FROM {b} b WHERE b.a > (SELECT min(c.a) FROM {a} c))"),
+            0 => format!("(SELECT avg(bb.a) FROM {b} bb)"),
+            1 => format!("(SELECT count(*) FROM {b} bb WHERE bb.a > 0)"),
+            2 => format!("(SELECT max(cc.a) FROM {b} bb JOIN {b} c ON bb.k = cc.k)"),
+            _ => format!("(SELECT min(bb.a) FROM {b} bb WHERE bb.a > (SELECT min(cc.a) FROM {a} c))"),
         };
         let sql = match self.random.below(5) {
             0 => format!("SELECT t.k AS k, t.a AS a FROM {a} t WHERE t.a > {scalar}"),
@@ -426,7 +430,7 @@ impl Generator<'_> {
     fn two_own_keys(&mut self) -> Shape {
         match (self.with_own(), self.with_own()) {
             (Some((a, x)), Some((b, y))) => {
-                let sql = format!("SELECT a.{x} AS x, b.{y} AS y, a.a AS a FROM {a} a JOIN {b} b ON a.k = b.k");
+                let sql = format!("SELECT aa.{x} AS x, bb.{y} AS y, aa.a AS a FROM {a} aa JOIN {b} bb ON aa.k = bb.k");
                 (sql, Some(self.one_of(&[&x, &y, &format!("{x}, {y}"), &format!("k, {x}")])))
             }
             _ => self.steps(),

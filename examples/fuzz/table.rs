@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::TimeUnit;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
@@ -51,8 +52,11 @@ const ALL_INTS: [Kind; 8] = [
     Kind::UInt(32),
     Kind::UInt(64),
 ];
-const NUMBERS: [Kind; 6] =
-    [Kind::Int(32), Kind::Int(64), Kind::Decimal(9, 2), Kind::Decimal(12, 4), Kind::Float(64), Kind::Decimal(9, 0)];
+const NUMBERS: [&[Kind]; 3] = [
+    &[Kind::Int(32), Kind::Int(64), Kind::Decimal(9, 2), Kind::Decimal(12, 4), Kind::Decimal(9, 0)],
+    &[Kind::Int(32), Kind::Int(64), Kind::Float(64), Kind::Float(32)],
+    &[Kind::Int(32), Kind::Decimal(9, 2), Kind::Float(64)],
+];
 const DECIMALS: [Kind; 4] = [Kind::Decimal(9, 2), Kind::Decimal(12, 4), Kind::Decimal(18, 2), Kind::Decimal(9, 0)];
 const TEXTS: [Kind; 4] =
     [Kind::Text(Text::Plain), Kind::Text(Text::Large), Kind::Text(Text::View), Kind::Text(Text::Dictionary)];
@@ -73,7 +77,7 @@ fn family(random: &mut Random) -> Vec<Kind> {
     match random.weighted(&[22, 9, 14, 8, 14, 6, 8, 5, 3, 3, 8]) {
         0 => INTS.to_vec(),
         1 => ALL_INTS.to_vec(),
-        2 => NUMBERS.to_vec(),
+        2 => NUMBERS[random.weighted(&[4, 4, 1])].to_vec(),
         3 => DECIMALS.to_vec(),
         4 => TEXTS.to_vec(),
         5 => FLOATS.to_vec(),
@@ -148,17 +152,27 @@ impl Table {
         Self { rows: self.rows.iter().rev().cloned().collect(), ..self.clone() }
     }
 
-    /// All rows.
-    pub fn batch(&self) -> RecordBatch {
-        self.slice(&self.rows)
-    }
-
     fn slice(&self, rows: &[Vec<Option<usize>>]) -> RecordBatch {
         let arrays = self.columns.iter().enumerate().map(|(at, column)| {
             let picks: Vec<Option<usize>> = rows.iter().map(|row| row[at]).collect();
             (column.name.as_str(), column.kind.array(&picks), true)
         });
         RecordBatch::try_from_iter_with_nullable(arrays).unwrap()
+    }
+
+    /// All rows in the types that DataFusion reads from Parquet files: it makes views of text and bytes.
+    pub fn as_read(&self) -> RecordBatch {
+        let batch = self.slice(&self.rows);
+        let schema = batch.schema();
+        let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+            let to = match field.data_type() {
+                DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+                DataType::Binary => DataType::BinaryView,
+                other => other.clone(),
+            };
+            (field.name(), cast(column, &to).unwrap(), true)
+        });
+        RecordBatch::try_from_iter_with_nullable(columns).unwrap()
     }
 
     /// Writes the files below `folder`, in row groups of ten rows, so that some can be skipped, and declares them.
@@ -168,7 +182,7 @@ impl Table {
         let place = if self.files > 1 && self.place == Place::File { Place::Folder } else { self.place };
         let location = match place {
             Place::File => {
-                write_file(&folder.join(format!("{name}.parquet")), &self.batch());
+                write_file(&folder.join(format!("{name}.parquet")), &self.slice(&self.rows));
                 format!("{name}.parquet")
             }
             Place::Folder | Place::Pattern => {

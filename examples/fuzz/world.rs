@@ -100,7 +100,7 @@ impl World {
     pub async fn whole(&self, reversed: bool, partitions: usize) -> SessionContext {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions));
         for table in &self.tables {
-            let batch = if reversed { table.reversed().batch() } else { table.batch() };
+            let batch = if reversed { table.reversed().as_read() } else { table.as_read() };
             context.register_batch(&table.name, batch).unwrap();
         }
         for statement in ["CREATE VIEW u AS SELECT * FROM t0;", self.view().as_str()] {
@@ -262,6 +262,9 @@ fn rule(reason: &str) -> String {
 
 /// The first words of an error, without what differs from case to case.
 pub fn shortened(text: &str) -> String {
-    let line: String = text.lines().next().unwrap_or_default().chars().take(70).collect();
+    // An optimizer rule's name stands before the cause, columns that would be right after it.
+    let mut lines =
+        text.lines().rev().filter(|line| !line.starts_with("Valid fields") && !line.starts_with("This issue"));
+    let line: String = lines.next().unwrap_or_default().chars().take(56).collect();
     line.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
