@@ -98,6 +98,7 @@ fn compare(plan: &Plan) -> bool {
     print(&tally);
     progress.summary(tally.cases);
     for wrong in &tally.wrong {
+        eprintln!("making case {} of the batch with seed {} smaller", wrong.case.name, wrong.seed);
         println!("\n{}", describe(&shrink(wrong, &plan.folder)));
     }
     tally.wrong.is_empty()

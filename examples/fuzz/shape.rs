@@ -343,8 +343,8 @@ impl Generator<'_> {
         let scalar = match self.random.below(4) {
             0 => format!("(SELECT avg(bb.a) FROM {b} bb)"),
             1 => format!("(SELECT count(*) FROM {b} bb WHERE bb.a > 0)"),
-            2 => format!("(SELECT max(cc.a) FROM {b} bb JOIN {b} c ON bb.k = cc.k)"),
-            _ => format!("(SELECT min(bb.a) FROM {b} bb WHERE bb.a > (SELECT min(cc.a) FROM {a} c))"),
+            2 => format!("(SELECT max(cc.a) FROM {b} bb JOIN {b} cc ON bb.k = cc.k)"),
+            _ => format!("(SELECT min(bb.a) FROM {b} bb WHERE bb.a > (SELECT min(cc.a) FROM {a} cc))"),
         };
         let sql = match self.random.below(5) {
             0 => format!("SELECT t.k AS k, t.a AS a FROM {a} t WHERE t.a > {scalar}"),
