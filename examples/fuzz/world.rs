@@ -1,0 +1,276 @@
+//! What the cases of a batch share: tables, the two ways to run queries over them, and what can be asked of both.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use chunkwise::testing::Rule;
+use chunkwise::{Engine, RunOptions, Status, TaskReport};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::{FutureExt, StreamExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::query::Case;
+use super::rows::{Row, are_equal, differences, rows_of};
+use super::table::Table;
+
+/// Larger results are not compared.
+const MOST_ROWS: usize = 20_000;
+/// Longer queries are not waited for.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Errors of values, which an expression may meet or not: for which rows it is computed is the optimizer's choice.
+const OF_VALUES: [&str; 6] = ["Cast error", "Parser error", "Overflow", "overflow", "Divide by zero", "Compute error"];
+
+/// Tables and how an engine runs tasks over them.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub tables: Vec<Table>,
+    /// Whether every chunk reads the files of an input in another order.
+    pub rotates: bool,
+    /// A rule that is switched off.
+    pub without: Option<Rule>,
+}
+
+/// What became of a task.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The same rows as whole, so many.
+    Same(usize),
+    /// Refused, and why.
+    Refused(String),
+    /// It can't be compared, and why.
+    Skipped(String),
+    /// Other rows: the differences.
+    Wrong(String),
+    /// It was accepted and failed, although whole it runs.
+    Failed(String),
+}
+
+impl World {
+    /// All names that queries may read: a task `u` and a view `v` over the first table come last.
+    pub fn readable(&self) -> Vec<Table> {
+        let first = &self.tables[0];
+        self.tables.iter().cloned().chain([first.renamed("u"), first.renamed("v")]).collect()
+    }
+
+    fn view(&self) -> String {
+        let names: Vec<&str> = self.tables[0].columns.iter().map(|c| c.name.as_str()).collect();
+        format!("CREATE VIEW v ({}) AS SELECT * FROM t0;\n", names.join(", "))
+    }
+
+    /// Writes the tables below `folder` and gives the statements that declare what can be read.
+    pub fn write(&self, folder: &Path) -> String {
+        let sources: String = self.tables.iter().map(|table| table.write(folder)).collect();
+        let key = &self.tables[0].columns[0].name;
+        let task = format!("CREATE TABLE u CLUSTERED BY ({key}) INTO 4 BUCKETS AS SELECT * FROM t0;\n");
+        format!("{sources}{task}{}", self.view())
+    }
+
+    /// The tables as statements that make them in memory, and what else `sql` reads.
+    pub fn as_sql(&self, sql: &str) -> String {
+        let words: Vec<&str> = sql.split(|c: char| !c.is_alphanumeric()).collect();
+        let reads = |name: &str| words.contains(&name);
+        let mut text = String::new();
+        for table in &self.tables {
+            if reads(&table.name) || (table.name == "t0" && (reads("u") || reads("v"))) {
+                text.push_str(&table.as_sql());
+            }
+        }
+        if reads("u") {
+            writeln!(
+                text,
+                "CREATE TABLE u CLUSTERED BY ({}) INTO 4 BUCKETS AS SELECT * FROM t0;",
+                self.tables[0].columns[0].name
+            )
+            .unwrap();
+        }
+        if reads("v") {
+            text.push_str(&self.view());
+        }
+        if self.rotates {
+            text.push_str("-- every chunk reads the files of a table in another order\n");
+        }
+        text
+    }
+
+    /// Plain DataFusion over tables in memory: in Parquet it overlooks NaN where it skips row groups. Nor may joins tell
+    /// scans which values they look for: that overlooks -0.0 where they look for 0.0.
+    pub async fn whole(&self, reversed: bool, partitions: usize) -> SessionContext {
+        let mut config = SessionConfig::new().with_target_partitions(partitions);
+        let optimizer = &mut config.options_mut().optimizer;
+        optimizer.enable_join_dynamic_filter_pushdown = false;
+        optimizer.enable_topk_dynamic_filter_pushdown = false;
+        optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        let context = SessionContext::new_with_config(config);
+        for table in &self.tables {
+            let batch = if reversed { table.reversed().as_read() } else { table.as_read() };
+            context.register_batch(&table.name, batch).unwrap();
+        }
+        for statement in ["CREATE VIEW u AS SELECT * FROM t0;", self.view().as_str()] {
+            context.sql(statement).await.unwrap().collect().await.unwrap();
+        }
+        context
+    }
+
+    /// An engine with its cache below `folder`.
+    pub fn engine(&self, folder: &Path) -> Engine {
+        let mut builder = Engine::builder().cache_folder(folder.join("cache")).jobs(1);
+        if self.rotates {
+            builder = builder.rotate_scans();
+        }
+        if let Some(rule) = self.without {
+            builder = builder.without_rule(rule);
+        }
+        builder.build().unwrap()
+    }
+
+    /// What became of the task of `case`, whose rows should be `expected`.
+    pub async fn outcome(&self, case: &Case, expected: &[Row], task: &TaskReport, folder: &Path) -> Outcome {
+        let difference = match task.status {
+            Status::Executed | Status::Reused => match published(&folder.join("cache/tables").join(&case.name)) {
+                Ok(found) if are_equal(&found, expected) => return Outcome::Same(found.len()),
+                Ok(found) => Ok(differences(expected, &found)),
+                Err(error) => Err(error),
+            },
+            Status::Failed | Status::Skipped => Err(task.reason.clone()),
+        };
+        match &difference {
+            Err(reason) if reason.contains("can't be cut at") => return Outcome::Refused(rule(reason)),
+            Err(reason) if OF_VALUES.iter().any(|error| reason.contains(error)) => {
+                return Outcome::Skipped("a value can't be computed in an order of evaluation".into());
+            }
+            _ => {}
+        }
+        if !self.is_steady(&case.sql, expected).await {
+            return Outcome::Skipped("DataFusion gives other rows in another order or with one partition".into());
+        }
+        match difference {
+            Ok(differences) => Outcome::Wrong(differences),
+            Err(reason) => Outcome::Failed(reason),
+        }
+    }
+
+    /// Whether the query has these rows however the tables are read. What depends on it, such as which of -0.0 and 0.0
+    /// is a minimum, is no question for the prover.
+    async fn is_steady(&self, sql: &str, expected: &[Row]) -> bool {
+        for (reversed, partitions) in [(false, 1), (true, 1), (true, 2), (false, 3)] {
+            match rows_whole(&self.whole(reversed, partitions).await, sql).await {
+                Ok(rows) if are_equal(&rows, expected) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Runs one case by itself in a new folder.
+    pub async fn try_case(&self, case: &Case, folder: &Path) -> Outcome {
+        let expected = match rows_whole(&self.whole(false, 2).await, &case.sql).await {
+            Ok(rows) => rows,
+            Err(error) => return Outcome::Skipped(shortened(&error)),
+        };
+        let _ = std::fs::remove_dir_all(folder);
+        std::fs::create_dir_all(folder).unwrap();
+        let sql = format!("{}{}", self.write(folder), case.statement());
+        let pipeline = match chunkwise::sql::parse(&sql, "fuzz.sql", folder) {
+            Ok(pipeline) => pipeline,
+            Err(error) => {
+                return Outcome::Skipped(format!("invalid for the engine: {}", shortened(&error.to_string())));
+            }
+        };
+        let run = self.engine(folder);
+        let report = AssertUnwindSafe(run.run(&pipeline, &RunOptions::default())).catch_unwind().await;
+        let outcome = match report {
+            Ok(Ok(report)) => match report.task(&case.name) {
+                Some(task) => self.outcome(case, &expected, task, folder).await,
+                None => Outcome::Failed("the report leaves the task out".into()),
+            },
+            Ok(Err(error)) if is_invalid(&error) => Outcome::Skipped(invalid(&error)),
+            Ok(Err(error)) => Outcome::Failed(error.to_string()),
+            Err(_) => Outcome::Failed("the engine panicked".into()),
+        };
+        drop(run);
+        let _ = std::fs::remove_dir_all(folder);
+        outcome
+    }
+}
+
+/// Whether an error says that the task's SQL is at fault.
+pub fn is_invalid(error: &chunkwise::Error) -> bool {
+    error.kind() == chunkwise::ErrorKind::Sql && !error.to_string().contains("nternal error")
+}
+
+pub fn invalid(error: &chunkwise::Error) -> String {
+    let message = error.message();
+    for known in ["no input of the query has the key", "can't be a key", "can't be stored in Parquet"] {
+        if message.contains(known) {
+            return known.into();
+        }
+    }
+    format!("invalid for the engine: {}", shortened(&error.to_string()))
+}
+
+/// The rows of a query that runs whole.
+pub async fn rows_whole(context: &SessionContext, sql: &str) -> Result<Vec<Row>, String> {
+    let run = async {
+        let mut stream = context
+            .sql(sql)
+            .await
+            .map_err(|e| e.strip_backtrace())?
+            .execute_stream()
+            .await
+            .map_err(|e| e.strip_backtrace())?;
+        let (mut batches, mut rows): (Vec<RecordBatch>, usize) = (Vec::new(), 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(|e| e.strip_backtrace())?;
+            rows += batch.num_rows();
+            if rows > MOST_ROWS {
+                return Err("more rows than are compared".to_string());
+            }
+            batches.push(batch);
+        }
+        Ok(rows_of(&batches))
+    };
+    match tokio::time::timeout(LONGEST, AssertUnwindSafe(run).catch_unwind()).await {
+        Ok(Ok(rows)) => rows,
+        Ok(Err(_)) => Err("DataFusion panics".into()),
+        Err(_) => Err("it takes too long".into()),
+    }
+}
+
+/// The rows of a published table, read from its files.
+fn published(folder: &Path) -> Result<Vec<Row>, String> {
+    let mut batches = Vec::new();
+    for chunk in std::fs::read_dir(folder).map_err(|e| e.to_string())? {
+        for file in std::fs::read_dir(chunk.map_err(|e| e.to_string())?.path()).map_err(|e| e.to_string())? {
+            let file = File::open(file.map_err(|e| e.to_string())?.path()).map_err(|e| e.to_string())?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|reader| reader.build());
+            for batch in reader.map_err(|e| e.to_string())? {
+                batches.push(batch.map_err(|e| e.to_string())?);
+            }
+        }
+    }
+    Ok(rows_of(&batches))
+}
+
+/// The rule of a refusal: its name, or its text where it has none.
+fn rule(reason: &str) -> String {
+    if let Some(rule) = Rule::ALL.iter().find(|rule| reason.contains(rule.reason())) {
+        return rule.to_string();
+    }
+    // It stands between the node and the advice.
+    let node = reason.split("can't be cut at ").nth(1).unwrap_or(reason);
+    let rule = node.split("; ").next().unwrap_or_default();
+    rule.rsplit(": ").next().unwrap_or_default().chars().take(90).collect()
+}
+
+/// The first words of an error, without what differs from case to case.
+pub fn shortened(text: &str) -> String {
+    // An optimizer rule's name stands before the cause, columns that would be right after it.
+    let mut lines =
+        text.lines().rev().filter(|line| !line.starts_with("Valid fields") && !line.starts_with("This issue"));
+    let line: String = lines.next().unwrap_or_default().chars().take(56).collect();
+    line.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
