@@ -12,7 +12,7 @@ use crate::cache::{Cache, publish};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
-use crate::execute::session::{Share, runtime, session};
+use crate::execute::session::{Share, exact, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
@@ -196,7 +196,9 @@ impl Engine {
             context.register_table(datafusion::common::TableReference::bare(name), Arc::new(table)).map_err(invalid)?;
         }
         let options = datafusion::prelude::SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
-        context.sql_with_options(sql, options).await.map_err(invalid)
+        let rows = context.sql_with_options(sql, options).await.map_err(invalid)?;
+        let (state, plan) = rows.into_parts();
+        Ok(DataFrame::new(exact(&state, &plan).map_err(invalid)?, plan))
     }
 
     fn open_cache(&self) -> Result<Arc<Cache>> {

@@ -94,7 +94,7 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
         match Snapshot::take(source, state).await {
             Ok(snapshot) => {
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
-                known.insert(source.name.clone(), Known { schema, bytes });
+                known.insert(source.name.clone(), Known { schema, bytes: bytes.max(1) });
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -119,9 +119,9 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
         };
         let schema =
             planned.as_ref().ok().and_then(|p| p.steps.last()).map_or(schema, |s| Arc::clone(s.proof.schema()));
-        // As large as all it reads, until it is known better.
-        let bytes = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
-        known.insert(task.name.clone(), Known { schema, bytes });
+        // As large as all it reads, until it is known better; what is cut of it counts in any case.
+        let bytes: u64 = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
+        known.insert(task.name.clone(), Known { schema, bytes: bytes.max(1) });
         tasks.insert(task.name.clone(), planned);
     }
     Ok(Plans { tasks, sources })

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::table_schema::TableSchemaBuilder;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
@@ -105,7 +107,7 @@ impl TableProvider for FilesTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
         if self.files.is_empty() {
@@ -120,7 +122,13 @@ impl TableProvider for FilesTable {
         let table_schema =
             TableSchemaBuilder::from(&in_files).with_table_partition_cols(self.partition_columns.clone()).build();
         let format = self.format_for(state);
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), format.file_source(table_schema))
+        let mut source = format.file_source(table_schema);
+        if let Some(parquet) = source.downcast_ref::<ParquetSource>()
+            && let Some(filter) = conjunction_physical(filters, &self.schema, state)?
+        {
+            source = Arc::new(parquet.clone().with_predicate(filter));
+        }
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
             .with_file_group(FileGroup::new(self.files.clone()))
             .with_statistics(self.statistics())
             .with_projection_indices(projection.cloned())?
@@ -128,4 +136,24 @@ impl TableProvider for FilesTable {
             .build();
         format.create_physical_plan(state, config).await
     }
+}
+
+/// The filters over a table's columns that can be computed from a row alone, put together; they only say what may be
+/// skipped.
+fn conjunction_physical(
+    filters: &[Expr],
+    schema: &SchemaRef,
+    state: &dyn Session,
+) -> datafusion::common::Result<Option<Arc<dyn PhysicalExpr>>> {
+    let schema = DFSchema::try_from(Arc::clone(schema))?;
+    let bare = |part: Expr| match part {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
+        other => Ok(Transformed::no(other)),
+    };
+    let filters = filters.iter().filter_map(|filter| {
+        let filter = filter.clone().transform(bare).ok()?.data;
+        state.create_physical_expr(filter, &schema).ok()
+    });
+    let filters: Vec<_> = filters.collect();
+    Ok((!filters.is_empty()).then(|| datafusion::physical_expr::conjunction(filters)))
 }

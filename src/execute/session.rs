@@ -1,5 +1,6 @@
 //! DataFusion's runtime and session as chunk plans need them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,13 +70,24 @@ pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState 
     state
 }
 
-/// The same session, without skipping of Parquet row groups where `plan` compares floats.
+/// The same session, without what DataFusion does wrong with `plan`.
 ///
-/// The statistics of a float column leave NaN out, but DataFusion holds NaN for the largest value and looks only at
-/// them. So a filter, above all one that a join makes from its other side, skips rows that it should keep, other ones
-/// for each layout of the files and in each chunk.
+/// Where a plan compares floats, no Parquet row groups are skipped: the statistics of a float column leave NaN out, but
+/// DataFusion holds NaN for the largest value and looks only at them. So a filter, above all one that a join makes from
+/// its other side, skips rows that it should keep, other ones for each layout of the files and in each chunk.
+///
+/// Where two inputs of a join share a name, filters are not pushed down in the physical plan: DataFusion 55 finds
+/// their columns by name and may take one for the other (apache/datafusion#25259). Scans use the filters that the logical
+/// plan gives them all the same.
 pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Result<SessionState> {
-    let mut state = state.clone();
+    let mut state = match joins_share_names(plan)? {
+        true => {
+            let rules = state.physical_optimizers().iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
+            let rules = rules.cloned().collect();
+            SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build()
+        }
+        false => state.clone(),
+    };
     let options = state.config_mut().options_mut();
     if reads_floats(plan, |node| matches!(node, LogicalPlan::Aggregate(_)))? {
         options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
@@ -87,6 +99,21 @@ pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Re
         options.execution.parquet.pruning = false;
     }
     Ok(state)
+}
+
+/// Whether both sides of some join have a column of one name.
+fn joins_share_names(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Join(join) = node {
+            let names =
+                |side: &LogicalPlan| side.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+            let mut seen = HashSet::new();
+            found |= names(&join.left).into_iter().chain(names(&join.right)).any(|name| !seen.insert(name));
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// Whether an expression of a node that `is_asked` reads a float column.

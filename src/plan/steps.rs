@@ -16,6 +16,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::Result as PlanResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -119,8 +120,8 @@ struct Split {
     part: Part,
     /// Whether the step gives few rows, as far as that can be seen.
     is_small: bool,
-    /// Makes the rest when it is known how the step is called.
-    rest: Box<dyn Fn(&str) -> PlanResult<Resolved>>,
+    /// Makes the rest when it is known how the step is called and what its columns are.
+    rest: Box<dyn Fn(&str, &SchemaRef) -> PlanResult<Resolved>>,
 }
 
 struct Planner<'a> {
@@ -191,7 +192,7 @@ impl Planner<'_> {
             }
         };
         let name = format!("{}#{}", self.task.name, before + first.steps.len());
-        let rest = rest(&name).ok()?;
+        let rest = rest(&name, &first.steps.last()?.resolved.schema).ok()?;
         let after = self.way(&rest, chunking, before + first.steps.len(), depth + 1);
         let after = match after {
             Ok(after) => after,
@@ -245,9 +246,10 @@ impl Planner<'_> {
         }
         let step = rest.part(chunk)?;
         let is_small = part == Part::Phase || gives_few_rows(at);
-        let (rest, at, schema, rules) = (rest.clone(), at.clone(), Arc::clone(&step.schema), self.rules);
-        let rest = move |name: &str| {
-            let source = Arc::new(InputSource::new(name, Known { schema: Arc::clone(&schema), bytes: 0 }));
+        let (rest, at, rules) = (rest.clone(), at.clone(), self.rules);
+        // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
+        let rest = move |name: &str, schema: &SchemaRef| {
+            let source = Arc::new(InputSource::new(name, Known { schema: Arc::clone(schema), bytes: 0 }));
             let finished = finish(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
             // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
             let replaced =
