@@ -115,12 +115,12 @@ fn notice(plan: &Plan, rules: &[Rule], shrinks: bool) -> bool {
         let first = tally.wrong.iter().find(|wrong| wrong.has_other_rows());
         match first {
             Some(first) => {
-                println!("{rule:20} {:7} cases until wrong rows, {failed} failed", first.before + 1);
+                println!("{:20} {:7} cases until wrong rows, {failed} failed", rule.name(), first.before + 1);
                 pins.push(format!("    (Rule::{rule:?}, {}),", first.seed));
             }
             None => {
                 unnoticed += 1;
-                println!("{rule:20} not noticed in {} cases, {failed} failed", tally.cases);
+                println!("{:20} not noticed in {} cases, {failed} failed", rule.name(), tally.cases);
                 pins.push(format!("    // Rule::{rule:?} was not noticed."));
             }
         }

@@ -106,7 +106,7 @@ fn mutated(random: &mut Random, sql: &str) -> String {
 
 impl Generator<'_> {
     fn case(&mut self, name: String) -> Case {
-        let (sql, own_keys) = match self.random.chance(20) {
+        let (sql, own_keys) = match self.random.chance(28) {
             true => self.shape(),
             false => (self.statement(), None),
         };

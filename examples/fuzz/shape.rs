@@ -13,7 +13,7 @@ type Shape = (String, Option<String>);
 impl Generator<'_> {
     /// One of the shapes.
     pub fn shape(&mut self) -> Shape {
-        match self.random.weighted(&[6, 8, 5, 9, 6, 7, 6, 12, 6, 4, 4, 5, 5, 12, 5, 3, 6, 3, 4]) {
+        match self.random.weighted(&[8, 6, 6, 6, 12, 8, 8, 12, 5, 6, 5, 5, 5, 10, 5, 5, 7, 3, 4]) {
             0 => self.joined_elsewhere(),
             1 => self.kept_side(),
             2 => self.not_in(),
@@ -151,9 +151,16 @@ impl Generator<'_> {
     }
 
     fn no_conjunct(&mut self) -> Shape {
-        let (a, b) = (self.name(), self.name());
+        // Best a table whose keys compare with each other.
+        let compare = |table: &&Table| table.columns[0].kind.is_like(table.columns[1].kind);
+        let both: Vec<&Table> = self.tables.iter().filter(compare).collect();
+        let (a, b) = match both.is_empty() {
+            true => (self.name(), self.name()),
+            false => (self.random.pick(&both).name.clone(), self.name()),
+        };
         let test = self.one_of(&[
             "t.k = t.j OR t.a > 0",
+            "t.k = t.j OR t.a IS NOT NULL",
             "NOT (t.k = t.j)",
             "t.k = t.j OR t.k IS NULL",
             "(t.k = t.j) IS NOT TRUE",
