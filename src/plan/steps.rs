@@ -90,11 +90,7 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules) -> Result<Vec<Step>>
         return Ok(vec![Step { name, resolved, proof, part: Part::Rest, considered: Vec::new() }]);
     }
     let planner = Planner { task, rules, proofs: Cell::new(0) };
-    let way = match planner.way(&resolved, chunking, 0, 0) {
-        Ok(way) => way,
-        Err(_) if chunking.keys.is_empty() => planner.whole(&resolved, Vec::new()),
-        Err(unproved) => return Err(unproved.error),
-    };
+    let way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
     Ok(way.named(&task.name))
 }
 
@@ -136,7 +132,8 @@ impl Planner<'_> {
         try_prove(resolved, Search { task: self.task, chunking, is_phase, rules: self.rules })
     }
 
-    /// The best way to run `rest`, of which `before` steps run before; some step is cut as `chunking` says.
+    /// The best way to run `rest`, of which `before` steps run before; some step is cut by the keys of `chunking`, if it
+    /// has any.
     fn way(
         &self,
         rest: &Resolved,
@@ -171,8 +168,9 @@ impl Planner<'_> {
         }
         match (best, unproved.into_iter().next()) {
             (Some(way), _) => Ok(way),
-            (None, Some(unproved)) => Err(Box::new(unproved)),
-            (None, None) => Ok(self.whole(rest, considered)),
+            (None, Some(unproved)) if !chunking.keys.is_empty() => Err(Box::new(unproved)),
+            // What nobody asked to be cut by a certain key may as well run whole.
+            (None, _) => Ok(self.whole(rest, considered)),
         }
     }
 

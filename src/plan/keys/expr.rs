@@ -164,7 +164,7 @@ impl KeyExpr {
                     Some(last) => (0..=*last).map(|at| Column::new_unqualified(name(at))).collect(),
                     None => Vec::new(),
                 };
-                self.over(&columns).human_display().to_string()
+                self.over(&columns).to_string()
             }
         }
     }

@@ -353,6 +353,10 @@ fn join(plan: &LogicalPlan, join: &Join, left: Property, right: Property, rules:
         JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => (false, true),
         JoinType::Full => (true, true),
     };
+    if join.null_aware && join.on.len() > 1 {
+        // DataFusion can't run it; the whole query may not need it in the end, and run.
+        return Err(unsupported(plan));
+    }
     match (left, right) {
         (Replicated { unstable: l }, Replicated { unstable: r }) => Ok(Replicated { unstable: l.or(r) }),
         (Partitioned { keys }, Replicated { unstable }) => {

@@ -41,6 +41,10 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
         return Ok(None);
     }
     let arguments = args.iter().map(|e| Ok(e.to_field(schema)?.1)).collect::<Result<Vec<_>>>()?;
+    // Alone, DISTINCT becomes a GROUP BY, which takes both zeros for one; beside others it does not.
+    if *distinct && arguments.iter().any(|f| f.data_type().is_floating()) && rules.ask(Rule::DistinctFloats) {
+        return Ok(None);
+    }
     let constants = args.iter().map(|e| match e {
         Expr::Literal(value, _) => Some(value.clone()),
         _ => None,
