@@ -13,6 +13,7 @@ mod differ;
 mod expr;
 mod from;
 mod kind;
+mod progress;
 mod query;
 mod random;
 mod reduce;
@@ -31,7 +32,8 @@ use chunkwise::testing::Rule;
 use clap::Parser;
 
 use crate::differ::{Plan, Wrong, fuzz};
-use crate::report::{Progress, describe, print};
+use crate::progress::Progress;
+use crate::report::{describe, print};
 use crate::shrink::shrink;
 
 /// Compares chunked runs of random queries with unchunked ones.

@@ -13,7 +13,7 @@ type Shape = (String, Option<String>);
 impl Generator<'_> {
     /// One of the shapes.
     pub fn shape(&mut self) -> Shape {
-        match self.random.weighted(&[8, 6, 6, 6, 12, 8, 8, 12, 5, 6, 5, 5, 5, 10, 5, 5, 7, 3, 4]) {
+        match self.random.weighted(&[11, 6, 6, 6, 12, 8, 9, 12, 5, 12, 6, 5, 5, 11, 6, 5, 7, 2, 4]) {
             0 => self.joined_elsewhere(),
             1 => self.kept_side(),
             2 => self.not_in(),
@@ -54,6 +54,13 @@ impl Generator<'_> {
         });
         let own: Vec<(String, String)> = own.collect();
         (!own.is_empty()).then(|| self.random.pick(&own).clone())
+    }
+
+    /// A table whose keys compare with each other, if there is one.
+    fn with_like_keys(&mut self) -> String {
+        let compare = |table: &&Table| table.columns[0].kind.is_like(table.columns[1].kind);
+        let both: Vec<&Table> = self.tables.iter().filter(compare).collect();
+        if both.is_empty() { self.name() } else { self.random.pick(&both).name.clone() }
     }
 
     fn one_of(&mut self, texts: &[&str]) -> String {
@@ -151,13 +158,7 @@ impl Generator<'_> {
     }
 
     fn no_conjunct(&mut self) -> Shape {
-        // Best a table whose keys compare with each other.
-        let compare = |table: &&Table| table.columns[0].kind.is_like(table.columns[1].kind);
-        let both: Vec<&Table> = self.tables.iter().filter(compare).collect();
-        let (a, b) = match both.is_empty() {
-            true => (self.name(), self.name()),
-            false => (self.random.pick(&both).name.clone(), self.name()),
-        };
+        let (a, b) = (self.with_like_keys(), self.name());
         let test = self.one_of(&[
             "t.k = t.j OR t.a > 0",
             "t.k = t.j OR t.a IS NOT NULL",
@@ -295,7 +296,7 @@ impl Generator<'_> {
 
     /// Branches of a union that carry the key at different places.
     fn keys_swapped(&mut self) -> Shape {
-        let (a, b, c) = (self.name(), self.name(), self.name());
+        let (a, b, c) = (self.with_like_keys(), self.with_like_keys(), self.name());
         let union = match self.random.below(3) {
             0 => {
                 format!(
@@ -436,7 +437,7 @@ impl Generator<'_> {
     /// Keys of which no input has all.
     fn two_own_keys(&mut self) -> Shape {
         match (self.with_own(), self.with_own()) {
-            (Some((a, x)), Some((b, y))) => {
+            (Some((a, x)), Some((b, y))) if x != y => {
                 let sql = format!("SELECT aa.{x} AS x, bb.{y} AS y, aa.a AS a FROM {a} aa JOIN {b} bb ON aa.k = bb.k");
                 (sql, Some(self.one_of(&[&x, &y, &format!("{x}, {y}"), &format!("k, {x}")])))
             }
