@@ -54,7 +54,7 @@ impl Generator<'_> {
         if depth > 0 && self.random.chance(22) {
             let mut query = self.query(depth - 1);
             if self.random.chance(8) && query.columns.iter().all(|column| column.kind.is_comparable()) {
-                query.sql = self.limited(&query.sql, query.columns.len());
+                query.sql = self.limited(&query.sql, &query.columns);
             }
             return derived(query, alias);
         }

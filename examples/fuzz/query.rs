@@ -144,20 +144,26 @@ impl Generator<'_> {
             sql = match self.random.weighted(&[86, 7, 7]) {
                 0 => sql,
                 1 => format!("SELECT * FROM ({sql}) AS o ORDER BY {}", self.order(query.columns.len())),
-                _ => self.limited(&sql, query.columns.len()),
+                _ => self.limited(&sql, &query.columns),
             };
         }
         format!("{with}{sql}")
     }
 
-    /// Some of the rows of a query, in the order of all its columns.
-    pub fn limited(&mut self, sql: &str, columns: usize) -> String {
-        let (order, limit) = (self.order(columns), 1 + self.random.below(12));
+    /// Some of the rows of a query, in the order of all its columns. Both zeros are one there: DataFusion orders -0.0
+    /// before 0.0, but skips rows that are not smaller than what it has, and then they are equal.
+    pub fn limited(&mut self, sql: &str, columns: &[Column]) -> String {
+        let typed = |c: &Column| one_zero(&Typed { sql: format!("o.{}", c.name), kind: c.kind });
+        let mut order: Vec<String> = columns.iter().map(typed).collect();
+        let by = self.random.below(order.len());
+        order.rotate_left(by);
+        let direction = *self.random.pick(&["", "", " DESC", " NULLS FIRST"]);
+        let limit = 1 + self.random.below(12);
         let offset = match self.random.chance(35) {
             true => format!(" OFFSET {}", 1 + self.random.below(4)),
             false => String::new(),
         };
-        format!("SELECT * FROM ({sql}) AS o ORDER BY {order} LIMIT {limit}{offset}")
+        format!("SELECT * FROM ({sql}) AS o ORDER BY {}{direction} LIMIT {limit}{offset}", order.join(", "))
     }
 
     /// All of so many columns, the first ones not always first.

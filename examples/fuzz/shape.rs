@@ -13,7 +13,7 @@ type Shape = (String, Option<String>);
 impl Generator<'_> {
     /// One of the shapes.
     pub fn shape(&mut self) -> Shape {
-        match self.random.weighted(&[11, 6, 6, 6, 12, 8, 9, 12, 5, 12, 6, 5, 5, 11, 6, 5, 7, 2, 4]) {
+        match self.random.weighted(&[11, 6, 6, 6, 12, 8, 9, 12, 5, 12, 6, 5, 5, 11, 6, 5, 7, 2, 4, 4, 4]) {
             0 => self.joined_elsewhere(),
             1 => self.kept_side(),
             2 => self.not_in(),
@@ -32,8 +32,27 @@ impl Generator<'_> {
             15 => self.same_looks(),
             16 => self.ordered_states(),
             17 => self.two_own_keys(),
+            18 => self.distinct_zeros(),
+            19 => self.scalar_of_cut(),
             _ => self.steps(),
         }
+    }
+
+    /// Both zeros, which a DISTINCT aggregate by itself takes for one.
+    fn distinct_zeros(&mut self) -> Shape {
+        let t = self.name();
+        let zero = "CASE WHEN t.a > 2 THEN CAST('-0.0' AS DOUBLE) ELSE CAST('0.0' AS DOUBLE) END";
+        (format!("SELECT count(DISTINCT {zero}) AS n FROM {t} t"), Some("k".into()))
+    }
+
+    /// Constant rows, compared with what is cut.
+    fn scalar_of_cut(&mut self) -> Shape {
+        let t = self.name();
+        let of = self.one_of(&["count(*)", "max(t.a)", "count(t.j)"]);
+        (
+            format!("SELECT v.x AS x FROM (VALUES (1), (2), (5), (9)) AS v(x) WHERE v.x > (SELECT {of} FROM {t} t)"),
+            Some("k".into()),
+        )
     }
 
     fn some(&mut self) -> Table {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use chunkwise::testing::Rule;
 use chunkwise::{Engine, RunOptions, Status, TaskReport};
+use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{FutureExt, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -97,14 +98,19 @@ impl World {
     }
 
     /// Plain DataFusion over tables in memory: in Parquet it overlooks NaN where it skips row groups. Nor may joins tell
-    /// scans which values they look for: that overlooks -0.0 where they look for 0.0.
+    /// scans which values they look for: that overlooks -0.0 where they look for 0.0. Nor are filters pushed down in the
+    /// physical plan, which takes one column for another of its name.
     pub async fn whole(&self, reversed: bool, partitions: usize) -> SessionContext {
         let mut config = SessionConfig::new().with_target_partitions(partitions);
         let optimizer = &mut config.options_mut().optimizer;
         optimizer.enable_join_dynamic_filter_pushdown = false;
         optimizer.enable_topk_dynamic_filter_pushdown = false;
         optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-        let context = SessionContext::new_with_config(config);
+        let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let rules = state.physical_optimizers().iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
+        let rules = rules.cloned().collect();
+        let state = SessionStateBuilder::new_from_existing(state).with_physical_optimizer_rules(rules).build();
+        let context = SessionContext::new_with_state(state);
         for table in &self.tables {
             let batch = if reversed { table.reversed().as_read() } else { table.as_read() };
             context.register_batch(&table.name, batch).unwrap();

@@ -69,14 +69,12 @@ rules! {
     UnnestedKeys "unnested-keys" "the key is unnested",
     /// A recursive query reads whole inputs only.
     Recursion "recursion" "a recursive query over a cut input would see only the rows of its chunk",
-    /// A scalar subquery has one value for all chunks.
+    /// A scalar subquery has one value for all chunks, and what is cut is not in one alone.
     ScalarSubquery "scalar-subquery" "its scalar subquery reads a cut input, so every chunk would see another value",
     /// What every chunk computes again has the same rows each time.
     Stable "stable" "every chunk computes the replicated side again and must see the same rows",
     /// A volatile function is called only where each row has a value of its own.
     Volatile "volatile" "a volatile function gives new values in every chunk",
-    /// Something is cut.
-    SomethingCut "something-cut" "the result does not depend on the chunk, so there is nothing to cut",
     /// In two phases, OFFSET is taken in the last one only.
     OffsetLast "offset-last" "OFFSET counts the rows of the whole",
     /// An aggregate with an ORDER BY of its own is not done in two phases.

@@ -60,12 +60,12 @@ pub fn attempt(
     };
     match found {
         Ok(Partitioned { keys }) => Ok(Accepted { steps: prover.steps, keys, once: prover.once }),
-        Ok(Replicated { .. }) if !rules.ask(Rule::SomethingCut) => {
+        Ok(Replicated { .. }) if !rules.ask(Rule::ScalarSubquery) => {
             Ok(Accepted { steps: prover.steps, keys: Vec::new(), once: prover.once })
         }
         Ok(Replicated { .. }) => {
             let fix = "cut by a column of an input that the result's rows come from";
-            Err(whole(Box::new(Refusal::of("the root".into(), Rule::SomethingCut.reason(), fix))))
+            Err(whole(Box::new(Refusal::of("the root".into(), NOTHING_CUT, fix))))
         }
         Err(refusal) => Err(Refused { refusal: *refusal, at: prover.refused.map(Box::new) }),
     }
@@ -76,6 +76,9 @@ pub const NO_KEY_TYPE: (&str, &str) = (
     "this type can't be a key",
     "use an integer, text, date, time, timestamp, decimal, float, boolean or binary column",
 );
+
+/// What is wrong where only a scalar subquery is cut.
+const NOTHING_CUT: &str = "the result does not depend on the chunk, so there is nothing to cut";
 
 /// Stands in a way for a subquery that is an expression.
 const SUBQUERY: usize = usize::MAX;
