@@ -144,4 +144,4 @@ pub use crate::error::{Error, ErrorKind, Location, Result};
 pub use crate::event::Event;
 pub use crate::pipeline::Pipeline;
 pub use crate::run::RunOptions;
-pub use crate::run::report::{InputMode, InputReport, RunReport, Status, TaskReport};
+pub use crate::run::report::{InputMode, InputReport, RunReport, Status, StepPart, StepReport, TaskReport};

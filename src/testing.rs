@@ -1,4 +1,64 @@
-//! For this project's own tests and benches: rules of the prover switched off, scans in another order. Not for use:
-//! what runs under it may be wrong, and nothing here is kept from version to version.
+//! For this project's own tests and benches: rules of the prover switched off, scans in another order, planning alone.
+//! Not for use: what runs under it may be wrong, and nothing here is kept from version to version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::DataFusionError;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::session::{runtime, session};
+use crate::pipeline::Pipeline;
+use crate::plan::prove::rule::Rules;
+use crate::plan::resolve::{Known, Resolved, resolve};
+use crate::plan::rewrite::rewrite;
+use crate::plan::steps::steps;
+use crate::task::Task;
 
 pub use crate::plan::prove::rule::Rule;
+
+/// A task ready to be proved.
+#[derive(Debug)]
+pub struct Planning {
+    task: Task,
+    resolved: Resolved,
+}
+
+impl Planning {
+    /// Resolves the task `name` over inputs with these columns, each a gigabyte large.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when there is no such task, [`ErrorKind::Sql`] when its query is invalid.
+    pub fn new(pipeline: &Pipeline, name: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Self> {
+        let task = pipeline.task(name).ok_or_else(|| Error::new(ErrorKind::Usage, format!("no task `{name}`")))?;
+        let known = |schema: &SchemaRef| Known { schema: Arc::clone(schema), bytes: 1 << 30 };
+        let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
+        let state = session(runtime(None, None)?, None);
+        Ok(Self { task: task.clone(), resolved: resolve(task, pipeline, &inputs, &state)? })
+    }
+
+    /// Proves the task and makes the plans of all its chunks, over tables without rows.
+    ///
+    /// # Errors
+    /// When the task is refused.
+    pub fn prove_and_rewrite(&self) -> Result<Vec<LogicalPlan>> {
+        let failed = |e: DataFusionError| Error::new(ErrorKind::Execute, "a chunk can't be planned").with_source(e);
+        let mut plans = Vec::new();
+        for step in steps(&self.task, self.resolved.clone(), Rules::default())? {
+            let tables: Vec<Arc<dyn TableProvider>> = step
+                .resolved
+                .scans
+                .iter()
+                .map(|scan| Arc::new(EmptyTable::new(Arc::clone(&scan.schema))) as Arc<dyn TableProvider>)
+                .collect();
+            for chunk in 0..step.proof.chunks() {
+                plans.push(rewrite(&step.proof, chunk, &|scan| Ok(Arc::clone(&tables[scan]))).map_err(failed)?);
+            }
+        }
+        Ok(plans)
+    }
+}

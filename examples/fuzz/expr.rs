@@ -226,7 +226,8 @@ impl Generator<'_> {
         (sql, Kind::Inexact)
     }
 
-    pub fn window(&mut self, relations: &[Relation]) -> Typed {
+    /// A PARTITION BY, or none.
+    pub fn partition_by(&mut self, relations: &[Relation]) -> String {
         let mut by = Vec::new();
         if self.random.chance(85) {
             by.push(one_zero(&self.key(relations)));
@@ -234,31 +235,37 @@ impl Generator<'_> {
         if self.random.chance(25) {
             by.push(one_zero(&self.any(relations)));
         }
-        let by = if by.is_empty() { String::new() } else { format!("PARTITION BY {} ", by.join(", ")) };
+        if by.is_empty() { String::new() } else { format!("PARTITION BY {} ", by.join(", ")) }
+    }
+
+    /// A window. Those that number rows, and so tell equal ones apart, all partition by `ordered_by`: which of two equal
+    /// rows is first in one window and in another is nobody's business.
+    pub fn window(&mut self, relations: &[Relation], ordered_by: &str) -> Typed {
+        let by = self.partition_by(relations);
         let total: Vec<String> = columns(relations).iter().map(one_zero).collect();
-        let total = format!("ORDER BY {}", total.join(", "));
+        let total = format!("{ordered_by}ORDER BY {}", total.join(", "));
         let of = self.any(relations);
         let (x, some, kind) = (&of.sql, self.any(relations), of.kind);
         let rows = "ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING";
         let (sql, kind) = match self.random.below(13) {
-            0 => (format!("row_number() OVER ({by}{total})"), Kind::UInt(64)),
+            0 => (format!("row_number() OVER ({total})"), Kind::UInt(64)),
             1 => (format!("rank() OVER ({by}ORDER BY {} DESC)", one_zero(&some)), Kind::UInt(64)),
             2 => (format!("dense_rank() OVER ({by}ORDER BY {} NULLS FIRST)", one_zero(&some)), Kind::UInt(64)),
-            3 => (format!("lag({x}) OVER ({by}{total})"), kind),
-            4 => (format!("first_value({x}) OVER ({by}{total})"), kind),
+            3 => (format!("lag({x}) OVER ({total})"), kind),
+            4 => (format!("first_value({x}) OVER ({total})"), kind),
             5 => (format!("count({x}) OVER ({by}ORDER BY {})", one_zero(&some)), Kind::Int(64)),
-            6 => (format!("max({x}) OVER ({by}{total} {rows})"), kind),
+            6 => (format!("max({x}) OVER ({total} {rows})"), kind),
             7 | 8 if kind.is_number() => {
                 let (call, kind) = sum(x, kind);
-                let frame = if self.random.chance(40) { format!("{total} {rows}") } else { String::new() };
-                (call.replace(&format!("sum({x})"), &format!("sum({x}) OVER ({by}{frame})")), kind)
+                let frame = if self.random.chance(40) { format!("{total} {rows}") } else { by };
+                (call.replace(&format!("sum({x})"), &format!("sum({x}) OVER ({frame})")), kind)
             }
-            9 => (format!("ntile(3) OVER ({by}{total})"), Kind::UInt(64)),
+            9 => (format!("ntile(3) OVER ({total})"), Kind::UInt(64)),
             10 if some.kind.is_integer() => {
                 let range = "RANGE BETWEEN 1 PRECEDING AND CURRENT ROW";
                 (format!("count(*) OVER ({by}ORDER BY {} {range})", some.sql), Kind::Int(64))
             }
-            11 => (format!("lead({x}, 2) OVER ({by}{total})"), kind),
+            11 => (format!("lead({x}, 2) OVER ({total})"), kind),
             _ => (format!("count(*) OVER ({by})"), Kind::Int(64)),
         };
         Typed { sql, kind }

@@ -246,8 +246,9 @@ impl Generator<'_> {
             3 => {
                 let more = 1 + self.random.below(3);
                 let mut items = self.columns_of(&relations, more);
+                let ordered_by = self.partition_by(&relations);
                 for _ in 0..1 + self.random.below(2) {
-                    items.push(self.window(&relations));
+                    items.push(self.window(&relations, &ordered_by));
                 }
                 named("SELECT", items, &format!("{from}{filter}"))
             }

@@ -112,6 +112,11 @@ impl InputSource {
         &self.table
     }
 
+    /// Its size, about; 0 for what a step of the same task gave.
+    pub fn bytes(&self) -> u64 {
+        self.known.bytes
+    }
+
     /// Number of the scan in its [`Resolved`] plan.
     pub fn scan(&self) -> Option<usize> {
         self.scan

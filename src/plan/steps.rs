@@ -11,7 +11,8 @@
 //!
 //! Steps are planned by the same means, and may need steps themselves. Of the ways that are right the one that cuts the
 //! most bytes of the inputs is taken; of equal ones the one with the fewest steps. Where the query can be cut as it is,
-//! only parts that give few rows are taken out, so that more of its inputs are cut: aggregates and the like.
+//! only parts that give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar
+//! subquery that reads an input always runs first: every chunk would read all of it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::Result as PlanResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::DefaultTableSource;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use crate::chunk::{BYTES_PER_CHUNK, Chunking, DEFAULT_CHUNKS};
 use crate::error::Result;
@@ -166,6 +167,14 @@ impl Planner<'_> {
                 }
             }
         }
+        if let Some(way) = best.as_ref().filter(|way| way.steps.iter().any(|step| step.proof.chunks() > 1))
+            && let Ok(Some(split)) = self.scalar_subquery(rest)
+            && depth < MAX_DEPTH
+            && let Some(once) = self.way_of_split(split, chunking, before, depth)
+            && once.cut_bytes >= way.cut_bytes
+        {
+            best = Some(once);
+        }
         match (best, unproved.into_iter().next()) {
             (Some(way), _) => Ok(way),
             (None, Some(unproved)) if !chunking.keys.is_empty() => Err(Box::new(unproved)),
@@ -230,6 +239,27 @@ impl Planner<'_> {
         Ok(splits)
     }
 
+    /// A scalar subquery that reads an input, as a step that runs first: it has one value for all chunks, and each would
+    /// read all that it reads.
+    fn scalar_subquery(&self, rest: &Resolved) -> PlanResult<Option<Split>> {
+        let mut found = None;
+        rest.plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expr| {
+                expr.apply(|e| match e {
+                    Expr::ScalarSubquery(s) if s.outer_ref_columns.is_empty() && reads_input(&s.subquery)? => {
+                        found = Some(Arc::clone(&s.subquery));
+                        Ok(TreeNodeRecursion::Stop)
+                    }
+                    _ => Ok(TreeNodeRecursion::Continue),
+                })
+            })
+        })?;
+        let Some(subquery) = found else { return Ok(None) };
+        let schema = Arc::clone(subquery.schema());
+        let chunk = numbered(subquery.as_ref().clone())?;
+        self.split(rest, &subquery, chunk, Part::First, Box::new(move |rows| renamed(rows, &schema)))
+    }
+
     /// Takes `at` out of `rest`: `chunk` becomes a step, and `finish` makes the rows of `at` of its rows.
     fn split(
         &self,
@@ -287,6 +317,14 @@ fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(stands)
+}
+
+/// Whether a plan reads a source or a task, and not only what steps gave.
+fn reads_input(plan: &LogicalPlan) -> PlanResult<bool> {
+    plan.exists(|node| match node {
+        LogicalPlan::TableScan(scan) => Ok(scan.source.downcast_ref::<InputSource>().is_some_and(|s| s.bytes() > 0)),
+        _ => Ok(false),
+    })
 }
 
 fn is_work_table(source: &DefaultTableSource) -> bool {

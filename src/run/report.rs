@@ -52,6 +52,38 @@ pub struct TaskReport {
     pub wall_ms: u64,
     /// What each reading of an input gave to a chunk.
     pub inputs: Vec<InputReport>,
+    /// The steps it ran in, the last of which gave its table; one for most tasks.
+    pub steps: Vec<StepReport>,
+}
+
+/// One step of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StepReport {
+    /// The task's name for the last step, `name#1`, `name#2`, … for those before it.
+    pub name: String,
+    /// What it is of the task's query.
+    pub part: StepPart,
+    /// Its keys; empty when it ran whole.
+    pub keys: Vec<String>,
+    /// Its number of chunks.
+    pub chunks: u32,
+    /// What each reading of an input, or of a step before, gave to a chunk.
+    pub inputs: Vec<InputReport>,
+}
+
+/// What a step is of its task's query.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepPart {
+    /// The chunks' part of an operator that is done in two phases.
+    Phase,
+    /// A part of the query that the rest can't compute chunk by chunk.
+    First,
+    /// The input of an operator that can't be cut.
+    Below,
+    /// The whole query, or the rest of it.
+    Rest,
 }
 
 impl TaskReport {
@@ -69,6 +101,7 @@ impl TaskReport {
             bytes: 0,
             wall_ms: 0,
             inputs: Vec::new(),
+            steps: Vec::new(),
         }
     }
 }

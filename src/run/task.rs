@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::plan::fingerprint::Components;
 use crate::plan::prove::{self, Role};
-use crate::plan::steps::Step;
+use crate::plan::steps::{Part, Step};
 use crate::run::chunk::{ChunkJob, unix_ns};
-use crate::run::report::{self, InputMode, InputReport, Status, TaskReport};
+use crate::run::report::{self, InputMode, InputReport, Status, StepPart, StepReport, TaskReport};
 use crate::run::{Context, Input, Output, PlannedTask};
 use crate::table::FilesTable;
 use crate::table::source::Snapshot;
@@ -46,6 +46,7 @@ impl TaskJob {
         // What steps hand on to each other is nobody's input.
         let inputs = steps.iter().flat_map(|step| step.proof.inputs());
         report.inputs = inputs.filter(|input| self.inputs.contains_key(&input.table)).map(input_report).collect();
+        report.steps = steps.iter().map(step_report).collect();
         let result = self.run_steps(&mut report).await.map_err(|e| e.with_task(&name));
         report.wall_ms = report::millis(start.elapsed());
         if result.is_ok() {
@@ -170,6 +171,17 @@ impl TaskJob {
             changed => format!("changed: {}", changed.join(", ")),
         }
     }
+}
+
+fn step_report(step: &Step) -> StepReport {
+    let part = match step.part {
+        Part::Phase => StepPart::Phase,
+        Part::First => StepPart::First,
+        Part::Below => StepPart::Below,
+        Part::Rest => StepPart::Rest,
+    };
+    let (keys, inputs) = (step.proof.keys().to_vec(), step.proof.inputs().iter().map(input_report).collect());
+    StepReport { name: step.name.clone(), part, keys, chunks: step.proof.chunks(), inputs }
 }
 
 fn input_report(input: &prove::Input) -> InputReport {

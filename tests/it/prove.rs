@@ -124,9 +124,9 @@ const SUBQUERIES: &[Accepted] = &[
     ("k", "SELECT k, v FROM a WHERE v NOT IN (SELECT n FROM r WHERE n IS NOT NULL)", "a"),
     ("k", "SELECT k, v FROM a WHERE k IN (1, 2, NULL)", "a"),
     ("k", "SELECT k, v FROM a WHERE (k, s) IN (SELECT (k, s) FROM b) OR true", "a"),
-    ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(n) FROM r)", "a"),
-    ("k", "SELECT k, v, (SELECT max(n) FROM r) AS most FROM a", "a"),
-    ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(v) FROM a)", "a"),
+    ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(n) FROM r)", "a r"),
+    ("k", "SELECT k, v, (SELECT max(n) FROM r) AS most FROM a", "a r"),
+    ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(v) FROM a)", "a a"),
     ("k", "SELECT k, v, (SELECT count(*) FROM b WHERE b.k = a.k) AS n FROM a", "a b"),
     ("k", "SELECT k, v, (SELECT sum(w) FROM b WHERE b.k = a.k) AS n FROM a", "a b"),
     ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(w) FROM b WHERE b.k = a.k)", "a b"),
@@ -339,15 +339,19 @@ async fn queries_whose_key_the_engine_finds_have_the_rows_of_the_whole_run() {
 /// Keys, a query with a part that can't be cut, and the inputs that are cut in any step.
 const IN_STEPS: &[Accepted] = &[
     // A scalar subquery over everything.
-    ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(v) FROM a WHERE k IS NOT NULL)", "a"),
+    ("k", "SELECT k, v FROM a WHERE v > (SELECT avg(v) FROM a WHERE k IS NOT NULL)", "a a"),
     (
         "k",
         "SELECT k, v FROM a WHERE v >= (SELECT min(q.n) - 3 FROM (SELECT k, count(*) AS n FROM a GROUP BY k) q)",
-        "a",
+        "a a",
     ),
-    ("k", "SELECT a.k, b.w FROM a JOIN b ON a.k = b.k WHERE a.v > (SELECT min(v) FROM a JOIN b ON a.k = b.k)", "a b"),
+    (
+        "k",
+        "SELECT a.k, b.w FROM a JOIN b ON a.k = b.k WHERE a.v > (SELECT min(v) FROM a JOIN b ON a.k = b.k)",
+        "a a b b",
+    ),
     ("k", "SELECT k FROM a WHERE s > (SELECT first_value(label ORDER BY label) FROM r)", "a"),
-    ("k", "SELECT k, (SELECT sum(CAST(n AS DOUBLE)) FROM r) AS total FROM a", "a"),
+    ("k", "SELECT k, (SELECT sum(CAST(n AS DOUBLE)) FROM r) AS total FROM a", "a r"),
     // A rank over the whole.
     (
         "k",

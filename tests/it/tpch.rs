@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use chunkwise::{InputMode, Status, TaskReport};
+use chunkwise::{InputMode, Status, StepPart, StepReport, TaskReport};
 
 use crate::demo::root;
 use crate::support::{Multiset, engine, oracle, query_rows, run};
@@ -49,10 +49,28 @@ async fn every_query_has_the_rows_of_the_whole_run() {
 
 /// A line of the table in `sql/tpch/README.md`.
 fn described(task: &TaskReport) -> String {
-    let tables = |mode| {
-        let tables: Vec<_> = task.inputs.iter().filter(|i| i.mode == mode).map(|i| i.table.as_str()).collect();
+    let of = |part| task.steps.iter().filter(move |step| step.part == part);
+    let tables = |step: &StepReport, mode| -> String {
+        let tables: Vec<_> = step.inputs.iter().filter(|i| i.mode == mode).map(|i| i.table.as_str()).collect();
         tables.join(", ")
     };
-    let (cut, whole) = (tables(InputMode::Rescan), tables(InputMode::Replicate));
-    format!("| {} | {} | {cut} | {whole} | {} |", task.name, task.keys.join(", "), task.chunks)
+    let cut: Vec<String> = task
+        .steps
+        .iter()
+        .filter(|step| !step.keys.is_empty())
+        .map(|step| format!("{} by {}", tables(step, InputMode::Rescan), step.keys.join(", ")))
+        .collect();
+    let cut_steps = || task.steps.iter().filter(|step| !step.keys.is_empty());
+    let whole: Vec<String> =
+        cut_steps().map(|step| tables(step, InputMode::Replicate)).filter(|tables| !tables.is_empty()).collect();
+    let names = |part| of(part).map(|step| step.name.as_str()).collect::<Vec<_>>().join(", ");
+    let first = [names(StepPart::First), names(StepPart::Below)].join(" ");
+    format!(
+        "| {} | {} | {} | {} | {} |",
+        task.name,
+        cut.join("; "),
+        whole.join("; "),
+        names(StepPart::Phase),
+        first.trim()
+    )
 }
