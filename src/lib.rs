@@ -53,21 +53,30 @@
 //! ```
 //!
 //! `CLUSTERED BY (o_orderkey) INTO 16 BUCKETS` names a column of the output or of an input. Equalities of joins and
-//! filters carry it to other inputs; an input that they don't reach is *replicated*. The chunk function is Iceberg's
+//! filters carry it to other inputs; an input that they don't reach is *replicated*. A key is cut by what the query
+//! compares: `CAST(k AS DECIMAL)`, `coalesce(k, 0)`, `date_trunc('day', t)`. The chunk function is Iceberg's
 //! bucket transform ([`chunk_of_udf`] makes it usable in SQL): any type that has equality, other than nested ones, can be
 //! a key; NULL keys are in chunk 0.
 //!
 //! The prover accepts scans, filters, projections, all joins on the keys, joins with a replicated side whose unmatched
-//! rows are not kept, aggregates, grouping sets and windows by the keys, DISTINCT, UNION ALL, INTERSECT and EXCEPT,
-//! unnest, sorts, and uncorrelated scalar subqueries over replicated inputs. Correlated subqueries, IN and EXISTS become
-//! joins first.
+//! rows are not kept, aggregates, grouping sets and windows by the keys, DISTINCT, UNION ALL (a branch that is not cut
+//! is given to chunk 0), INTERSECT and EXCEPT, unnest, sorts. Correlated subqueries, IN and EXISTS become joins first.
 //!
-//! An aggregate or DISTINCT without the keys, or ORDER BY … LIMIT, is done in *two phases*: each chunk does its part, and
-//! a last step puts the parts together and does the rest of the query; the table then has one chunk. All else is refused
-//! with the node, the rule and what to change. A task without `CLUSTERED BY` runs whole, as one chunk.
+//! Where a part of the query can't be cut, the task runs in *steps*, whose rows are stored like those of any task:
 //!
-//! `WITH (chunk_by = 'auto', chunks = n)` lets the engine find the key: of the columns that the proof holds for, the one
-//! that cuts the most bytes of the inputs. What can't be cut at all runs whole then.
+//! - An aggregate or DISTINCT without the keys, or ORDER BY … LIMIT, is done in *two phases*: each chunk does its part,
+//!   and the next step puts the parts together.
+//! - A part that chunks would compute anew, each with another result or all reading everything, *runs first*: scalar
+//!   subqueries, sides that depend on the order of rows, outer joins that keep the rows of a replicated side.
+//! - *Below* an operator that can't be cut, its input is cut if that is worth it.
+//!
+//! All else is refused with the node, its place, the rule and what to change. What counts as the same rows is what
+//! DataFusion does not leave to the order of rows: floats are summed in another order, and of -0.0 and 0.0 either stands
+//! for a group of both.
+//!
+//! `WITH (chunk_by = 'auto', chunks = n)` lets the engine find the key: of those that the proof holds for, the one
+//! that cuts the most bytes of the inputs. What can't be cut at all runs whole then. A task that says nothing is cut the
+//! same way when its inputs are large.
 //!
 //! # What is reused and why
 //!
@@ -90,7 +99,7 @@
 //! | proof | why a task may be cut, and by which column of each input |
 //! | fingerprint | the hash of all that a chunk is made of |
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
-//! | step | a query that a task runs as; one for most tasks, more where an operator is done in two phases |
+//! | step | a query that a task runs as; one for most tasks, more where a part of it can't be cut with the rest |
 //! | publish | make a table's new version the one that readers see |
 //! | partition, batch, row group, bucket | DataFusion's parallel stream, Arrow's record batch, Parquet's row group, Hive's word for a chunk |
 //!

@@ -111,14 +111,16 @@ impl Way {
     }
 }
 
+/// Makes the rest of a query when it is known how the step is called that it reads, and what that step's columns are.
+type Rest = Box<dyn Fn(&str, &SchemaRef) -> PlanResult<Resolved>>;
+
 /// A part taken out of a query, and the query that is left over the part's rows.
 struct Split {
     step: Resolved,
     part: Part,
     /// Whether the step gives few rows, as far as that can be seen.
     is_small: bool,
-    /// Makes the rest when it is known how the step is called and what its columns are.
-    rest: Box<dyn Fn(&str, &SchemaRef) -> PlanResult<Resolved>>,
+    rest: Rest,
 }
 
 struct Planner<'a> {

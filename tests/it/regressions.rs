@@ -133,3 +133,86 @@ async fn aggregates_over_table_functions_of_other_arguments_are_not_one() {
     let rows = rows.collect().await.unwrap();
     assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_on_one_side_of_a_join_is_not_taken_to_a_column_of_its_name_on_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let select = "SELECT r2.k, r1.s AS s1, r2.s AS s2 FROM t AS r1 RIGHT JOIN t AS r2 ON r1.k = r2.k
+        WHERE CASE WHEN r1.s IS NULL THEN 7 ELSE r1.s END <> 2";
+    let sql = format!(
+        "CREATE TABLE t AS SELECT * FROM (VALUES (1, 2), (1, 3)) AS v(k, s);
+         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS {select};
+         CREATE TABLE whole AS {select}"
+    );
+    run(&engine, &sql, folder.path()).await;
+    for table in ["cut", "whole"] {
+        let rows = engine.query(&format!("SELECT s1, s2 FROM {table} ORDER BY s1, s2")).await.unwrap();
+        let rows = rows.collect().await.unwrap();
+        let of = |column: usize| rows[0].column(column).as_primitive::<Int64Type>().values().to_vec();
+        assert_eq!((of(0), of(1)), (vec![3, 3], vec![2, 3]), "{table}");
+    }
+    // What users ask goes the same way.
+    let asked = engine.query(&select.replace("FROM t AS", "FROM \"t\" AS")).await.unwrap().collect().await.unwrap();
+    assert_eq!(asked.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_steps_has_the_columns_that_its_last_one_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    std::fs::write(folder.path().join("t.csv"), "k,j,a\n1,1,1\n2,0,2\n2,3,1\n").unwrap();
+    let query = "SELECT count(*) AS n FROM (SELECT count(*) AS x FROM t AS r3 FULL JOIN t AS r4 ON r3.k = r4.k
+        WHERE r4.j <= (SELECT count(*) FROM t AS r5 WHERE r5.a = r3.a) GROUP BY coalesce(r3.k, 0)) AS r2 JOIN t AS r6 ON true";
+    let sql = format!(
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't.csv' OPTIONS (format.has_header true);
+         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS {query};
+         CREATE TABLE whole AS {query}"
+    );
+    run(&engine, &sql, folder.path()).await;
+    let rows = engine.query("SELECT * FROM cut EXCEPT SELECT * FROM whole").await.unwrap().collect().await.unwrap();
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_zeros_are_counted_as_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let sql =
+        "CREATE TABLE t AS SELECT * FROM (VALUES (1, CAST('0.0' AS DOUBLE)), (2, CAST('-0.0' AS DOUBLE))) AS v(k, f);
+        CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS SELECT count(DISTINCT f) AS n FROM t;
+        CREATE TABLE found WITH (chunks = 2) AS SELECT count(DISTINCT f) AS n FROM t;
+        CREATE TABLE whole AS SELECT count(DISTINCT f) AS n FROM t";
+    let report = crate::support::try_run(&engine, sql, folder.path()).await;
+    assert!(report.task("cut").unwrap().reason.contains("does not group by every key"), "{report:#?}");
+    let rows = engine.query("SELECT * FROM found EXCEPT SELECT * FROM whole").await.unwrap().collect().await.unwrap();
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_datafusion_cannot_run_is_not_made_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    // Whole, the correlated NOT IN is optimised away.
+    let query = "WITH w AS (SELECT count(q.b) AS n FROM
+          (SELECT x.b FROM t AS x WHERE x.k NOT IN (SELECT y.k FROM t AS y WHERE y.j = x.j)) AS q)
+        SELECT count(z.b) AS n FROM t AS z CROSS JOIN w GROUP BY z.j";
+    let sql = format!(
+        "CREATE TABLE t AS SELECT * FROM (VALUES (1, 2, 3), (2, NULL, 4), (NULL, 2, 5)) AS v(k, j, b);
+         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS {query};
+         CREATE TABLE whole AS {query}"
+    );
+    let report = crate::support::try_run(&engine, &sql, folder.path()).await;
+    assert_eq!(report.task("whole").unwrap().rows, 2, "{report:#?}");
+    assert!(report.task("cut").unwrap().reason.contains("not known to be right"), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_reads_no_file_is_worth_to_be_cut_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE t AS SELECT * FROM (VALUES (1, 2), (1, 3)) AS v(k, s);
+        CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS SELECT DISTINCT s FROM t";
+    let report = run(&engine, sql, folder.path()).await;
+    assert_eq!((report.task("cut").unwrap().rows, report.task("cut").unwrap().steps.len()), (2, 2), "{report:#?}");
+}

@@ -17,6 +17,8 @@ pub struct Refusal {
     pub fix: String,
     /// A part of the node's inputs that is better run first, as a step of its own; else the node itself may be.
     pub first: Option<Box<LogicalPlan>>,
+    /// Whether DataFusion can't run the node at all, so that it is no step either.
+    pub is_final: bool,
 }
 
 impl Refusal {
@@ -27,7 +29,7 @@ impl Refusal {
 
     /// A refusal of what `node` says.
     pub fn of(node: String, rule: &'static str, fix: impl Into<String>) -> Self {
-        Self { node, rule, fix: fix.into(), first: None }
+        Self { node, rule, fix: fix.into(), first: None, is_final: false }
     }
 
     /// Names what is better run first.
@@ -50,6 +52,11 @@ pub type Checked<T> = std::result::Result<T, Box<Refusal>>;
 pub fn unsupported(plan: &LogicalPlan) -> Box<Refusal> {
     let fix = "put it in a task of its own, without CLUSTERED BY, that reads this one's output";
     Box::new(Refusal::of(describe(plan), "this operator is not known to be right in a cut task", fix))
+}
+
+/// A node that DataFusion can't run; the whole query may not need it in the end, and run all the same.
+pub fn not_run(plan: &LogicalPlan) -> Box<Refusal> {
+    Box::new(Refusal { is_final: true, ..*unsupported(plan) })
 }
 
 /// A node in a few words.

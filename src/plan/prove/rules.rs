@@ -15,7 +15,7 @@ use crate::plan::prove::Step;
 use crate::plan::prove::assign::Assignment;
 use crate::plan::prove::property::Property::{Partitioned, Replicated};
 use crate::plan::prove::property::{Key, Property, all_visible, named};
-use crate::plan::prove::refusal::{Checked, Refusal, describe, shortened, unsupported};
+use crate::plan::prove::refusal::{Checked, Refusal, describe, not_run, shortened, unsupported};
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window, unaliased};
 use crate::plan::resolve::{InputSource, Resolved, volatile_call};
@@ -67,7 +67,10 @@ pub fn attempt(
             let fix = "cut by a column of an input that the result's rows come from";
             Err(whole(Box::new(Refusal::of("the root".into(), NOTHING_CUT, fix))))
         }
-        Err(refusal) => Err(Refused { refusal: *refusal, at: prover.refused.map(Box::new) }),
+        Err(refusal) => {
+            let at = prover.refused.filter(|_| !refusal.is_final).map(Box::new);
+            Err(Refused { refusal: *refusal, at })
+        }
     }
 }
 
@@ -356,9 +359,9 @@ fn join(plan: &LogicalPlan, join: &Join, left: Property, right: Property, rules:
         JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => (false, true),
         JoinType::Full => (true, true),
     };
-    if join.null_aware && join.on.len() > 1 {
-        // DataFusion can't run it; the whole query may not need it in the end, and run.
-        return Err(unsupported(plan));
+    // A NOT IN whose subquery is correlated.
+    if join.null_aware && (join.on.len() > 1 || join.filter.is_some()) {
+        return Err(not_run(plan));
     }
     match (left, right) {
         (Replicated { unstable: l }, Replicated { unstable: r }) => Ok(Replicated { unstable: l.or(r) }),
