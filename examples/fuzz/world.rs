@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -13,6 +14,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{FutureExt, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::runtime::Runtime;
 
 use super::query::Case;
 use super::rows::{Row, are_equal, differences, rows_of};
@@ -22,6 +24,8 @@ use super::table::Table;
 const MOST_ROWS: usize = 20_000;
 /// Longer queries are not waited for.
 const LONGEST: Duration = Duration::from_secs(5);
+/// Threads for queries that run whole, some of which may be lost to ones that don't end.
+const QUERY_THREADS: usize = 8;
 /// Errors of values, which an expression may meet or not: for which rows it is computed is the optimizer's choice.
 const OF_VALUES: [&str; 6] = ["Cast error", "Parser error", "Overflow", "overflow", "Divide by zero", "Compute error"];
 
@@ -220,9 +224,10 @@ pub fn invalid(error: &chunkwise::Error) -> String {
 
 /// The rows of a query that runs whole.
 pub async fn rows_whole(context: &SessionContext, sql: &str) -> Result<Vec<Row>, String> {
-    let run = async {
+    let (context, sql) = (context.clone(), sql.to_string());
+    let run = async move {
         let mut stream = context
-            .sql(sql)
+            .sql(&sql)
             .await
             .map_err(|e| e.strip_backtrace())?
             .execute_stream()
@@ -239,10 +244,21 @@ pub async fn rows_whole(context: &SessionContext, sql: &str) -> Result<Vec<Row>,
         }
         Ok(rows_of(&batches))
     };
-    match tokio::time::timeout(LONGEST, AssertUnwindSafe(run).catch_unwind()).await {
+    // A join that explodes below an aggregate gives no chance to stop it: only a thread of its own can be left alone.
+    static QUERIES: OnceLock<Runtime> = OnceLock::new();
+    let queries = QUERIES.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(QUERY_THREADS).thread_stack_size(64 << 20).enable_all().build().unwrap()
+    });
+    let running = queries.spawn(run);
+    let stop = running.abort_handle();
+    match tokio::time::timeout(LONGEST, running).await {
         Ok(Ok(rows)) => rows,
         Ok(Err(_)) => Err("DataFusion panics".into()),
-        Err(_) => Err("it takes too long".into()),
+        Err(_) => {
+            stop.abort();
+            Err("it takes too long".into())
+        }
     }
 }
 
