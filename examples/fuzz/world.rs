@@ -152,6 +152,10 @@ impl World {
             Err(reason) if OF_VALUES.iter().any(|error| reason.contains(error)) => {
                 return Outcome::Skipped("a value can't be computed in an order of evaluation".into());
             }
+            // Plans of other shapes, such as those of steps, run into it where the whole query does not.
+            Err(reason) if reason.contains("SanityCheckPlan") => {
+                return Outcome::Skipped("DataFusion's check of its own plan fails".into());
+            }
             _ => {}
         }
         if !self.is_steady(&case.sql, expected).await {

@@ -65,8 +65,6 @@ rules! {
     UnionOnce "union-once" "one branch is cut and another is not: its rows would repeat in every chunk",
     /// A key of a union is carried at the same place by every branch.
     UnionKeys "union-keys" "the branches of the union carry the key at different places",
-    /// A column that is unnested does not carry a key.
-    UnnestedKeys "unnested-keys" "the key is unnested",
     /// A recursive query reads whole inputs only.
     Recursion "recursion" "a recursive query over a cut input would see only the rows of its chunk",
     /// A scalar subquery has one value for all chunks, and what is cut is not in one alone.

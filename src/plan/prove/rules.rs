@@ -175,7 +175,7 @@ impl Prover<'_> {
             }
             LogicalPlan::Union(node) => self.union(plan, node)?,
             LogicalPlan::Window(node) => window(plan, node, self.property(&node.input, 0)?, rules)?,
-            LogicalPlan::Unnest(node) => unnest(node, self.property(&node.input, 0)?, rules),
+            LogicalPlan::Unnest(node) => unnest(node, self.property(&node.input, 0)?),
             LogicalPlan::RecursiveQuery(node) => {
                 let first = self.property(&node.static_term, 0)?;
                 match (first, self.property(&node.recursive_term, 1)?) {
@@ -604,11 +604,12 @@ fn window(plan: &LogicalPlan, node: &Window, input: Property, rules: Rules) -> C
 }
 
 /// Columns that are not unnested are repeated beside each element.
-fn unnest(node: &Unnest, input: Property, rules: Rules) -> Property {
+fn unnest(node: &Unnest, input: Property) -> Property {
     let Partitioned { keys } = input else { return input };
     let lists = node.list_type_columns.iter().map(|(column, _)| *column);
     let unnested: Vec<usize> = lists.chain(node.struct_type_columns.iter().copied()).collect();
-    let positions = |column: usize| match unnested.contains(&column) && rules.ask(Rule::UnnestedKeys) {
+    // No key is of a type that can be unnested; this only makes sure.
+    let positions = |column: usize| match unnested.contains(&column) {
         true => Vec::new(),
         false => (0..node.dependency_indices.len()).filter(|i| node.dependency_indices[*i] == column).collect(),
     };
