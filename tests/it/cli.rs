@@ -55,8 +55,10 @@ fn the_report_is_json_with_what_each_task_did() {
     assert!(report["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
     let tasks = report["tasks"].as_array().unwrap();
     assert_eq!(tasks.iter().map(|task| &task["name"]).collect::<Vec<_>>(), ["revenue", "regions", "summary"]);
-    let every =
-        ["bytes", "chunks", "executed", "inputs", "keys", "name", "reason", "reused", "rows", "status", "wall_ms"];
+    let every = [
+        "bytes", "chunks", "executed", "inputs", "keys", "name", "reason", "reused", "rows", "status", "steps",
+        "wall_ms",
+    ];
     for task in tasks {
         assert_eq!(keys(task), every);
         assert_eq!((&task["status"], &task["reason"]), (&json!("executed"), &json!("not published yet")));
@@ -66,6 +68,12 @@ fn the_report_is_json_with_what_each_task_did() {
         assert_eq!(task["bytes"].as_u64().unwrap(), bytes);
         assert!(task["wall_ms"].as_u64().unwrap() <= report["wall_ms"].as_u64().unwrap());
         assert!(task["inputs"].as_array().unwrap().iter().all(|input| keys(input) == ["mode", "table"]));
+        let steps = task["steps"].as_array().unwrap();
+        assert_eq!((steps.len(), &steps[0]["name"], &steps[0]["part"]), (1, &task["name"], &json!("rest")));
+        assert_eq!(
+            (keys(&steps[0]), &steps[0]["chunks"]),
+            (vec!["chunks", "inputs", "keys", "name", "part"], &task["chunks"])
+        );
     }
     assert_eq!(
         (&tasks[0]["keys"], &tasks[0]["chunks"], &tasks[0]["rows"]),
