@@ -12,6 +12,7 @@
 //! for slices of rows instead of shards.
 
 mod assign;
+mod join;
 mod property;
 mod refusal;
 pub mod rule;
