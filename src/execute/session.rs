@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::footers::Footers;
+use crate::plan::repair::repaired;
 
 /// Most bytes of Parquet footers kept in memory.
 const FOOTER_BYTES: usize = 64 << 20;
@@ -58,12 +59,14 @@ pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState 
         let reservation = &mut config.options_mut().execution.sort_spill_reservation_bytes;
         *reservation = (*reservation).min(limit_bytes / (4 * jobs.max(1)));
     }
-    let mut state = SessionStateBuilder::new()
+    let state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
+    let rules = repaired(state.optimizers());
+    let mut state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
     // Registering by name can only fail for function factories, which this session has not.
     let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
     state.mark_start_execution();

@@ -26,20 +26,20 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, Volatility,
     WindowFunctionDefinition, WindowUDF,
 };
+use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
-use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
-use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use parquet::arrow::ArrowSchemaConverter;
 use sqlparser::ast::{Query, Statement as SqlStatement};
 
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::pipeline::Pipeline;
+use crate::plan::repair::{JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::task::{Task, View};
@@ -155,7 +155,7 @@ pub fn resolve(
 
 /// Analysis, then the rules that the prover relies on.
 fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Result<LogicalPlan> {
-    let rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+    let rules: OptimizerRules = vec![
         Arc::new(RewriteSetComparison::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(DecorrelatePredicateSubquery::new()),
@@ -163,7 +163,7 @@ fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Res
         Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(EqualitiesBelowJoins),
         Arc::new(ExtractEquijoinPredicate::new()),
-        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(JoinsOfOneKind),
     ];
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})

@@ -216,3 +216,39 @@ async fn what_reads_no_file_is_worth_to_be_cut_too() {
     let report = run(&engine, sql, folder.path()).await;
     assert_eq!((report.task("cut").unwrap().rows, report.task("cut").unwrap().steps.len()), (2, 2), "{report:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn null_equals_null_only_where_the_query_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let query = "SELECT count(*) AS n FROM t AS a JOIN t AS b ON a.k = b.k JOIN t AS c ON b.k IS NOT DISTINCT FROM c.k";
+    let sql = format!(
+        "CREATE TABLE t AS SELECT column1 AS k FROM (VALUES (1), (NULL));
+         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS {query};
+         CREATE TABLE whole AS {query}"
+    );
+    run(&engine, &sql, folder.path()).await;
+    for table in ["cut", "whole"] {
+        let rows = engine.query(&format!("SELECT n FROM {table}")).await.unwrap().collect().await.unwrap();
+        assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 1, "{table}");
+    }
+    let rows = engine.query(query).await.unwrap().collect().await.unwrap();
+    assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aggregates_may_sort_by_an_expression_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE t AS SELECT column1 AS k, column2 AS v FROM (VALUES (1, 3), (1, 2), (2, 5));
+        CREATE TABLE firsts CLUSTERED BY (k) INTO 2 BUCKETS AS
+            SELECT k, first_value(v ORDER BY v DESC, v, v DESC) AS v FROM t GROUP BY k;
+        CREATE TABLE distinct_on CLUSTERED BY (k) INTO 2 BUCKETS AS
+            SELECT DISTINCT ON (k) k, v FROM t ORDER BY k, v DESC, v";
+    run(&engine, sql, folder.path()).await;
+    for table in ["firsts", "distinct_on"] {
+        let query = format!("SELECT CAST(k * 10 + v AS BIGINT) FROM {table} ORDER BY k");
+        let rows = engine.query(&query).await.unwrap().collect().await.unwrap();
+        assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().values(), &[13, 25], "{table}");
+    }
+}

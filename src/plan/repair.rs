@@ -1,0 +1,100 @@
+//! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{NullEquality, Result};
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+/// Rules of an optimizer.
+pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
+
+/// `rules` with those repaired that need it.
+pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRules {
+    let repaired = rules.iter().map(|rule| -> Arc<dyn OptimizerRule + Send + Sync> {
+        match rule.name() == EliminateCrossJoin::new().name() {
+            true => Arc::new(JoinsOfOneKind),
+            false => Arc::clone(rule),
+        }
+    });
+    repaired.chain([Arc::new(SortKeysOnce) as _]).collect()
+}
+
+/// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
+///
+/// It makes the joins of all inputs of nested inner joins anew, and all of the outermost one's kind: below
+/// `IS NOT DISTINCT FROM`, `a = b` would hold for two NULLs.
+#[derive(Debug)]
+pub struct JoinsOfOneKind;
+
+impl OptimizerRule for JoinsOfOneKind {
+    fn name(&self) -> &str {
+        "eliminate_cross_join_of_one_kind"
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let mut null_equals_null = false;
+        plan.apply_with_subqueries(|node| {
+            null_equals_null |= matches!(node, LogicalPlan::Join(join)
+                if join.join_type == JoinType::Inner && join.null_equality == NullEquality::NullEqualsNull);
+            Ok(if null_equals_null { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        match null_equals_null {
+            true => Ok(Transformed::no(plan)),
+            false => EliminateCrossJoin::new().rewrite(plan, config),
+        }
+    }
+}
+
+/// Sorts the rows of an aggregate (`first_value(a ORDER BY b, b)`, `DISTINCT ON`) by each expression once: aggregates
+/// that keep states by group panic otherwise.
+#[derive(Debug)]
+struct SortKeysOnce;
+
+impl OptimizerRule for SortKeysOnce {
+    fn name(&self) -> &str {
+        "sort_keys_once"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if !matches!(plan, LogicalPlan::Aggregate(_)) {
+            return Ok(Transformed::no(plan));
+        }
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = expr.transform_down(|expr| Ok(with_sort_keys_once(expr)))?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })
+    }
+}
+
+fn with_sort_keys_once(expr: Expr) -> Transformed<Expr> {
+    let Expr::AggregateFunction(AggregateFunction { func, mut params }) = expr else { return Transformed::no(expr) };
+    let before = params.order_by.len();
+    let mut once = Vec::with_capacity(before);
+    for key in params.order_by {
+        if !once.iter().any(|other: &datafusion::logical_expr::SortExpr| other.expr == key.expr) {
+            once.push(key);
+        }
+    }
+    let changed = once.len() < before;
+    params.order_by = once;
+    Transformed::new_transformed(Expr::AggregateFunction(AggregateFunction { func, params }), changed)
+}
