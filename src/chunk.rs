@@ -4,6 +4,7 @@
 
 pub mod bucket;
 pub mod key;
+pub mod overlap;
 
 /// Chunks of a task whose key the engine finds, unless it says how many.
 pub const DEFAULT_CHUNKS: u32 = 16;

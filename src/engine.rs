@@ -16,7 +16,8 @@ use crate::execute::session::{Share, exact, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
-use crate::plan::rewrite::rewrite;
+use crate::plan::rewrite::{Provided, rewrite};
+use crate::plan::slice::Slice;
 use crate::plan::steps::Step;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
@@ -231,10 +232,11 @@ fn explain_task(planned: &PlannedTask, state: &SessionState) -> Result<String> {
 
 fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String> {
     let scans = &step.resolved.scans;
-    let provide = |scan: usize| -> datafusion::common::Result<Arc<dyn TableProvider>> {
-        let schema = scans.get(scan).map(|s| Arc::clone(&s.schema));
-        let schema = schema.ok_or_else(|| DataFusionError::Internal(format!("scan {scan} is not in the plan")))?;
-        Ok(Arc::new(datafusion::datasource::empty::EmptyTable::new(schema)))
+    let provide = |number: usize| -> datafusion::common::Result<Provided> {
+        let scan = scans.get(number);
+        let scan = scan.ok_or_else(|| DataFusionError::Internal(format!("scan {number} is not in the plan")))?;
+        let table = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(&scan.schema)));
+        Ok(Provided { table, is_exact: Slice::of(&step.proof, number, scan).is_exact })
     };
     let failed = |e: DataFusionError| {
         Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&task.name)

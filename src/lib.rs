@@ -152,5 +152,6 @@ pub use crate::engine::{Engine, EngineBuilder};
 pub use crate::error::{Error, ErrorKind, Location, Result};
 pub use crate::event::Event;
 pub use crate::pipeline::Pipeline;
+pub use crate::plan::slice::InputMode;
 pub use crate::run::RunOptions;
-pub use crate::run::report::{InputMode, InputReport, RunReport, Status, StepPart, StepReport, TaskReport};
+pub use crate::run::report::{InputReport, RunReport, Status, StepPart, StepReport, TaskReport};

@@ -2,7 +2,7 @@
 //!
 //! [`resolve`] turns a task into a normalised logical plan over named inputs; [`prove`] decides whether it may be cut
 //! and by what; [`steps`] finds the
-//! steps it takes; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
+//! steps it takes; [`slice`] how a chunk gets its part of an input; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
 //! [`explain`] says all that in words. [`repair`] keeps DataFusion's optimizer from what it does wrong.
 
 pub mod explain;
@@ -12,5 +12,6 @@ pub mod prove;
 pub mod repair;
 pub mod resolve;
 pub mod rewrite;
+pub mod slice;
 pub mod steps;
 pub mod two_phase;

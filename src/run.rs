@@ -5,6 +5,7 @@
 
 mod chunk;
 pub mod report;
+mod sliced;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,12 +26,11 @@ use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, resolve};
+use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
 use crate::run::task::TaskJob;
 use crate::schedule::Schedule;
-use crate::table::FilesTable;
-use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
 
@@ -94,7 +94,7 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
         match Snapshot::take(source, state).await {
             Ok(snapshot) => {
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
-                known.insert(source.name.clone(), Known { schema, bytes: bytes.max(1) });
+                known.insert(source.name.clone(), Known { schema, bytes: bytes.max(1), stored: None });
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -117,11 +117,12 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
             Err(error) if error.kind() == ErrorKind::Sql => return Err(error),
             Err(refused) => Err(refused),
         };
-        let schema =
-            planned.as_ref().ok().and_then(|p| p.steps.last()).map_or(schema, |s| Arc::clone(s.proof.schema()));
+        let proof = planned.as_ref().ok().and_then(|planned| Some(&planned.steps.last()?.proof));
+        let schema = proof.map_or(schema, |proof| Arc::clone(proof.schema()));
+        let stored = proof.and_then(Stored::by);
         // As large as all it reads, until it is known better; what is cut of it counts in any case.
         let bytes: u64 = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
-        known.insert(task.name.clone(), Known { schema, bytes: bytes.max(1) });
+        known.insert(task.name.clone(), Known { schema, bytes: bytes.max(1), stored });
         tasks.insert(task.name.clone(), planned);
     }
     Ok(Plans { tasks, sources })
@@ -247,15 +248,5 @@ impl Input {
                 Fingerprint::of(output.entries.iter().map(|e| ("chunk", e.fingerprint.as_bytes().as_slice())))
             }
         }
-    }
-
-    fn provider(&self, cache: &Cache) -> Result<Arc<FilesTable>> {
-        Ok(match self {
-            Self::Source(source) => source.table(),
-            Self::Output(output) => {
-                cache.check(&output.entries)?;
-                Arc::new(of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema))?)
-            }
-        })
     }
 }

@@ -15,7 +15,7 @@ use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, resolve};
-use crate::plan::rewrite::rewrite;
+use crate::plan::rewrite::{Provided, rewrite};
 use crate::plan::steps::steps;
 use crate::task::Task;
 
@@ -35,7 +35,7 @@ impl Planning {
     /// [`ErrorKind::Usage`] when there is no such task, [`ErrorKind::Sql`] when its query is invalid.
     pub fn new(pipeline: &Pipeline, name: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Self> {
         let task = pipeline.task(name).ok_or_else(|| Error::new(ErrorKind::Usage, format!("no task `{name}`")))?;
-        let known = |schema: &SchemaRef| Known { schema: Arc::clone(schema), bytes: 1 << 30 };
+        let known = |schema: &SchemaRef| Known { schema: Arc::clone(schema), bytes: 1 << 30, stored: None };
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
         Ok(Self { task: task.clone(), resolved: resolve(task, pipeline, &inputs, &state)? })
@@ -56,7 +56,12 @@ impl Planning {
                 .map(|scan| Arc::new(EmptyTable::new(Arc::clone(&scan.schema))) as Arc<dyn TableProvider>)
                 .collect();
             for chunk in 0..step.proof.chunks() {
-                plans.push(rewrite(&step.proof, chunk, &|scan| Ok(Arc::clone(&tables[scan]))).map_err(failed)?);
+                plans.push(
+                    rewrite(&step.proof, chunk, &|scan| {
+                        Ok(Provided { table: Arc::clone(&tables[scan]), is_exact: false })
+                    })
+                    .map_err(failed)?,
+                );
             }
         }
         Ok(plans)

@@ -6,6 +6,7 @@ use datafusion::logical_expr::{Distinct, LogicalPlan};
 
 use crate::chunk::BYTES_PER_CHUNK;
 use crate::plan::prove::{Considered, Role, Verdict};
+use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::{Part, Step};
 use crate::task::Task;
 
@@ -48,13 +49,23 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
     };
     explain_considered(out, step);
     let width = proof.inputs().iter().map(|i| i.table.len()).max().unwrap_or(0);
-    for input in proof.inputs() {
+    for (number, input) in proof.inputs().iter().enumerate() {
         let table = &input.table;
-        let _ = match &input.role {
-            Role::Partitioned { keys: _, names } => {
+        let slice = step.resolved.scans.get(number).map(|scan| Slice::of(proof, number, scan));
+        let _ = match (&input.role, slice) {
+            (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode == InputMode::Reuse => {
+                let (stored, opened) = (slice.stored_chunks, slice.stored(0, proof.chunks()).count());
+                let rest = if slice.is_exact { "" } else { " and keeps its rows" };
+                let by = names.join(", ");
+                writeln!(
+                    out,
+                    "  {table:width$}  reuse: stored by ({by}), each chunk opens {opened} of {stored} files{rest}"
+                )
+            }
+            (Role::Partitioned { keys: _, names }, _) => {
                 writeln!(out, "  {table:width$}  rescan: each chunk keeps its rows by ({})", names.join(", "))
             }
-            Role::Replicated { why } => writeln!(out, "  {table:width$}  replicate: whole in every chunk; {why}"),
+            (Role::Replicated { why }, _) => writeln!(out, "  {table:width$}  replicate: whole in every chunk; {why}"),
         };
     }
     if !proof.steps().is_empty() {

@@ -42,6 +42,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::repair::{JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
+use crate::plan::slice::Stored;
 use crate::task::{Task, View};
 
 /// A task's normalised plan, its scans numbered from 0.
@@ -68,6 +69,8 @@ pub struct Scan {
     pub schema: SchemaRef,
     /// Size of what is read, about; 0 for what a step of the same task gave.
     pub bytes: u64,
+    /// How it is stored, when that says a row's chunk.
+    pub stored: Option<Stored>,
 }
 
 /// What is known of an input before it is read.
@@ -77,6 +80,8 @@ pub struct Known {
     pub schema: SchemaRef,
     /// Its size, about.
     pub bytes: u64,
+    /// How it is stored, when that says a row's chunk.
+    pub stored: Option<Stored>,
 }
 
 /// Stands for an input in a plan until a chunk's own provider takes its place.
@@ -178,7 +183,8 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        scans.push(Scan { table: input.table.clone(), schema, bytes: input.known.bytes });
+        let Known { schema: _, bytes, stored } = input.known.clone();
+        scans.push(Scan { table: input.table.clone(), schema, bytes, stored });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;

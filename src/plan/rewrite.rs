@@ -1,7 +1,8 @@
 //! The plan of one chunk, from a proof.
 //!
 //! Every scan gets the provider of its input; above a partitioned one stands a `Filter` that keeps the rows of the
-//! chunk. The filter is a node of its own: filters inside a scan are not checked again by anyone.
+//! chunk, unless the provider gives no others. The filter is a node of its own: filters inside a scan are not checked
+//! again by anyone.
 
 use std::sync::Arc;
 
@@ -15,6 +16,15 @@ use crate::chunk::bucket::chunk_of_udf;
 use crate::plan::prove::{Proof, Role, is_chunk_0};
 use crate::plan::resolve::InputSource;
 
+/// What a chunk reads in place of a scan.
+#[derive(Debug, Clone)]
+pub struct Provided {
+    /// The rows.
+    pub table: Arc<dyn TableProvider>,
+    /// Whether they are all of the chunk.
+    pub is_exact: bool,
+}
+
 /// The plan of chunk `chunk` of `proof`, its scans reading the providers that `provide` gives by scan number.
 ///
 /// # Errors
@@ -22,7 +32,7 @@ use crate::plan::resolve::InputSource;
 pub fn rewrite(
     proof: &Proof,
     chunk: u32,
-    provide: &dyn Fn(usize) -> datafusion::common::Result<Arc<dyn TableProvider>>,
+    provide: &dyn Fn(usize) -> datafusion::common::Result<Provided>,
 ) -> datafusion::common::Result<LogicalPlan> {
     let is_chunk_0 = is_chunk_0();
     let rewritten = proof.plan().clone().transform_up_with_subqueries(|node| {
@@ -38,9 +48,15 @@ pub fn rewrite(
             return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
         };
         let columns: Vec<Column> = scan.projected_schema.columns();
-        scan.source = provide_checked(provide, number, &scan)?;
+        let Provided { table, is_exact } = provide(number)?;
+        if table.schema() != scan.source.schema() {
+            let message = format!("the columns of {} changed since the task was planned", scan.table_name);
+            return Err(datafusion::common::DataFusionError::Plan(message));
+        }
+        scan.source = provider_as_source(table);
         let plan = LogicalPlan::TableScan(scan);
         match proof.inputs().get(number).map(|input| &input.role) {
+            Some(Role::Partitioned { .. }) if is_exact => Ok(Transformed::yes(plan)),
             Some(Role::Partitioned { keys, names: _ }) => {
                 let keys = keys.iter().map(|key| key.over(&columns));
                 let args = [lit(proof.chunks() as i32)].into_iter().chain(keys).collect();
@@ -52,17 +68,4 @@ pub fn rewrite(
         }
     })?;
     Ok(rewritten.data)
-}
-
-fn provide_checked(
-    provide: &dyn Fn(usize) -> datafusion::common::Result<Arc<dyn TableProvider>>,
-    number: usize,
-    scan: &datafusion::logical_expr::TableScan,
-) -> datafusion::common::Result<Arc<dyn datafusion::logical_expr::TableSource>> {
-    let provider = provide(number)?;
-    if provider.schema() != scan.source.schema() {
-        let message = format!("the columns of {} changed since the task was planned", scan.table_name);
-        return Err(datafusion::common::DataFusionError::Plan(message));
-    }
-    Ok(provider_as_source(provider))
 }

@@ -17,7 +17,6 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::Result as PlanResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -30,6 +29,7 @@ use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, try_prove};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, Resolved};
+use crate::plan::slice::Stored;
 use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
 use crate::task::Task;
 
@@ -111,8 +111,8 @@ impl Way {
     }
 }
 
-/// Makes the rest of a query when it is known how the step is called that it reads, and what that step's columns are.
-type Rest = Box<dyn Fn(&str, &SchemaRef) -> PlanResult<Resolved>>;
+/// Makes the rest of a query when it is known how the step is called that it reads, and how that step is cut.
+type Rest = Box<dyn Fn(&str, &Proof) -> PlanResult<Resolved>>;
 
 /// A part taken out of a query, and the query that is left over the part's rows.
 struct Split {
@@ -201,7 +201,7 @@ impl Planner<'_> {
             }
         };
         let name = format!("{}#{}", self.task.name, before + first.steps.len());
-        let rest = rest(&name, &first.steps.last()?.resolved.schema).ok()?;
+        let rest = rest(&name, &first.steps.last()?.proof).ok()?;
         let after = self.way(&rest, chunking, before + first.steps.len(), depth + 1);
         let after = match after {
             Ok(after) => after,
@@ -278,8 +278,9 @@ impl Planner<'_> {
         let is_small = part == Part::Phase || gives_few_rows(at);
         let (rest, at, rules) = (rest.clone(), at.clone(), self.rules);
         // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
-        let rest = move |name: &str, schema: &SchemaRef| {
-            let source = Arc::new(InputSource::new(name, Known { schema: Arc::clone(schema), bytes: 0 }));
+        let rest = move |name: &str, proof: &Proof| {
+            let known = Known { schema: Arc::clone(proof.schema()), bytes: 0, stored: Stored::by(proof) };
+            let source = Arc::new(InputSource::new(name, known));
             let finished = finish(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
             // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
             let replaced =

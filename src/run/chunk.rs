@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use datafusion::catalog::TableProvider;
 use tokio::sync::Semaphore;
 
 use crate::cache::store::ChunkEntry;
@@ -11,10 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::write::{is_out_of_memory, write};
 use crate::plan::fingerprint::Components;
-use crate::plan::rewrite::rewrite;
+use crate::plan::rewrite::{Provided, rewrite};
 use crate::plan::steps::Step;
+use crate::run::sliced::Sliced;
 use crate::run::{Context, PlannedTask};
-use crate::table::FilesTable;
 use crate::table::source::Snapshot;
 
 /// What the chunks of one step have in common.
@@ -25,8 +24,8 @@ pub struct ChunkJob {
     pub planned: Arc<PlannedTask>,
     /// Number of the step.
     pub step: usize,
-    /// Providers of the step's scans, by number.
-    pub providers: Vec<Arc<FilesTable>>,
+    /// What the chunks read of each scan, by number.
+    pub inputs: Vec<Sliced>,
     /// The task's sources, which must not change meanwhile.
     pub sources: Vec<Arc<Snapshot>>,
     /// What the step's chunks are made of.
@@ -58,12 +57,13 @@ impl ChunkJob {
         let Step { name, proof, .. } = &steps[self.step];
         let Context { cache, state, events, .. } = &self.context;
         events.send(Event::ChunkStarted { task: task.name.clone(), chunk });
-        let provide = |scan: usize| -> datafusion::common::Result<Arc<dyn TableProvider>> {
-            match self.providers.get(scan) {
-                Some(table) if self.context.rotates_scans => Ok(Arc::new(table.rotated(chunk as usize))),
-                Some(table) => Ok(Arc::clone(table) as Arc<dyn TableProvider>),
-                None => datafusion::common::internal_err!("scan {scan} has no provider"),
-            }
+        let provide = |scan: usize| -> datafusion::common::Result<Provided> {
+            let Some(input) = self.inputs.get(scan) else {
+                return datafusion::common::internal_err!("scan {scan} has no input");
+            };
+            let table = input.of_chunk(chunk);
+            let table = if self.context.rotates_scans { Arc::new(table.rotated(chunk as usize)) } else { table };
+            Ok(Provided { table, is_exact: input.is_exact() })
         };
         let plan = rewrite(proof, chunk, &provide)
             .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;

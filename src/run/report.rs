@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::plan::slice::InputMode;
+
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunReport {
@@ -127,17 +129,6 @@ pub struct InputReport {
     pub table: String,
     /// How.
     pub mode: InputMode,
-}
-
-/// How a chunk gets its part of an input.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InputMode {
-    /// It reads the whole input and keeps its own rows.
-    Rescan,
-    /// It reads and keeps the whole input.
-    Replicate,
 }
 
 /// Whole milliseconds.

@@ -11,12 +11,13 @@ use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::plan::fingerprint::Components;
-use crate::plan::prove::{self, Role};
+use crate::plan::resolve::Scan;
+use crate::plan::slice::Slice;
 use crate::plan::steps::{Part, Step};
 use crate::run::chunk::{ChunkJob, unix_ns};
-use crate::run::report::{self, InputMode, InputReport, Status, StepPart, StepReport, TaskReport};
+use crate::run::report::{self, InputReport, Status, StepPart, StepReport, TaskReport};
+use crate::run::sliced::Sliced;
 use crate::run::{Context, Input, Output, PlannedTask};
-use crate::table::FilesTable;
 use crate::table::source::Snapshot;
 
 /// One task to run, its inputs at hand.
@@ -44,8 +45,8 @@ impl TaskJob {
             steps.iter().map(|step| step.proof.keys()).find(|keys| !keys.is_empty()).unwrap_or_default().to_vec();
         report.chunks = steps.iter().map(|step| step.proof.chunks()).sum();
         // What steps hand on to each other is nobody's input.
-        let inputs = steps.iter().flat_map(|step| step.proof.inputs());
-        report.inputs = inputs.filter(|input| self.inputs.contains_key(&input.table)).map(input_report).collect();
+        let inputs = steps.iter().flat_map(input_reports);
+        report.inputs = inputs.filter(|input| self.inputs.contains_key(&input.table)).collect();
         report.steps = steps.iter().map(step_report).collect();
         let result = self.run_steps(&mut report).await.map_err(|e| e.with_task(&name));
         report.wall_ms = report::millis(start.elapsed());
@@ -125,7 +126,7 @@ impl TaskJob {
                 context: self.context.clone(),
                 planned: Arc::clone(&self.planned),
                 step: number,
-                providers: self.providers(number)?,
+                inputs: self.sliced(number)?,
                 sources: sources.to_vec(),
                 components: components.clone(),
                 force: self.force,
@@ -146,14 +147,14 @@ impl TaskJob {
         Ok((Output { schema: Arc::clone(proof.schema()), entries }, components))
     }
 
-    /// Providers of a step's scans, by number.
-    fn providers(&self, step: usize) -> Result<Vec<Arc<FilesTable>>> {
-        let scans = &self.planned.steps[step].resolved.scans;
-        let provider = |table: &str| match self.inputs.get(table) {
-            Some(input) => input.provider(&self.context.cache),
-            None => Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there"))),
+    /// What the chunks of a step read of each scan, by number.
+    fn sliced(&self, step: usize) -> Result<Vec<Sliced>> {
+        let Step { resolved, proof, .. } = &self.planned.steps[step];
+        let sliced = |(number, scan): (usize, &Scan)| match self.inputs.get(&scan.table) {
+            Some(input) => Sliced::new(input, Slice::of(proof, number, scan), proof.chunks(), &self.context.cache),
+            None => Err(Error::new(ErrorKind::Source, format!("input `{}` is not there", scan.table))),
         };
-        scans.iter().map(|scan| provider(&scan.table)).collect()
+        resolved.scans.iter().enumerate().map(sliced).collect()
     }
 
     /// Why chunks run, or why none has to.
@@ -180,14 +181,14 @@ fn step_report(step: &Step) -> StepReport {
         Part::Below => StepPart::Below,
         Part::Rest => StepPart::Rest,
     };
-    let (keys, inputs) = (step.proof.keys().to_vec(), step.proof.inputs().iter().map(input_report).collect());
+    let (keys, inputs) = (step.proof.keys().to_vec(), input_reports(step));
     StepReport { name: step.name.clone(), part, keys, chunks: step.proof.chunks(), inputs }
 }
 
-fn input_report(input: &prove::Input) -> InputReport {
-    let mode = match &input.role {
-        Role::Partitioned { .. } => InputMode::Rescan,
-        Role::Replicated { .. } => InputMode::Replicate,
+fn input_reports(step: &Step) -> Vec<InputReport> {
+    let report = |(number, scan): (usize, &Scan)| InputReport {
+        table: scan.table.clone(),
+        mode: Slice::of(&step.proof, number, scan).mode,
     };
-    InputReport { table: input.table.clone(), mode }
+    step.resolved.scans.iter().enumerate().map(report).collect()
 }

@@ -9,6 +9,7 @@ mod plans;
 mod prove;
 mod regressions;
 mod reuse;
+mod slices;
 mod slt;
 mod support;
 mod tpch;

@@ -90,7 +90,7 @@ pub fn engine(cache: &Path) -> Engine {
 
 /// The inputs that the task at `at` cuts, in alphabetical order, a word for each reading.
 pub fn cut(report: &RunReport, at: usize) -> String {
-    let inputs = report.tasks[at].inputs.iter().filter(|input| input.mode == InputMode::Rescan);
+    let inputs = report.tasks[at].inputs.iter().filter(|input| input.mode != InputMode::Replicate);
     let mut tables: Vec<_> = inputs.map(|input| input.table.as_str()).collect();
     tables.sort_unstable();
     tables.join(" ")

@@ -1,0 +1,111 @@
+//! How chunks get their part of an input: what is read, and that the rows are those of the whole run.
+
+use std::path::Path;
+
+use chunkwise::{Engine, InputMode, RunReport};
+
+use crate::support::{Multiset, engine, make_parquet, oracle, parquet_source, query_rows, run};
+
+/// Sources `items` and `other`, with NULL keys.
+async fn sources(folder: &Path) -> String {
+    for (name, rows) in [("items", 2000), ("other", 500)] {
+        let query = format!(
+            "SELECT CASE WHEN value % 50 = 0 THEN NULL ELSE value % 97 END AS k, value % 5 AS g, value AS v,
+                'text ' || value AS s FROM generate_series(1, {rows}) AS t(value)"
+        );
+        make_parquet(folder, name, &query).await;
+    }
+    ["items", "other"].map(|name| format!("{};\n", parquet_source(folder, name))).concat()
+}
+
+fn mode(report: &RunReport, task: &str, input: &str) -> InputMode {
+    let task = report.task(task).unwrap();
+    task.inputs.iter().find(|i| i.table == input).unwrap_or_else(|| panic!("{task:#?}")).mode
+}
+
+/// Runs the task `stored`, cut by `(k)` into `stored_chunks`, and `task` over it and other tables; its rows must be those
+/// of the whole query.
+async fn reads(stored_chunks: u32, task: &str, query: &str) -> (RunReport, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path()).await;
+    let stored = "SELECT k, g, v, s FROM items WHERE v % 7 <> 0";
+    let sql = format!(
+        "{sources}CREATE TABLE stored CLUSTERED BY (k) INTO {stored_chunks} BUCKETS AS {stored};\n{task} AS {query}"
+    );
+    let engine = engine(&folder.path().join("cache"));
+    let report = run(&engine, &sql, folder.path()).await;
+    let name = report.tasks.iter().map(|task| task.name.as_str()).find(|name| *name != "stored").unwrap();
+    let found = Multiset::of(engine.table(name).await.unwrap()).await;
+    let mut statements: Vec<String> = sources.split_inclusive(";\n").map(String::from).collect();
+    statements.push(format!("CREATE TABLE stored AS {stored}"));
+    let whole = query_rows(&oracle(&statements).await, query).await;
+    assert_eq!(found, whole, "{report:#?}");
+    assert!(whole.rows > 0);
+    let text = explained(&engine, &sql, folder.path(), name).await;
+    (report, text)
+}
+
+async fn explained(engine: &Engine, sql: &str, folder: &Path, task: &str) -> String {
+    let pipeline = chunkwise::sql::parse(sql, "test.sql", folder).unwrap();
+    engine.explain(&pipeline, Some(task)).await.unwrap().pop().unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_stored_by_the_keys_is_read_by_file() {
+    let query = "SELECT k, count(*) AS n, sum(v) AS v, max(s) AS s FROM stored GROUP BY k";
+    for (stored, chunks, opened) in [
+        (8, 8, "each chunk opens 1 of 8 files\n"),
+        (12, 4, "each chunk opens 3 of 12 files\n"),
+        (4, 12, "each chunk opens 1 of 4 files and keeps its rows\n"),
+        (6, 4, "each chunk opens 3 of 6 files and keeps its rows\n"),
+    ] {
+        let task = format!("CREATE TABLE t CLUSTERED BY (k) INTO {chunks} BUCKETS");
+        let (report, text) = reads(stored, &task, query).await;
+        assert_eq!(mode(&report, "t", "stored"), InputMode::Reuse);
+        assert!(text.contains(&format!("stored  reuse: stored by (k), {opened}")), "{text}");
+        assert_eq!(text.contains("chunk_of"), opened.contains("keeps"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_stored_otherwise_is_not() {
+    let by_k = "SELECT k, count(*) AS n FROM stored GROUP BY k";
+    for (stored, task, query) in [
+        // Numbers of chunks without a common divisor.
+        (8, "CREATE TABLE t CLUSTERED BY (k) INTO 9 BUCKETS", by_k),
+        (1, "CREATE TABLE t CLUSTERED BY (k) INTO 4 BUCKETS", by_k),
+        // Other keys, more keys, and something of the key.
+        (8, "CREATE TABLE t CLUSTERED BY (g) INTO 8 BUCKETS", "SELECT g, count(*) AS n FROM stored GROUP BY g"),
+        (
+            8,
+            "CREATE TABLE t CLUSTERED BY (k, g) INTO 8 BUCKETS",
+            "SELECT k, g, count(*) AS n FROM stored GROUP BY k, g",
+        ),
+        (
+            8,
+            "CREATE TABLE t CLUSTERED BY (half) INTO 8 BUCKETS",
+            "SELECT half, count(*) AS n FROM (SELECT k % 2 AS half FROM stored) GROUP BY half",
+        ),
+        // A join in another type: a decimal does not hash like an integer.
+        (
+            8,
+            "CREATE TABLE t CLUSTERED BY (k) INTO 8 BUCKETS",
+            "SELECT a.k, count(*) AS n FROM stored AS a JOIN (SELECT CAST(k AS DECIMAL(20, 2)) AS d FROM other) AS b
+                ON a.k = b.d GROUP BY a.k",
+        ),
+    ] {
+        let (report, text) = reads(stored, task, query).await;
+        assert_eq!(mode(&report, "t", "stored"), InputMode::Rescan, "{task}\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_and_other_inputs_are_joined() {
+    let query = "SELECT a.k, a.s, b.v FROM stored AS a FULL JOIN other AS b ON a.k = b.k AND a.g = b.g";
+    for chunks in [3, 6, 12] {
+        let task = format!("CREATE TABLE t CLUSTERED BY (k) INTO {chunks} BUCKETS");
+        let (report, _) = reads(6, &task, query).await;
+        assert_eq!(mode(&report, "t", "stored"), InputMode::Reuse);
+        assert_eq!(mode(&report, "t", "other"), InputMode::Rescan);
+    }
+}
