@@ -1,10 +1,15 @@
 //! How a task is cut: the key columns, the number of chunks, and the function that maps a key to a chunk.
 //!
-//! The chunk function is [`bucket`]'s: Iceberg's bucket transform. A row whose keys are all NULL is in chunk 0.
+//! The chunk function is either [`bucket`]'s, Iceberg's bucket transform, or one of ranges of the key, see [`mod@range`]. A
+//! row whose keys are all NULL is in chunk 0.
 
 pub mod bucket;
 pub mod key;
 pub mod overlap;
+pub mod range;
+
+use crate::chunk::overlap::{are_nested, overlap};
+use crate::chunk::range::Bounds;
 
 /// Chunks of a task whose key the engine finds, unless it says how many.
 pub const DEFAULT_CHUNKS: u32 = 16;
@@ -23,6 +28,56 @@ pub struct Chunking {
     /// Column names of the query's inputs or output, in order, already normalised (lower case unless quoted); none when
     /// the engine is to find the key.
     pub keys: Vec<String>,
-    /// Number of chunks, 1 to [`MAX_CHUNKS`].
+    /// Number of chunks, 1 to [`MAX_CHUNKS`]; about as many when they are ranges.
     pub chunks: u32,
+    /// The chunk functions that may be taken.
+    pub by: ChunkBy,
+}
+
+/// Which chunk functions a task may be cut with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChunkBy {
+    /// The bucket of the keys' hash: the only one for keys and a number of chunks that are given.
+    Hash,
+    /// Ranges of the key.
+    Range,
+    /// Ranges where that saves work, else the hash.
+    Auto,
+}
+
+/// The function from a row's keys to its chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ChunkFunction {
+    /// The bucket of the keys' hash, out of so many.
+    Hash(u32),
+    /// The range of the only key.
+    Range(Bounds),
+}
+
+impl ChunkFunction {
+    /// Number of chunks, at least 1.
+    pub fn chunks(&self) -> u32 {
+        match self {
+            Self::Hash(chunks) => *chunks,
+            Self::Range(bounds) => bounds.chunks(),
+        }
+    }
+
+    /// The chunks by `other` that can share rows with chunk `chunk`, and whether they have no others than it; `None` when
+    /// nothing is known, so that all may. Keys of both must be of types that hash or compare alike.
+    pub fn overlap(&self, chunk: u32, other: &Self) -> Option<(Vec<u32>, bool)> {
+        match (self, other) {
+            (Self::Hash(chunks), Self::Hash(others)) => {
+                let is_exact = others.is_multiple_of(*chunks);
+                are_nested(*chunks, *others).then(|| (overlap(chunk, *chunks, *others).collect(), is_exact))
+            }
+            (Self::Range(bounds), Self::Range(others)) => {
+                let range = bounds.range(chunk);
+                let shares: Vec<u32> = (0..others.chunks()).filter(|at| range.overlaps(&others.range(*at))).collect();
+                let is_exact = shares.iter().all(|at| range.contains(&others.range(*at)));
+                Some((shares, is_exact))
+            }
+            (Self::Hash(_), Self::Range(_)) | (Self::Range(_), Self::Hash(_)) => None,
+        }
+    }
 }

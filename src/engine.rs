@@ -151,7 +151,7 @@ impl Engine {
             None => pipeline.clone(),
         };
         let state = session(runtime(None, None)?, None);
-        let mut plans = plan(&pipeline, &state, self.rules).await?;
+        let mut plans = plan(&pipeline, &state, self.rules, &|_| Vec::new()).await?;
         let mut texts = Vec::new();
         for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {
             let text = match plans.tasks.remove(name) {
@@ -236,7 +236,7 @@ fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String
         let scan = scans.get(number);
         let scan = scan.ok_or_else(|| DataFusionError::Internal(format!("scan {number} is not in the plan")))?;
         let table = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(&scan.schema)));
-        Ok(Provided { table, is_exact: Slice::of(&step.proof, number, scan).is_exact })
+        Ok(Provided { table, is_exact: Slice::of(&step.proof, number, scan).is_exact(0) })
     };
     let failed = |e: DataFusionError| {
         Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&task.name)

@@ -78,14 +78,20 @@ pub struct Plans {
     pub sources: BTreeMap<String, Arc<Snapshot>>,
 }
 
-/// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything.
+/// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
+/// the bounds of ranges that a task was cut by when it was published.
 ///
 /// A task that is refused, or that a broken source is in the way of, is an `Err` in the result. One whose input
 /// could not be planned is not in it.
 ///
 /// # Errors
 /// [`ErrorKind::Sql`] when a query is invalid.
-pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Result<Plans> {
+pub async fn plan(
+    pipeline: &Pipeline,
+    state: &SessionState,
+    rules: Rules,
+    previous: &(dyn Fn(&str) -> Vec<String> + Sync),
+) -> Result<Plans> {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     let mut sources = BTreeMap::new();
     let mut broken: BTreeMap<String, String> = BTreeMap::new();
@@ -94,7 +100,10 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
         match Snapshot::take(source, state).await {
             Ok(snapshot) => {
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
-                known.insert(source.name.clone(), Known { schema, bytes: bytes.max(1), stored: None });
+                known.insert(
+                    source.name.clone(),
+                    Known { schema, bytes: bytes.max(1), stored: None, row_groups: snapshot.row_groups() },
+                );
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -112,7 +121,7 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
         }
         let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
-        let planned = match steps(task, resolved, rules) {
+        let planned = match steps(task, resolved, rules, &previous(&task.name)) {
             Ok(steps) => Ok(Arc::new(PlannedTask { task: task.clone(), steps })),
             Err(error) if error.kind() == ErrorKind::Sql => return Err(error),
             Err(refused) => Err(refused),
@@ -122,7 +131,7 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
         let stored = proof.and_then(Stored::by);
         // As large as all it reads, until it is known better; what is cut of it counts in any case.
         let bytes: u64 = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
-        known.insert(task.name.clone(), Known { schema, bytes: bytes.max(1), stored });
+        known.insert(task.name.clone(), Known { schema, bytes: bytes.max(1), stored, row_groups: None });
         tasks.insert(task.name.clone(), planned);
     }
     Ok(Plans { tasks, sources })
@@ -136,7 +145,9 @@ pub async fn plan(pipeline: &Pipeline, state: &SessionState, rules: Rules) -> Re
 pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
     let start = Instant::now();
     let selected = if options.tasks.is_empty() { pipeline.clone() } else { pipeline.select(&options.tasks)? };
-    let mut plans = plan(&selected, &context.state, context.rules).await?;
+    let published = |task: &str| context.cache.published(task).ok().flatten();
+    let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
+    let mut plans = plan(&selected, &context.state, context.rules, &previous).await?;
     let sources = std::mem::take(&mut plans.sources);
     let permits = Arc::new(Semaphore::new(context.jobs));
     let mut schedule = Schedule::new(&selected);

@@ -15,6 +15,7 @@ use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::table_schema::TableSchemaBuilder;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -34,7 +35,7 @@ pub struct FilesTable {
     files: Vec<PartitionedFile>,
     /// The last columns of `schema`, whose values are in the files' paths.
     partition_columns: Vec<FieldRef>,
-    rows: Option<u64>,
+    rows: Precision<usize>,
 }
 
 impl FilesTable {
@@ -50,6 +51,7 @@ impl FilesTable {
     ) -> Self {
         let partition_columns =
             schema.fields().iter().skip(schema.fields().len() - partition_columns).cloned().collect();
+        let rows = rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Exact);
         Self { schema, format, files, partition_columns, rows }
     }
 
@@ -60,6 +62,24 @@ impl FilesTable {
         files.rotate_left(by);
         let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
         Self { schema, format, files, partition_columns: self.partition_columns.clone(), rows: self.rows }
+    }
+
+    /// The same table with only some row groups, about `rows` rows: for each file, whether each of its row groups is
+    /// read. The files must be Parquet.
+    pub fn of_row_groups(&self, groups: &[Vec<bool>], rows: u64) -> Self {
+        let files = self.files.iter().zip(groups).filter(|(_, groups)| groups.contains(&true));
+        let files = files.map(|(file, groups)| {
+            let access = groups.iter().map(|is_read| match is_read {
+                true => RowGroupAccess::Scan,
+                false => RowGroupAccess::Skip,
+            });
+            let meta = PartitionedFile::new_from_meta(file.object_meta.clone());
+            meta.with_extension(ParquetAccessPlan::new(access.collect()))
+        });
+        let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
+        let rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Inexact);
+        let partition_columns = self.partition_columns.clone();
+        Self { schema, format, files: files.collect(), partition_columns, rows }
     }
 
     /// The format, with pruning switched off if `state` says so: a format keeps its own copy of that setting.
@@ -79,9 +99,7 @@ impl FilesTable {
         let mut statistics = Statistics::new_unknown(&self.schema);
         let bytes: u64 = self.files.iter().map(|f| f.object_meta.size).sum();
         statistics.total_byte_size = usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
-        if let Some(rows) = self.rows.and_then(|rows| usize::try_from(rows).ok()) {
-            statistics.num_rows = Precision::Exact(rows);
-        }
+        statistics.num_rows = self.rows;
         statistics
     }
 }

@@ -35,7 +35,8 @@ impl Planning {
     /// [`ErrorKind::Usage`] when there is no such task, [`ErrorKind::Sql`] when its query is invalid.
     pub fn new(pipeline: &Pipeline, name: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Self> {
         let task = pipeline.task(name).ok_or_else(|| Error::new(ErrorKind::Usage, format!("no task `{name}`")))?;
-        let known = |schema: &SchemaRef| Known { schema: Arc::clone(schema), bytes: 1 << 30, stored: None };
+        let known =
+            |schema: &SchemaRef| Known { schema: Arc::clone(schema), bytes: 1 << 30, stored: None, row_groups: None };
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
         Ok(Self { task: task.clone(), resolved: resolve(task, pipeline, &inputs, &state)? })
@@ -48,7 +49,7 @@ impl Planning {
     pub fn prove_and_rewrite(&self) -> Result<Vec<LogicalPlan>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Execute, "a chunk can't be planned").with_source(e);
         let mut plans = Vec::new();
-        for step in steps(&self.task, self.resolved.clone(), Rules::default())? {
+        for step in steps(&self.task, self.resolved.clone(), Rules::default(), &[])? {
             let tables: Vec<Arc<dyn TableProvider>> = step
                 .resolved
                 .scans

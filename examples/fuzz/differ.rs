@@ -18,7 +18,7 @@ use super::query::{Case, case};
 use super::random::Random;
 use super::rows::Row;
 use super::table::tables;
-use super::world::{Outcome, World, invalid, is_invalid, rows_whole, shortened};
+use super::world::{Layout, Outcome, World, invalid, is_invalid, rows_whole, shortened};
 
 /// Queries that share their tables and run in one pipeline.
 pub const BATCH: usize = 40;
@@ -159,7 +159,7 @@ pub fn batch(seed: u64, cases: usize, without: Option<Rule>) -> (World, Vec<Case
 
 async fn run_batch(seed: u64, cases: usize, without: Option<Rule>, folder: &Path) -> Tally {
     let (world, cases) = batch(seed, cases, without);
-    let whole = world.whole(false, 2).await;
+    let whole = world.whole(2, Layout::OneBatch).await;
     let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
     let mut runnable: Vec<(usize, &Case, Vec<Row>)> = Vec::new();
     for (at, case) in cases.iter().enumerate() {

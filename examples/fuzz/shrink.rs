@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use super::differ::Wrong;
 use super::query::Case;
 use super::reduce::reduced;
-use super::world::{Outcome, World, rows_whole, shortened};
+use super::world::{Layout, Outcome, World, rows_whole, shortened};
 
 /// At most so many runs of the engine for one case.
 const MOST_TRIES: usize = 400;
@@ -72,8 +72,9 @@ impl Shrinker<'_> {
         }
         self.plans += 1;
         // A query that is none needs no engine.
-        let is_query =
-            self.runtime.block_on(async { rows_whole(&world.whole(false, 2).await, &case.sql).await.is_ok() });
+        let is_query = self
+            .runtime
+            .block_on(async { rows_whole(&world.whole(2, Layout::OneBatch).await, &case.sql).await.is_ok() });
         if !is_query {
             return false;
         }

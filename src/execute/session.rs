@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::Column;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::prelude::SessionConfig;
 
 use crate::chunk::bucket::chunk_of_udf;
@@ -79,6 +80,9 @@ pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState 
 /// DataFusion holds NaN for the largest value and looks only at them. So a filter, above all one that a join makes from
 /// its other side, skips rows that it should keep, other ones for each layout of the files and in each chunk.
 ///
+/// Nor where it casts between timestamps with and without a time zone: DataFusion compares statistics as if such a cast
+/// kept the number.
+///
 /// Where two inputs of a join share a name, filters are not pushed down in the physical plan: DataFusion 55 finds
 /// their columns by name and may take one for the other (apache/datafusion#25259). Scans use the filters that the logical
 /// plan gives them all the same.
@@ -95,8 +99,9 @@ pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Re
     if reads_floats(plan, |node| matches!(node, LogicalPlan::Aggregate(_)))? {
         options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     }
-    if reads_floats(plan, |node| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_)))?
-    {
+    let compares =
+        |node: &LogicalPlan| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_));
+    if reads_floats(plan, compares)? || casts_time_zone(plan)? {
         options.optimizer.enable_join_dynamic_filter_pushdown = false;
         options.optimizer.enable_topk_dynamic_filter_pushdown = false;
         options.execution.parquet.pruning = false;
@@ -114,6 +119,36 @@ fn joins_share_names(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
             let mut seen = HashSet::new();
             found |= names(&join.left).into_iter().chain(names(&join.right)).any(|name| !seen.insert(name));
         }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// Whether an expression casts between timestamps with and without a time zone.
+fn casts_time_zone(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
+    let has_zone = |data_type: &DataType| match data_type {
+        DataType::Timestamp(_, zone) => Some(zone.is_some()),
+        _ => None,
+    };
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        let inputs = node.inputs();
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                let (inner, to) = match part {
+                    Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
+                    Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                };
+                if let Some(to) = has_zone(to) {
+                    let types = inputs.iter().filter_map(|input| inner.get_type(input.schema()).ok());
+                    // What has no type over one input alone is not known.
+                    let mut from = types.map(|data_type| has_zone(&data_type)).peekable();
+                    found |= from.peek().is_none() || from.any(|from| from == Some(!to));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
-use crate::chunk::BYTES_PER_CHUNK;
+use crate::chunk::{BYTES_PER_CHUNK, ChunkFunction};
 use crate::plan::prove::{Considered, Role, Verdict};
 use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::{Part, Step};
@@ -44,7 +44,11 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
         keys => {
             let is_found = task.chunking.as_ref().is_none_or(|c| c.keys.is_empty()) || step.part == Part::First;
             let found = if is_found { ", found by the engine" } else { "" };
-            writeln!(out, "  {} chunks by hash of ({}){found}", proof.chunks(), keys.join(", "))
+            let function = match proof.function() {
+                ChunkFunction::Hash(_) => "hash",
+                ChunkFunction::Range(_) => "range",
+            };
+            writeln!(out, "  {} chunks by {function} of ({}){found}", proof.chunks(), keys.join(", "))
         }
     };
     explain_considered(out, step);
@@ -53,13 +57,25 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
         let table = &input.table;
         let slice = step.resolved.scans.get(number).map(|scan| Slice::of(proof, number, scan));
         let _ = match (&input.role, slice) {
-            (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode == InputMode::Reuse => {
-                let (stored, opened) = (slice.stored_chunks, slice.stored(0, proof.chunks()).count());
-                let rest = if slice.is_exact { "" } else { " and keeps its rows" };
+            (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode() == InputMode::Reuse => {
+                let chunks = 0..proof.chunks();
+                let opened =
+                    chunks.clone().filter_map(|chunk| slice.stored(chunk)).map(|(opened, of)| (opened.len(), of));
+                let (opened, stored) = opened.max().unwrap_or_default();
+                let rest =
+                    if chunks.into_iter().all(|chunk| slice.is_exact(chunk)) { "" } else { " and keeps its rows" };
                 let by = names.join(", ");
                 writeln!(
                     out,
-                    "  {table:width$}  reuse: stored by ({by}), each chunk opens {opened} of {stored} files{rest}"
+                    "  {table:width$}  reuse: stored by ({by}), a chunk opens {opened} of {stored} files{rest}"
+                )
+            }
+            (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode() == InputMode::Range => {
+                let times = slice.opened_bytes() as f64 / slice.bytes().max(1) as f64;
+                let by = names.join(", ");
+                writeln!(
+                    out,
+                    "  {table:width$}  range: clustered by ({by}), all chunks together read it {times:.2} times"
                 )
             }
             (Role::Partitioned { keys: _, names }, _) => {

@@ -22,6 +22,7 @@ use datafusion::logical_expr::{
     Projection, Sort, Subquery, SubqueryAlias, TableScan, Union, Values, Window,
 };
 
+use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
 use crate::plan::prove::{Proof, Role};
 use crate::plan::resolve::call::Call;
@@ -93,6 +94,7 @@ impl Components {
             ("chunk function".to_string(), CHUNK_FUNCTION_VERSION.to_string()),
             ("query".to_string(), query_fingerprint(resolved)?.to_string()),
             ("cut".to_string(), cut(proof)),
+            (FUNCTION.to_string(), function(proof)),
             ("options".to_string(), options(&task.options)),
         ]);
         if let Some(function) = &resolved.volatile {
@@ -102,16 +104,23 @@ impl Components {
             let Some(identity) = inputs.get(&scan.table) else {
                 return plan_err!("input `{}` has no identity", scan.table);
             };
-            parts.insert(format!("input `{}`", scan.table), identity.to_string());
+            parts.insert(input_component(&scan.table), identity.to_string());
         }
         Ok(Self(parts))
     }
 
-    /// The fingerprint of one chunk.
-    pub fn chunk(&self, chunk: u32) -> Fingerprint {
-        let number = chunk.to_le_bytes();
-        let parts = self.0.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        Fingerprint::of(parts.chain([("chunk", number.as_slice())]))
+    /// The fingerprint of one chunk: of all components, with `own` in place of those that are the chunk's own.
+    pub fn chunk(&self, chunk: u32, own: Self) -> Fingerprint {
+        let mut parts = self.0.clone();
+        parts.extend(own.0);
+        parts.insert("chunk".into(), chunk.to_string());
+        Fingerprint::of(parts.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+    }
+
+    /// The chunk functions of the steps.
+    pub fn functions(&self) -> Vec<String> {
+        let functions = self.0.iter().filter(|(name, _)| name.rsplit('|').next() == Some(FUNCTION));
+        functions.map(|(_, function)| function.clone()).collect()
     }
 
     /// Adds the components of one of several steps, their names behind `prefix`.
@@ -133,7 +142,23 @@ impl Components {
     }
 }
 
-/// Keys, N, and what cuts each scan.
+/// Name of the component that is the identity of an input.
+pub fn input_component(table: &str) -> String {
+    format!("input `{table}`")
+}
+
+/// Name of the component that is the chunk function; of ranges, a chunk's own is its range.
+pub const FUNCTION: &str = "chunks";
+
+/// The chunk function: N, or the bounds as JSON.
+fn function(proof: &Proof) -> String {
+    match proof.function() {
+        ChunkFunction::Hash(chunks) => chunks.to_string(),
+        ChunkFunction::Range(bounds) => bounds.to_json(),
+    }
+}
+
+/// Keys, and what cuts each scan.
 fn cut(proof: &Proof) -> String {
     let roles = proof.inputs().iter().map(|input| match &input.role {
         Role::Partitioned { keys, names: _ } => {
@@ -143,7 +168,7 @@ fn cut(proof: &Proof) -> String {
         Role::Replicated { why: _ } => "whole".into(),
     });
     let roles = roles.collect::<Vec<_>>().join(", ");
-    format!("{:?} into {}: {roles}; in chunk 0 alone {:?}", proof.keys(), proof.chunks(), proof.once())
+    format!("{:?}: {roles}; in chunk 0 alone {:?}", proof.keys(), proof.once())
 }
 
 fn options(options: &TaskOptions) -> String {

@@ -28,7 +28,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
-use crate::chunk::Chunking;
+use crate::chunk::{ChunkFunction, Chunking};
 use crate::error::{Error, ErrorKind, Location};
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::keys::{Classes, Group};
@@ -49,7 +49,7 @@ pub struct Proof {
     schema: SchemaRef,
     keys: Vec<String>,
     stored_by: Vec<String>,
-    chunks: u32,
+    function: ChunkFunction,
     inputs: Vec<Input>,
     once: Vec<Vec<usize>>,
     steps: Vec<Step>,
@@ -102,7 +102,7 @@ impl Proof {
             schema: resolved.schema.clone(),
             keys: Vec::new(),
             stored_by: Vec::new(),
-            chunks: 1,
+            function: ChunkFunction::Hash(1),
             inputs: inputs
                 .map(|s| Input { table: s.table.clone(), role: Role::Replicated { why: why.clone() } })
                 .collect(),
@@ -134,7 +134,18 @@ impl Proof {
 
     /// Number of chunks, at least 1.
     pub fn chunks(&self) -> u32 {
-        self.chunks
+        self.function.chunks()
+    }
+
+    /// The function from a row's keys to its chunk.
+    pub fn function(&self) -> &ChunkFunction {
+        &self.function
+    }
+
+    /// The same cut by another function of the keys: what is proved holds for any of them. Ranges are of one key, whose
+    /// types compare alike in all inputs.
+    pub fn by(self, function: ChunkFunction) -> Self {
+        Self { function, ..self }
     }
 
     /// The scans, by number.
@@ -383,7 +394,7 @@ fn proof(
         plan,
         schema: resolved.schema.clone(),
         keys: names.to_vec(),
-        chunks,
+        function: ChunkFunction::Hash(chunks),
         stored_by: stored_by(&accepted.keys, &resolved.schema),
         inputs: assignment.iter().enumerate().map(role).collect(),
         once: accepted.once,

@@ -39,6 +39,7 @@ use sqlparser::ast::{Query, Statement as SqlStatement};
 
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::pipeline::Pipeline;
+use crate::plan::clustering::RowGroups;
 use crate::plan::repair::{JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
@@ -71,6 +72,8 @@ pub struct Scan {
     pub bytes: u64,
     /// How it is stored, when that says a row's chunk.
     pub stored: Option<Stored>,
+    /// Its row groups, when it is a source of Parquet files.
+    pub row_groups: Option<Arc<RowGroups>>,
 }
 
 /// What is known of an input before it is read.
@@ -82,6 +85,8 @@ pub struct Known {
     pub bytes: u64,
     /// How it is stored, when that says a row's chunk.
     pub stored: Option<Stored>,
+    /// Its row groups, when it is a source of Parquet files.
+    pub row_groups: Option<Arc<RowGroups>>,
 }
 
 /// Stands for an input in a plan until a chunk's own provider takes its place.
@@ -183,8 +188,8 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        let Known { schema: _, bytes, stored } = input.known.clone();
-        scans.push(Scan { table: input.table.clone(), schema, bytes, stored });
+        let Known { schema: _, bytes, stored, row_groups } = input.known.clone();
+        scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;

@@ -10,9 +10,11 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Filter, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, Union, lit};
 
+use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::chunk_of_udf;
+use crate::plan::keys::expr::KeyExpr;
 use crate::plan::prove::{Proof, Role, is_chunk_0};
 use crate::plan::resolve::InputSource;
 
@@ -42,6 +44,7 @@ pub fn rewrite(
                 let filter = Filter::try_new(lit(chunk == 0), filter.input)?;
                 return Ok(Transformed::yes(LogicalPlan::Filter(filter)));
             }
+            LogicalPlan::Union(union) if chunk > 0 => return bare_branches(union),
             other => return Ok(Transformed::no(other)),
         };
         let Some(number) = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan) else {
@@ -58,9 +61,7 @@ pub fn rewrite(
         match proof.inputs().get(number).map(|input| &input.role) {
             Some(Role::Partitioned { .. }) if is_exact => Ok(Transformed::yes(plan)),
             Some(Role::Partitioned { keys, names: _ }) => {
-                let keys = keys.iter().map(|key| key.over(&columns));
-                let args = [lit(proof.chunks() as i32)].into_iter().chain(keys).collect();
-                let in_chunk = chunk_of_udf().call(args).eq(lit(chunk as i32));
+                let in_chunk = in_chunk(proof.function(), chunk, keys, &columns)?;
                 Ok(Transformed::yes(LogicalPlanBuilder::from(plan).filter(in_chunk)?.build()?))
             }
             Some(Role::Replicated { .. }) => Ok(Transformed::yes(plan)),
@@ -68,4 +69,34 @@ pub fn rewrite(
         }
     })?;
     Ok(rewritten.data)
+}
+
+/// The branches of a union with the names of its columns alone. Where one branch is left, that of chunk 0 being empty,
+/// DataFusion 55 takes it for the union, but filters above find only columns with the union's names.
+fn bare_branches(mut union: Union) -> datafusion::common::Result<Transformed<LogicalPlan>> {
+    let bare = |branch: &Arc<LogicalPlan>| {
+        let columns = branch.schema().columns().into_iter().zip(union.schema.fields());
+        let named = columns.map(|(column, field)| Expr::Column(column).alias(field.name()));
+        LogicalPlanBuilder::from(branch.as_ref().clone()).project(named)?.build().map(Arc::new)
+    };
+    union.inputs = union.inputs.iter().map(bare).collect::<datafusion::common::Result<_>>()?;
+    Ok(Transformed::yes(LogicalPlan::Union(union)))
+}
+
+/// Whether a row with these columns is in the chunk.
+fn in_chunk(
+    function: &ChunkFunction,
+    chunk: u32,
+    keys: &[KeyExpr],
+    columns: &[Column],
+) -> datafusion::common::Result<Expr> {
+    match (function, keys) {
+        (ChunkFunction::Hash(chunks), keys) => {
+            let keys = keys.iter().map(|key| key.over(columns));
+            let args = [lit(*chunks as i32)].into_iter().chain(keys).collect();
+            Ok(chunk_of_udf().call(args).eq(lit(chunk as i32)))
+        }
+        (ChunkFunction::Range(bounds), [key]) => Ok(bounds.range(chunk).predicate(&key.over(columns), key.data_type())),
+        (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! | mode | a chunk's slice |
 //! |---|---|
-//! | reuse | the input is stored by the same keys: the chunk opens the stored chunks that can hold its rows |
+//! | reuse | the input is stored by the same keys: the chunk opens the stored chunks that can have its rows |
+//! | range | the input is clustered by the key: the chunk opens the row groups that can have its rows |
 //! | rescan | the whole input, of which the chunk keeps its rows |
 //! | replicate | the whole input |
 //!
@@ -11,7 +12,10 @@
 
 use serde::Serialize;
 
-use crate::chunk::overlap::{are_nested, overlap};
+use crate::chunk::ChunkFunction;
+use crate::chunk::range::compare_alike;
+use crate::plan::clustering::{Interval, RowGroup};
+use crate::plan::keys::expr::KeyExpr;
 use crate::plan::prove::{Input, Proof, Role};
 use crate::plan::resolve::Scan;
 
@@ -20,63 +24,125 @@ use crate::plan::resolve::Scan;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InputMode {
-    /// It opens those files of the input, stored by the same keys, that can hold its rows.
+    /// It opens those files of the input, stored by the same keys, that can have its rows.
     Reuse,
+    /// It opens those row groups of the input, clustered by the key, that can have its rows.
+    Range,
     /// It reads the whole input and keeps its own rows.
     Rescan,
     /// It reads and keeps the whole input.
     Replicate,
 }
 
-/// How a table is stored: a row's chunk is the bucket of its keys.
+/// How a table is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The key columns, in order.
     pub keys: Vec<String>,
-    /// Number of chunks.
-    pub chunks: u32,
+    /// The function from a row's keys to its chunk.
+    pub function: ChunkFunction,
 }
 
 impl Stored {
     /// How the table that `proof` makes is stored; `None` when its columns don't say a row's chunk.
     pub fn by(proof: &Proof) -> Option<Self> {
         let keys = proof.stored_by().to_vec();
-        (!keys.is_empty()).then_some(Self { keys, chunks: proof.chunks() })
+        (!keys.is_empty()).then(|| Self { keys, function: proof.function().clone() })
     }
-}
 
-/// What of an input a chunk has to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slice {
-    /// How.
-    pub mode: InputMode,
-    /// Number of chunks that the input is stored in; 1 when it is read whole.
-    pub stored_chunks: u32,
-    /// Whether what is read are the chunk's rows and no others.
-    pub is_exact: bool,
-}
-
-impl Slice {
-    /// How the chunks of `proof` get their slices of its scan number `scan`, which is this one.
-    pub fn of(proof: &Proof, number: usize, scan: &Scan) -> Self {
-        let whole = |mode| Self { mode, stored_chunks: 1, is_exact: false };
-        let Some(Input { role: Role::Partitioned { keys, names: _ }, .. }) = proof.inputs().get(number) else {
-            return Self { is_exact: true, ..whole(InputMode::Replicate) };
+    /// Whether the keys of a scan are the columns that it is stored by, so that both functions see the same values. A
+    /// bare column hashes as its own type does, in the stored table and here.
+    pub fn has_keys(&self, keys: &[KeyExpr], scan: &Scan) -> bool {
+        let fields = keys.iter().map(|key| Some(scan.schema.field(key.as_column()?)));
+        let is_alike = |data_type| match &self.function {
+            ChunkFunction::Hash(_) => true,
+            ChunkFunction::Range(bounds) => compare_alike(bounds.data_type(), data_type),
         };
-        let Some(stored) = &scan.stored else { return whole(InputMode::Rescan) };
-        // A bare column hashes as its own type does, in the stored table and here.
-        let columns = keys.iter().map(|key| Some(scan.schema.field(key.as_column()?).name()));
-        let is_same = columns.eq(stored.keys.iter().map(Some));
-        if !is_same || !are_nested(proof.chunks(), stored.chunks) {
-            return whole(InputMode::Rescan);
+        keys.len() == self.keys.len()
+            && fields
+                .zip(&self.keys)
+                .all(|(field, name)| field.is_some_and(|field| field.name() == name && is_alike(field.data_type())))
+    }
+}
+
+/// What of an input the chunks of a step have to read.
+#[derive(Debug)]
+pub struct Slice<'a> {
+    mode: InputMode,
+    function: &'a ChunkFunction,
+    stored: Option<&'a ChunkFunction>,
+    groups: Vec<(RowGroup, Interval)>,
+}
+
+impl<'a> Slice<'a> {
+    /// How the chunks of `proof` get their slices of its scan number `number`, which is `scan`.
+    pub fn of(proof: &'a Proof, number: usize, scan: &'a Scan) -> Self {
+        let function = proof.function();
+        let slice = |mode| Self { mode, function, stored: None, groups: Vec::new() };
+        let Some(Input { role: Role::Partitioned { keys, names: _ }, .. }) = proof.inputs().get(number) else {
+            return slice(InputMode::Replicate);
+        };
+        if let Some(stored) = &scan.stored
+            && stored.has_keys(keys, scan)
+            && function.overlap(0, &stored.function).is_some()
+        {
+            return Self { stored: Some(&stored.function), ..slice(InputMode::Reuse) };
         }
-        let is_exact = stored.chunks.is_multiple_of(proof.chunks());
-        Self { mode: InputMode::Reuse, stored_chunks: stored.chunks, is_exact }
+        if let (ChunkFunction::Range(_), [key]) = (function, keys.as_slice()) {
+            let slice = Self { groups: clustering(key, scan), ..slice(InputMode::Range) };
+            if !slice.groups.is_empty() && slice.opened_bytes() <= MOST_OPENED * slice.bytes() {
+                return slice;
+            }
+        }
+        slice(InputMode::Rescan)
     }
 
-    /// Numbers of the stored chunks that can hold rows of chunk `chunk` of `chunks`.
-    pub fn stored(&self, chunk: u32, chunks: u32) -> impl Iterator<Item = u32> {
-        let chunks = if self.mode == InputMode::Reuse { chunks } else { 1 };
-        overlap(chunk, chunks, self.stored_chunks)
+    /// The mode.
+    pub fn mode(&self) -> InputMode {
+        self.mode
     }
+
+    /// The stored chunks that a chunk opens, and of how many; for [`InputMode::Reuse`].
+    pub fn stored(&self, chunk: u32) -> Option<(Vec<u32>, u32)> {
+        let stored = self.stored?;
+        let (opened, _) = self.function.overlap(chunk, stored)?;
+        Some((opened, stored.chunks()))
+    }
+
+    /// The row groups that a chunk opens; for [`InputMode::Range`].
+    pub fn row_groups(&self, chunk: u32) -> Vec<RowGroup> {
+        let ChunkFunction::Range(bounds) = self.function else { return Vec::new() };
+        let range = bounds.range(chunk);
+        self.groups.iter().filter(|(_, interval)| interval.meets(&range)).map(|(group, _)| *group).collect()
+    }
+
+    /// Whether what a chunk reads are its rows and no others.
+    pub fn is_exact(&self, chunk: u32) -> bool {
+        let is_exact = self.stored.and_then(|stored| self.function.overlap(chunk, stored));
+        self.mode == InputMode::Replicate || is_exact.is_some_and(|(_, is_exact)| is_exact)
+    }
+
+    /// Bytes of the row groups; for [`InputMode::Range`].
+    pub fn bytes(&self) -> u64 {
+        self.groups.iter().map(|(group, _)| group.bytes).sum()
+    }
+
+    /// Bytes of the row groups that the chunks open, all together; for [`InputMode::Range`].
+    pub fn opened_bytes(&self) -> u64 {
+        (0..self.function.chunks()).flat_map(|chunk| self.row_groups(chunk)).map(|group| group.bytes).sum()
+    }
+}
+
+/// A table is clustered by a key when its chunks together read it at most so many times.
+const MOST_OPENED: u64 = 2;
+
+/// The row groups of a scan with the values that the key has in each; none when that is not known.
+pub fn clustering(key: &KeyExpr, scan: &Scan) -> Vec<(RowGroup, Interval)> {
+    let known = || {
+        let groups = scan.row_groups.as_ref()?;
+        let column = scan.schema.field(key.as_column()?);
+        let intervals = groups.intervals(column.name()).filter(|_| column.data_type() == key.data_type())?;
+        Some(groups.all().into_iter().zip(intervals).collect())
+    };
+    known().unwrap_or_default()
 }

@@ -23,10 +23,11 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
-use crate::chunk::{BYTES_PER_CHUNK, Chunking, DEFAULT_CHUNKS};
+use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, DEFAULT_CHUNKS};
 use crate::error::Result;
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, try_prove};
+use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, Resolved};
 use crate::plan::slice::Stored;
@@ -70,18 +71,19 @@ pub enum Part {
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs; it runs whole where that is one, or nothing can be cut.
+/// grows with the size of its inputs; it runs whole where that is one, or nothing can be cut. `previous` are the bounds
+/// that cut its published table, as [`crate::chunk::range::Bounds::to_json`] writes them: ranges keep them if they can.
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
-pub fn steps(task: &Task, resolved: Resolved, rules: Rules) -> Result<Vec<Step>> {
+pub fn steps(task: &Task, resolved: Resolved, rules: Rules, previous: &[String]) -> Result<Vec<Step>> {
     let found;
     let chunking = match &task.chunking {
         Some(chunking) => chunking,
         None => {
             let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
             let chunks = (bytes / BYTES_PER_CHUNK).clamp(1, DEFAULT_CHUNKS.into()) as u32;
-            found = Chunking { keys: Vec::new(), chunks: 1 << chunks.ilog2() };
+            found = Chunking { keys: Vec::new(), chunks: 1 << chunks.ilog2(), by: ChunkBy::Auto };
             &found
         }
     };
@@ -90,7 +92,7 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules) -> Result<Vec<Step>>
         let name = task.name.clone();
         return Ok(vec![Step { name, resolved, proof, part: Part::Rest, considered: Vec::new() }]);
     }
-    let planner = Planner { task, rules, proofs: Cell::new(0) };
+    let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
     let way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
     Ok(way.named(&task.name))
 }
@@ -126,13 +128,26 @@ struct Split {
 struct Planner<'a> {
     task: &'a Task,
     rules: Rules,
+    previous: &'a [String],
     proofs: Cell<usize>,
 }
 
 impl Planner<'_> {
     fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
         self.proofs.set(self.proofs.get() + 1);
-        try_prove(resolved, Search { task: self.task, chunking, is_phase, rules: self.rules })
+        let mut found = try_prove(resolved, Search { task: self.task, chunking, is_phase, rules: self.rules });
+        if chunking.keys.is_empty() {
+            let function = |proof: &Proof| match chunking.by {
+                ChunkBy::Hash => None,
+                ChunkBy::Auto => chosen(proof, resolved, self.previous),
+                ChunkBy::Range => bounds(proof, resolved, self.previous).map(ChunkFunction::Range),
+            };
+            found.proof = found.proof.map(|proof| match function(&proof) {
+                Some(function) => proof.by(function),
+                None => proof,
+            });
+        }
+        found
     }
 
     /// The best way to run `rest`, of which `before` steps run before; some step is cut by the keys of `chunking`, if it
@@ -189,7 +204,7 @@ impl Planner<'_> {
         let Split { step, part, is_small: _, rest } = split;
         let first = match part {
             Part::First => {
-                let any = Chunking { keys: Vec::new(), chunks: chunking.chunks };
+                let any = Chunking { keys: Vec::new(), ..*chunking };
                 let way = self.way(&step, &any, before, depth + 1);
                 let mut way = way.unwrap_or_else(|_| self.whole(&step, Vec::new()));
                 way.steps.last_mut()?.part = Part::First;
@@ -279,7 +294,8 @@ impl Planner<'_> {
         let (rest, at, rules) = (rest.clone(), at.clone(), self.rules);
         // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
         let rest = move |name: &str, proof: &Proof| {
-            let known = Known { schema: Arc::clone(proof.schema()), bytes: 0, stored: Stored::by(proof) };
+            let known =
+                Known { schema: Arc::clone(proof.schema()), bytes: 0, stored: Stored::by(proof), row_groups: None };
             let source = Arc::new(InputSource::new(name, known));
             let finished = finish(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
             // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.

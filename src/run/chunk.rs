@@ -9,7 +9,7 @@ use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::write::{is_out_of_memory, write};
-use crate::plan::fingerprint::Components;
+use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::rewrite::{Provided, rewrite};
 use crate::plan::steps::Step;
 use crate::run::sliced::Sliced;
@@ -30,6 +30,8 @@ pub struct ChunkJob {
     pub sources: Vec<Arc<Snapshot>>,
     /// What the step's chunks are made of.
     pub components: Components,
+    /// The chunks' fingerprints, by number.
+    pub fingerprints: Vec<Fingerprint>,
     /// Whether a file that is there is replaced.
     pub force: bool,
 }
@@ -63,12 +65,12 @@ impl ChunkJob {
             };
             let table = input.of_chunk(chunk);
             let table = if self.context.rotates_scans { Arc::new(table.rotated(chunk as usize)) } else { table };
-            Ok(Provided { table, is_exact: input.is_exact() })
+            Ok(Provided { table, is_exact: input.is_exact(chunk) })
         };
         let plan = rewrite(proof, chunk, &provide)
             .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;
         let mut entry = ChunkEntry {
-            fingerprint: self.components.chunk(chunk),
+            fingerprint: self.fingerprints[chunk as usize],
             table: name.clone(),
             chunk,
             chunks: proof.chunks(),

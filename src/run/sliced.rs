@@ -9,30 +9,41 @@ use crate::plan::slice::{InputMode, Slice};
 use crate::run::{Input, Output};
 use crate::table::FilesTable;
 use crate::table::output::of_chunks;
+use crate::table::source::Snapshot;
 
 /// What each chunk reads of one scan.
 #[derive(Debug)]
 pub struct Sliced {
     /// One table for all chunks, or one for each.
     tables: Vec<Arc<FilesTable>>,
-    is_exact: bool,
+    /// For each chunk, whether its table has no other rows than the chunk's.
+    is_exact: Vec<bool>,
 }
 
 impl Sliced {
     /// What the chunks, of which there are `chunks`, read of `input` as `slice` says.
     ///
     /// # Errors
-    /// [`crate::error::ErrorKind::Storage`] when a chunk file of the input is damaged or gone.
-    pub fn new(input: &Input, slice: Slice, chunks: u32, cache: &Cache) -> Result<Self> {
-        let tables = match input {
-            Input::Source(source) => vec![source.table()],
-            Input::Output(output) => {
+    /// [`ErrorKind::Storage`] when a chunk file of the input is damaged or gone.
+    pub fn new(input: &Input, slice: &Slice, chunks: u32, cache: &Cache) -> Result<Self> {
+        let tables = match (input, slice.mode()) {
+            (Input::Source(source), InputMode::Range) => {
+                (0..chunks).map(|chunk| Ok(of_row_groups(source, slice, chunk))).collect::<Result<_>>()
+            }
+            (Input::Source(source), _) => Ok(vec![source.table()]),
+            (Input::Output(output), mode) => {
                 cache.check(&output.entries)?;
-                let tables = if slice.mode == InputMode::Reuse { chunks } else { 1 };
-                (0..tables).map(|chunk| opened(output, slice, chunk, chunks, cache)).collect::<Result<_>>()?
+                let opened =
+                    |entries: &[_]| of_chunks(cache.folder(), entries, Arc::clone(&output.schema)).map(Arc::new);
+                match mode {
+                    InputMode::Reuse => (0..chunks).map(|chunk| opened(&stored(output, slice, chunk)?)).collect(),
+                    InputMode::Range | InputMode::Rescan | InputMode::Replicate => {
+                        opened(&output.entries).map(|table| vec![table])
+                    }
+                }
             }
         };
-        Ok(Self { tables, is_exact: slice.is_exact })
+        Ok(Self { tables: tables?, is_exact: (0..chunks).map(|chunk| slice.is_exact(chunk)).collect() })
     }
 
     /// What chunk `chunk` reads.
@@ -42,22 +53,30 @@ impl Sliced {
     }
 
     /// Whether that is nothing but the chunk's rows.
-    pub fn is_exact(&self) -> bool {
-        self.is_exact
+    pub fn is_exact(&self, chunk: u32) -> bool {
+        self.is_exact[chunk as usize]
     }
 }
 
-/// The stored chunks that chunk `chunk` opens; all of them unless the input is stored by the keys.
-fn opened(output: &Output, slice: Slice, chunk: u32, chunks: u32, cache: &Cache) -> Result<Arc<FilesTable>> {
-    let entries: Vec<Arc<ChunkEntry>> = match slice.mode {
-        InputMode::Reuse => slice
-            .stored(chunk, chunks)
-            .map(|at| match output.entries.get(at as usize) {
-                Some(entry) if (entry.chunk, entry.chunks) == (at, slice.stored_chunks) => Ok(Arc::clone(entry)),
-                _ => Err(Error::new(ErrorKind::Storage, "an input is not stored as it was planned; this is a bug")),
-            })
-            .collect::<Result<_>>()?,
-        InputMode::Rescan | InputMode::Replicate => output.entries.clone(),
+/// The row groups that a chunk opens.
+fn of_row_groups(source: &Snapshot, slice: &Slice, chunk: u32) -> Arc<FilesTable> {
+    let counts = source.row_groups().map_or_else(Vec::new, |groups| groups.counts());
+    let mut is_read: Vec<Vec<bool>> = counts.into_iter().map(|count| vec![false; count]).collect();
+    let opened = slice.row_groups(chunk);
+    for group in &opened {
+        is_read[group.file][group.number] = true;
+    }
+    Arc::new(source.table().of_row_groups(&is_read, opened.iter().map(|group| group.rows).sum()))
+}
+
+/// The stored chunks that a chunk opens.
+fn stored(output: &Output, slice: &Slice, chunk: u32) -> Result<Vec<Arc<ChunkEntry>>> {
+    let otherwise = || Error::new(ErrorKind::Storage, "an input is not stored as it was planned; this is a bug");
+    let (opened, _) =
+        slice.stored(chunk).filter(|(_, of)| *of as usize == output.entries.len()).ok_or_else(otherwise)?;
+    let entry = |at: u32| {
+        let entry = output.entries.get(at as usize).filter(|entry| entry.chunk == at);
+        entry.map(Arc::clone).ok_or_else(otherwise)
     };
-    Ok(Arc::new(of_chunks(cache.folder(), &entries, Arc::clone(&output.schema))?))
+    opened.into_iter().map(entry).collect()
 }

@@ -1,6 +1,6 @@
 //! One task: its steps one after the other, the chunks of a step side by side, then its publication.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,11 +8,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cache::store::ChunkEntry;
+use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::plan::fingerprint::Components;
+use crate::plan::fingerprint::{Components, FUNCTION, input_component};
 use crate::plan::resolve::Scan;
-use crate::plan::slice::Slice;
+use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::{Part, Step};
 use crate::run::chunk::{ChunkJob, unix_ns};
 use crate::run::report::{self, InputReport, Status, StepPart, StepReport, TaskReport};
@@ -105,7 +106,8 @@ impl TaskJob {
         let run = format!("{} {}", std::process::id(), unix_ns());
         let components = Components::of(task, resolved, proof, &identities, &run)
             .map_err(|e| Error::new(ErrorKind::Sql, "the query can't be fingerprinted").with_source(e))?;
-        let fingerprints: Vec<_> = (0..proof.chunks()).map(|chunk| components.chunk(chunk)).collect();
+        let own = self.own(number);
+        let fingerprints: Vec<_> = (0..).zip(own).map(|(chunk, own)| components.chunk(chunk, own)).collect();
         let mut entries = if self.force { vec![None; fingerprints.len()] } else { cache.find(&fingerprints)? };
         let missing: Vec<u32> = (0u32..).zip(&entries).filter(|(_, e)| e.is_none()).map(|(chunk, _)| chunk).collect();
         let reused = proof.chunks() - missing.len() as u32;
@@ -129,6 +131,7 @@ impl TaskJob {
                 inputs: self.sliced(number)?,
                 sources: sources.to_vec(),
                 components: components.clone(),
+                fingerprints: fingerprints.clone(),
                 force: self.force,
             });
             let mut running = JoinSet::new();
@@ -151,10 +154,41 @@ impl TaskJob {
     fn sliced(&self, step: usize) -> Result<Vec<Sliced>> {
         let Step { resolved, proof, .. } = &self.planned.steps[step];
         let sliced = |(number, scan): (usize, &Scan)| match self.inputs.get(&scan.table) {
-            Some(input) => Sliced::new(input, Slice::of(proof, number, scan), proof.chunks(), &self.context.cache),
+            Some(input) => Sliced::new(input, &Slice::of(proof, number, scan), proof.chunks(), &self.context.cache),
             None => Err(Error::new(ErrorKind::Source, format!("input `{}` is not there", scan.table))),
         };
         resolved.scans.iter().enumerate().map(sliced).collect()
+    }
+
+    /// What each chunk of a step is made of that others are not: its range, and of sources that it reads by row group the
+    /// files that it opens.
+    fn own(&self, step: usize) -> Vec<Components> {
+        let Step { resolved, proof, .. } = &self.planned.steps[step];
+        let mut own = vec![Components::default(); proof.chunks() as usize];
+        let ChunkFunction::Range(bounds) = proof.function() else { return own };
+        for (chunk, own) in (0u32..).zip(&mut own) {
+            own.0.insert(FUNCTION.into(), format!("{:?} {}", bounds.range(chunk), bounds.data_type()));
+        }
+        let mut whole: BTreeSet<&str> = BTreeSet::new();
+        let mut opened: BTreeMap<&str, Vec<BTreeSet<usize>>> = BTreeMap::new();
+        for (number, scan) in resolved.scans.iter().enumerate() {
+            let slice = Slice::of(proof, number, scan);
+            if slice.mode() != InputMode::Range {
+                whole.insert(&scan.table);
+                continue;
+            }
+            let files = opened.entry(&scan.table).or_insert_with(|| vec![BTreeSet::new(); own.len()]);
+            for (chunk, files) in (0u32..).zip(files) {
+                files.extend(slice.row_groups(chunk).into_iter().map(|group| group.file));
+            }
+        }
+        for (table, opened) in opened.into_iter().filter(|(table, _)| !whole.contains(table)) {
+            let Some(source) = self.inputs.get(table).and_then(Input::source) else { continue };
+            for (own, files) in own.iter_mut().zip(opened) {
+                own.0.insert(input_component(table), source.identity_of(&files).to_string());
+            }
+        }
+        own
     }
 
     /// Why chunks run, or why none has to.
@@ -188,7 +222,7 @@ fn step_report(step: &Step) -> StepReport {
 fn input_reports(step: &Step) -> Vec<InputReport> {
     let report = |(number, scan): (usize, &Scan)| InputReport {
         table: scan.table.clone(),
-        mode: Slice::of(&step.proof, number, scan).mode,
+        mode: Slice::of(&step.proof, number, scan).mode(),
     };
     step.resolved.scans.iter().enumerate().map(report).collect()
 }

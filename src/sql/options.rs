@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use sqlparser::ast::{Expr, SqlOption, Value};
 
-use crate::chunk::{Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
+use crate::chunk::{ChunkBy, Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
 use crate::error::Result;
 use crate::sql::name::normalised;
 use crate::sql::tokens::Statement;
@@ -28,7 +28,7 @@ pub(crate) fn task_options(
     is_cut: bool,
 ) -> Result<(TaskOptions, Option<Chunking>)> {
     let mut read = TaskOptions::default();
-    let mut chunks = None;
+    let (mut chunks, mut by) = (None, None);
     let mut seen = BTreeSet::new();
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {
@@ -57,8 +57,10 @@ pub(crate) fn task_options(
                 return refuse(format!("`{name}` and CLUSTERED BY both say how to cut; remove one of them"));
             }
             "chunk_by" => match text(value) {
-                Some("auto") => drop(chunks.get_or_insert(DEFAULT_CHUNKS)),
-                _ => return refuse("`chunk_by` takes 'auto': the engine finds the key".into()),
+                Some("auto") => by = Some(ChunkBy::Auto),
+                Some("hash") => by = Some(ChunkBy::Hash),
+                Some("range") => by = Some(ChunkBy::Range),
+                _ => return refuse("`chunk_by` takes 'auto', 'hash' or 'range': the engine finds the key".into()),
             },
             "chunks" => match number(value).and_then(|n| n.parse().ok()).filter(|n| (1..=MAX_CHUNKS).contains(n)) {
                 Some(number) => chunks = Some(number),
@@ -67,7 +69,13 @@ pub(crate) fn task_options(
             _ => return refuse(format!("unknown option `{name}`; the options are: {KNOWN}")),
         }
     }
-    Ok((read, chunks.map(|chunks| Chunking { keys: Vec::new(), chunks })))
+    // Ranges are the engine's own choice only where the number of chunks is.
+    let by = match (by, chunks) {
+        (None, None) => return Ok((read, None)),
+        (None | Some(ChunkBy::Auto), Some(_)) => ChunkBy::Hash,
+        (Some(by), _) => by,
+    };
+    Ok((read, Some(Chunking { keys: Vec::new(), chunks: chunks.unwrap_or(DEFAULT_CHUNKS), by })))
 }
 
 /// `name` or `name(level)`; a codec without a level has its library's default.
@@ -115,7 +123,7 @@ fn number(value: &Expr) -> Option<&str> {
 mod tests {
     use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 
-    use crate::chunk::{Chunking, DEFAULT_CHUNKS};
+    use crate::chunk::{ChunkBy, Chunking, DEFAULT_CHUNKS};
     use crate::sql::options::compression;
     use crate::sql::tests::{assert_refused, task};
     use crate::task::TaskOptions;
@@ -123,12 +131,14 @@ mod tests {
     #[test]
     fn a_cut_without_keys_is_asked_for_by_options() {
         let chunking = |text: &str| task(&format!("CREATE TABLE t WITH ({text}) AS SELECT 1")).chunking;
-        let found = |chunks| Some(Chunking { keys: Vec::new(), chunks });
+        let found = |chunks, by| Some(Chunking { keys: Vec::new(), chunks, by });
         assert_eq!(chunking("version = 1"), None);
-        assert_eq!(chunking("chunk_by = 'auto'"), found(DEFAULT_CHUNKS));
-        assert_eq!(chunking("chunks = 7"), found(7));
-        assert_eq!(chunking("chunk_by = 'auto', chunks = 7"), found(7));
-        assert_eq!(chunking("chunks = 7, chunk_by = 'auto'"), found(7));
+        assert_eq!(chunking("chunk_by = 'auto'"), found(DEFAULT_CHUNKS, ChunkBy::Auto));
+        assert_eq!(chunking("chunks = 7"), found(7, ChunkBy::Hash));
+        assert_eq!(chunking("chunk_by = 'auto', chunks = 7"), found(7, ChunkBy::Hash));
+        assert_eq!(chunking("chunks = 7, chunk_by = 'auto'"), found(7, ChunkBy::Hash));
+        assert_eq!(chunking("chunks = 7, chunk_by = 'range'"), found(7, ChunkBy::Range));
+        assert_eq!(chunking("chunk_by = 'hash'"), found(DEFAULT_CHUNKS, ChunkBy::Hash));
         let twice = "CREATE TABLE t CLUSTERED BY (a) INTO 2 BUCKETS WITH (chunks = 7) AS SELECT 1 AS a";
         assert_refused(&[(twice, "1:54", "`chunks` and CLUSTERED BY both say how to cut")]);
     }
@@ -191,7 +201,7 @@ mod tests {
             ("chunks = 0", 22, "a whole number from 1 to 4096"),
             ("chunks = 4097", 22, "a whole number from 1 to 4096"),
             ("chunks = '8'", 22, "a whole number from 1 to 4096"),
-            ("chunk_by = 'range'", 22, "`chunk_by` takes 'auto'"),
+            ("chunk_by = 'rows'", 22, "`chunk_by` takes 'auto', 'hash' or 'range'"),
             ("chunk_by = auto", 22, "`chunk_by` takes 'auto'"),
             ("version = 1, VERSION = 2", 35, "option `version` is set twice"),
             ("version = now()", 22, "text in single quotes, or a number"),

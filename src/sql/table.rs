@@ -6,7 +6,7 @@ use sqlparser::ast::{
     ClusteredBy, CreateTable, CreateTableOptions, HiveDistributionStyle, HiveFormat, HiveIOFormat, SqlOption, Value,
 };
 
-use crate::chunk::{Chunking, MAX_CHUNKS};
+use crate::chunk::{ChunkBy, Chunking, MAX_CHUNKS};
 use crate::error::{Error, Result};
 use crate::sql::name;
 use crate::sql::options::task_options;
@@ -67,7 +67,7 @@ fn chunking(statement: &Statement<'_>, clustered: &ClusteredBy) -> Result<Chunki
         _ => None,
     };
     match chunks {
-        Some(chunks) => Ok(Chunking { keys, chunks }),
+        Some(chunks) => Ok(Chunking { keys, chunks, by: ChunkBy::Hash }),
         None => {
             let message = format!("can't make {num_buckets} chunks; write a whole number from 1 to {MAX_CHUNKS}");
             Err(statement.error(statement.after("INTO", 1), message))
@@ -246,7 +246,7 @@ fn first_word(option: &SqlOption) -> String {
 mod tests {
     use std::path::Path;
 
-    use crate::chunk::Chunking;
+    use crate::chunk::{ChunkBy, Chunking};
     use crate::error::Location;
     use crate::sql::parse_items;
     use crate::sql::tests::{assert_refused, task};
@@ -272,7 +272,10 @@ mod tests {
     #[test]
     fn keys_and_chunks_come_from_clustered_by() {
         let task = task("CREATE TABLE t CLUSTERED BY\n (A, \"B\") INTO 4096 BUCKETS AS SELECT 1");
-        assert_eq!(task.chunking, Some(Chunking { keys: vec!["a".into(), "B".into()], chunks: 4096 }));
+        assert_eq!(
+            task.chunking,
+            Some(Chunking { keys: vec!["a".into(), "B".into()], chunks: 4096, by: ChunkBy::Hash })
+        );
         assert_eq!(task.keys_location, Some(Location::new("f.sql", 2, 3)));
     }
 

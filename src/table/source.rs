@@ -1,13 +1,16 @@
 //! A source's files, listed once per run: every chunk sees the same ones, and none that changed meanwhile.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::TableProviderFactory;
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError};
+use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
@@ -16,6 +19,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use crate::chunk::key::lossless_cast;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::clustering::RowGroups;
 use crate::plan::fingerprint::Fingerprint;
 use crate::table::FilesTable;
 use crate::task::Source;
@@ -25,8 +29,10 @@ use crate::task::Source;
 pub struct Snapshot {
     name: String,
     table: Arc<FilesTable>,
-    identity: Fingerprint,
+    /// How the files are read.
+    read_as: String,
     files: Vec<ObjectMeta>,
+    row_groups: Option<Arc<RowGroups>>,
     store: Arc<dyn ObjectStore>,
 }
 
@@ -81,12 +87,16 @@ impl Snapshot {
             check_declared(&table.schema(), &found, &partitions)
                 .map_err(|message| failed(DataFusionError::Plan(message)))?;
         }
-        let identity = identity(&source.statement, &table.schema(), &metas);
+        let read_as = read_as(&source.statement, &table.schema());
         let rows = listed.statistics.num_rows;
         let rows = if rows.is_exact() == Some(true) { rows.get_value().map(|rows| *rows as u64) } else { None };
         let partition_columns = listing.options().table_partition_cols.len();
+        let row_groups = match format.is::<ParquetFormat>() && partition_columns == 0 {
+            true => Some(Arc::new(row_groups(&table.schema(), store.as_ref(), &metas, state).await.map_err(failed)?)),
+            false => None,
+        };
         let table = FilesTable::new(table.schema(), Arc::clone(format), files, partition_columns, rows);
-        Ok(Self { name: source.name.clone(), table: Arc::new(table), identity, files: metas, store })
+        Ok(Self { name: source.name.clone(), table: Arc::new(table), read_as, files: metas, row_groups, store })
     }
 
     /// The files as a table.
@@ -99,9 +109,21 @@ impl Snapshot {
         self.files.iter().map(|file| file.size).sum()
     }
 
+    /// The row groups, when the files are Parquet.
+    pub fn row_groups(&self) -> Option<Arc<RowGroups>> {
+        self.row_groups.clone()
+    }
+
+    /// The identity of the rows in some of the files, by number.
+    pub fn identity_of(&self, files: &BTreeSet<usize>) -> Fingerprint {
+        let stamps: Vec<_> = files.iter().filter_map(|at| self.files.get(*at)).map(stamp).collect();
+        let files = stamps.iter().map(|stamp| ("file", stamp.as_bytes()));
+        Fingerprint::of([("read as", self.read_as.as_bytes())].into_iter().chain(files))
+    }
+
     /// How the files are read, and path, size, modification time and etag of each.
     pub fn identity(&self) -> Fingerprint {
-        self.identity
+        self.identity_of(&(0..self.files.len()).collect())
     }
 
     /// Checks that the files are still those that were listed.
@@ -121,6 +143,21 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+async fn row_groups(
+    schema: &SchemaRef,
+    store: &dyn ObjectStore,
+    files: &[ObjectMeta],
+    state: &SessionState,
+) -> datafusion::common::Result<RowGroups> {
+    let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+    let mut footers = Vec::new();
+    for file in files {
+        let reader = DFParquetMetadata::new(store, file).with_file_metadata_cache(Some(Arc::clone(&cache)));
+        footers.push(reader.fetch_metadata().await?);
+    }
+    Ok(RowGroups::new(Arc::clone(schema), footers))
 }
 
 /// Whether DataFusion had no file to find a schema in.
@@ -145,7 +182,7 @@ fn stamp(file: &ObjectMeta) -> String {
     format!("{location} {size} {} {e_tag:?} {version:?}", last_modified.to_rfc3339())
 }
 
-fn identity(statement: &CreateExternalTable, schema: &Schema, files: &[ObjectMeta]) -> Fingerprint {
+fn read_as(statement: &CreateExternalTable, schema: &Schema) -> String {
     // The location and the flags say where to find the files, not how to read them.
     let CreateExternalTable {
         name: _,
@@ -165,10 +202,7 @@ fn identity(statement: &CreateExternalTable, schema: &Schema, files: &[ObjectMet
     let options: Vec<_> = options.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     let fields = schema.fields().iter().map(|f| format!("{} {} {}", f.name(), f.data_type(), f.is_nullable()));
     let fields: Vec<_> = fields.collect();
-    let read_as = format!("{file_type} {columns:?} {table_partition_cols:?} {options:?} {fields:?}");
-    let stamps: Vec<_> = files.iter().map(stamp).collect();
-    let files = stamps.iter().map(|stamp| ("file", stamp.as_bytes()));
-    Fingerprint::of([("read as", read_as.as_bytes())].into_iter().chain(files))
+    format!("{file_type} {columns:?} {table_partition_cols:?} {options:?} {fields:?}")
 }
 
 /// Columns declared in the statement must be in the files, with types that hold the files' values unchanged.

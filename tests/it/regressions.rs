@@ -252,3 +252,32 @@ async fn aggregates_may_sort_by_an_expression_twice() {
         assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().values(), &[13, 25], "{table}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn casts_between_time_zones_skip_no_row_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let zoned = |column: &str| format!("arrow_cast({column}, 'Timestamp(ns, \"+02:00\")')");
+    let query = format!("SELECT t.k FROM (SELECT {} AS x FROM t) AS q JOIN t ON t.k = q.x", zoned("k"));
+    let sql = format!(
+        "CREATE TABLE t AS SELECT column1 AS k FROM (VALUES (TIMESTAMP '2022-01-08T12:00:00'), (NULL));
+         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS {query};
+         CREATE TABLE whole AS {query}"
+    );
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!((report.task("cut").unwrap().rows, report.task("whole").unwrap().rows), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_left_of_a_union_is_found_by_the_unions_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE t AS SELECT column1 AS k, column1 AS j FROM (VALUES ('1'), ('2'), ('12'), (NULL));
+        CREATE TABLE cut CLUSTERED BY (j) INTO 2 BUCKETS AS
+        WITH w AS (
+            SELECT a.k FROM t AS a FULL JOIN t AS b ON true WHERE EXISTS (SELECT 1 FROM t AS c WHERE c.j = a.j)
+            UNION ALL SELECT '1' AS k)
+        SELECT w.k FROM w WHERE substr(w.k, 1, 1) = '1'";
+    let report = run(&engine, sql, folder.path()).await;
+    assert_eq!(report.task("cut").unwrap().rows, 9, "{report:#?}");
+}

@@ -54,10 +54,10 @@ async fn explained(engine: &Engine, sql: &str, folder: &Path, task: &str) -> Str
 async fn an_input_that_is_stored_by_the_keys_is_read_by_file() {
     let query = "SELECT k, count(*) AS n, sum(v) AS v, max(s) AS s FROM stored GROUP BY k";
     for (stored, chunks, opened) in [
-        (8, 8, "each chunk opens 1 of 8 files\n"),
-        (12, 4, "each chunk opens 3 of 12 files\n"),
-        (4, 12, "each chunk opens 1 of 4 files and keeps its rows\n"),
-        (6, 4, "each chunk opens 3 of 6 files and keeps its rows\n"),
+        (8, 8, "a chunk opens 1 of 8 files\n"),
+        (12, 4, "a chunk opens 3 of 12 files\n"),
+        (4, 12, "a chunk opens 1 of 4 files and keeps its rows\n"),
+        (6, 4, "a chunk opens 3 of 6 files and keeps its rows\n"),
     ] {
         let task = format!("CREATE TABLE t CLUSTERED BY (k) INTO {chunks} BUCKETS");
         let (report, text) = reads(stored, &task, query).await;

@@ -1,0 +1,124 @@
+//! What Parquet statistics say of where a table's keys are.
+//!
+//! Every row group has a least and a most value of a column, if its writer said so. Where the row groups of a table are
+//! cut by ranges of a column, and only few of them reach into each range, the table is *clustered* by the column: each
+//! chunk opens its own row groups, and nothing has to be cut.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, SchemaRef};
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::file::metadata::ParquetMetaData;
+
+use crate::chunk::range::{KeyValue, Range, has_ranges};
+
+/// The row groups of a table's Parquet files.
+#[derive(Clone)]
+pub struct RowGroups {
+    schema: SchemaRef,
+    footers: Vec<Arc<ParquetMetaData>>,
+}
+
+/// A row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowGroup {
+    /// Its file, by number.
+    pub file: usize,
+    /// Its number in the file.
+    pub number: usize,
+    /// Size of all columns, compressed.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// The values of one column in a row group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    /// The least and the most value, or values beyond them; `None` when all are NULL.
+    pub ends: Option<(KeyValue, KeyValue)>,
+    /// Whether NULL may be among them.
+    pub has_null: bool,
+}
+
+impl Interval {
+    /// Whether a row of it may be in a range.
+    pub fn meets(&self, range: &Range) -> bool {
+        (self.has_null && range.from.is_none())
+            || self.ends.as_ref().is_some_and(|(least, most)| range.meets(least, most))
+    }
+}
+
+impl RowGroups {
+    /// The row groups of files with these footers, in order, read with the columns of `schema`.
+    pub fn new(schema: SchemaRef, footers: Vec<Arc<ParquetMetaData>>) -> Self {
+        Self { schema, footers }
+    }
+
+    /// All row groups, in order.
+    pub fn all(&self) -> Vec<RowGroup> {
+        let mut all = Vec::new();
+        for (file, footer) in self.footers.iter().enumerate() {
+            for (number, group) in footer.row_groups().iter().enumerate() {
+                let bytes = u64::try_from(group.compressed_size()).unwrap_or_default();
+                let rows = u64::try_from(group.num_rows()).unwrap_or_default();
+                all.push(RowGroup { file, number, bytes, rows });
+            }
+        }
+        all
+    }
+
+    /// Number of row groups of each file.
+    pub fn counts(&self) -> Vec<usize> {
+        self.footers.iter().map(|footer| footer.num_row_groups()).collect()
+    }
+
+    /// The values of a column in each row group, in the order of [`RowGroups::all`]; `None` when a row group does not say
+    /// them, or keys of the column's type can't be cut by ranges.
+    pub fn intervals(&self, column: &str) -> Option<Vec<Interval>> {
+        let data_type = self.schema.field_with_name(column).ok()?.data_type();
+        if !has_ranges(data_type) {
+            return None;
+        }
+        let mut all = Vec::new();
+        for footer in &self.footers {
+            all.extend(intervals(footer, column, data_type)?);
+        }
+        Some(all)
+    }
+}
+
+impl fmt::Debug for RowGroups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RowGroups of {} files", self.footers.len())
+    }
+}
+
+fn intervals(footer: &ParquetMetaData, column: &str, data_type: &DataType) -> Option<Vec<Interval>> {
+    let file = footer.file_metadata();
+    let in_file = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok()?;
+    let converter = StatisticsConverter::try_new(column, &in_file, file.schema_descr()).ok()?;
+    // A column that a file lacks is NULL in it; who reads such files knows what that means.
+    converter.parquet_column_index()?;
+    let groups = footer.row_groups();
+    let values = |array| KeyValue::of(&cast(&array, data_type).ok()?);
+    let least = values(converter.row_group_mins(groups).ok()?)?;
+    let most = values(converter.row_group_maxes(groups).ok()?)?;
+    let nulls = converter.with_missing_null_counts_as_zero(false).row_group_null_counts(groups).ok()?;
+    let mut intervals = Vec::new();
+    for (at, (group, ends)) in groups.iter().zip(least.into_iter().zip(most)).enumerate() {
+        let rows = u64::try_from(group.num_rows()).unwrap_or_default();
+        let null_count = nulls.is_valid(at).then(|| nulls.value(at));
+        let ends = match ends {
+            (Some(least), Some(most)) if least <= most => Some((least, most)),
+            (None, None) if null_count == Some(rows) => None,
+            _ => return None,
+        };
+        intervals.push(Interval { ends, has_null: null_count != Some(0) });
+    }
+    Some(intervals)
+}
