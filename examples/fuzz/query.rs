@@ -54,7 +54,10 @@ impl Case {
     pub fn statement(&self) -> String {
         let Self { name, sql, keys, chunks } = self;
         match keys {
-            None => format!("CREATE TABLE {name} WITH (chunk_by = 'auto', chunks = {chunks}) AS\n{sql};\n"),
+            None => {
+                let by = if chunks % 2 == 1 { "range" } else { "auto" };
+                format!("CREATE TABLE {name} WITH (chunk_by = '{by}', chunks = {chunks}) AS\n{sql};\n")
+            }
             Some(keys) => format!("CREATE TABLE {name} CLUSTERED BY ({keys}) INTO {chunks} BUCKETS AS\n{sql};\n"),
         }
     }

@@ -1,8 +1,12 @@
 //! How chunks get their part of an input: what is read, and that the rows are those of the whole run.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use chunkwise::{Engine, InputMode, RunReport};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 
 use crate::support::{Multiset, engine, make_parquet, oracle, parquet_source, query_rows, run};
 
@@ -107,5 +111,99 @@ async fn stored_and_other_inputs_are_joined() {
         let (report, _) = reads(6, &task, query).await;
         assert_eq!(mode(&report, "t", "stored"), InputMode::Reuse);
         assert_eq!(mode(&report, "t", "other"), InputMode::Rescan);
+    }
+}
+
+/// Writes integers in order to `<folder>/<name>.parquet`, in row groups of `group` rows.
+fn write_sorted(folder: &Path, name: &str, keys: std::ops::Range<i64>, group: usize) {
+    let rows = keys.flat_map(|key| [(key, key % 7), (key, key % 3)]);
+    let (k, v): (Vec<i64>, Vec<i64>) = rows.unzip();
+    let columns = [("k", Int64Array::from(k)), ("v", Int64Array::from(v))];
+    let batch = RecordBatch::try_from_iter(columns.map(|(name, column)| (name, Arc::new(column) as ArrayRef))).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+    let file = std::fs::File::create(folder.join(format!("{name}.parquet"))).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+const BY_K: &str = "SELECT a.k, count(*) AS n, sum(b.v) AS v FROM a LEFT JOIN b ON a.k = b.k GROUP BY a.k";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_that_are_clustered_by_the_key_are_cut_by_ranges_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write_sorted(folder.path(), "a", 0..4000, 100);
+    write_sorted(folder.path(), "b", 1000..5000, 333);
+    let sources = ["a", "b"].map(|name| format!("{};\n", parquet_source(folder.path(), name))).concat();
+    let engine = engine(&folder.path().join("cache"));
+    let sql = format!(
+        "{sources}CREATE TABLE t WITH (chunk_by = 'auto') AS {BY_K};
+         CREATE TABLE u WITH (chunk_by = 'auto') AS SELECT k, max(n) AS n FROM t GROUP BY k;
+         CREATE TABLE h WITH (chunk_by = 'hash') AS {BY_K};"
+    );
+    let report = run(&engine, &sql, folder.path()).await;
+    let statements: Vec<String> = sources.split_inclusive(";\n").map(String::from).collect();
+    let whole = query_rows(&oracle(&statements).await, BY_K).await;
+    for table in ["t", "h"] {
+        assert_eq!(Multiset::of(engine.table(table).await.unwrap()).await, whole, "{report:#?}");
+    }
+    for input in ["a", "b"] {
+        assert_eq!(mode(&report, "t", input), InputMode::Range);
+        assert_eq!(mode(&report, "h", input), InputMode::Rescan);
+    }
+    assert_eq!(mode(&report, "u", "t"), InputMode::Reuse);
+    let chunks = report.task("t").unwrap().chunks;
+    assert!((12..=20).contains(&chunks), "{chunks}");
+    let text = explained(&engine, &sql, folder.path(), "t").await;
+    assert!(text.contains("chunks by range of (k), found by the engine"), "{text}");
+    assert!(text.contains("a  range: clustered by (k), all chunks together read it 1.00 times"), "{text}");
+    let text = explained(&engine, &sql, folder.path(), "u").await;
+    assert!(text.contains(&format!("t  reuse: stored by (k), a chunk opens 1 of {chunks} files\n")), "{text}");
+    assert!(!text.contains("Filter"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_is_added_above_runs_the_last_and_new_chunks_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    write_sorted(&data, "1", 0..4000, 100);
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE EXTERNAL TABLE a STORED AS PARQUET LOCATION 'data/';
+        CREATE TABLE t WITH (chunk_by = 'auto') AS SELECT k, count(*) AS n, sum(v) AS v FROM a GROUP BY k;
+        CREATE TABLE u WITH (chunk_by = 'auto') AS SELECT k, max(n) AS n FROM t GROUP BY k;";
+    let first = run(&engine, sql, folder.path()).await;
+    let chunks = first.task("t").unwrap().chunks;
+    assert!(chunks >= 12, "{first:#?}");
+    write_sorted(&data, "2", 4000..4600, 100);
+    let second = run(&engine, sql, folder.path()).await;
+    let task = second.task("t").unwrap();
+    assert!(task.chunks > chunks && task.reused == chunks - 1, "{task:#?}");
+    assert_eq!((task.rows, task.reason.as_str()), (4600, "changed: chunks, input `a`"));
+    let third = run(&engine, sql, folder.path()).await;
+    assert_eq!(third.task("t").unwrap().executed, 0);
+    // A file that is changed in place runs all chunks that open it.
+    write_sorted(&data, "2", 4000..4610, 100);
+    let fourth = run(&engine, sql, folder.path()).await;
+    let task = fourth.task("t").unwrap();
+    assert!(task.reused == chunks - 1 && task.rows == 4610, "{task:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_in_any_order_are_cut_by_hash_unless_ranges_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path()).await;
+    let query = "SELECT k, count(*) AS n FROM items GROUP BY k";
+    let engine = engine(&folder.path().join("cache"));
+    let sql = format!(
+        "{sources}CREATE TABLE t WITH (chunk_by = 'auto') AS {query};
+         CREATE TABLE r WITH (chunk_by = 'range', chunks = 3) AS {query};"
+    );
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!(mode(&report, "t", "items"), InputMode::Rescan);
+    let statements: Vec<String> = sources.split_inclusive(";\n").map(String::from).collect();
+    let whole = query_rows(&oracle(&statements).await, query).await;
+    for table in ["t", "r"] {
+        assert_eq!(Multiset::of(engine.table(table).await.unwrap()).await, whole, "{report:#?}");
     }
 }
