@@ -21,6 +21,9 @@ pub const BYTES_PER_CHUNK: u64 = 256 << 20;
 /// The most chunks that one task may have.
 pub const MAX_CHUNKS: u32 = 4096;
 
+/// The most parts that a chunk is done in where memory is short.
+pub const MAX_PARTS: u32 = 64;
+
 /// The columns a task is cut by and into how many chunks: `CLUSTERED BY (keys) INTO chunks BUCKETS`, or
 /// `WITH (chunk_by = 'auto', chunks = chunks)` without keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

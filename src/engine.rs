@@ -16,7 +16,7 @@ use crate::execute::session::{Share, exact, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
-use crate::plan::rewrite::{Provided, rewrite};
+use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::slice::Slice;
 use crate::plan::steps::Step;
 use crate::run::report::RunReport;
@@ -241,6 +241,7 @@ fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String
     let failed = |e: DataFusionError| {
         Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&task.name)
     };
-    let plan = rewrite(&step.proof, 0, &provide).and_then(|plan| state.optimize(&plan)).map_err(failed)?;
+    let plan =
+        rewrite(&step.proof, Piece::whole(0), &provide).and_then(|plan| state.optimize(&plan)).map_err(failed)?;
     Ok(explain(task, step, &plan))
 }

@@ -31,6 +31,15 @@ pub enum Event {
         /// The chunk, from 0.
         chunk: u32,
     },
+    /// Memory did not suffice for a chunk: it is tried again in parts, one after the other.
+    ShortOfMemory {
+        /// The task.
+        task: String,
+        /// The chunk, from 0.
+        chunk: u32,
+        /// Number of parts.
+        parts: u32,
+    },
     /// A chunk is in the cache.
     ChunkDone {
         /// The task.

@@ -2,4 +2,5 @@
 
 pub mod footers;
 pub mod session;
+pub mod sorted_joins;
 pub mod write;

@@ -15,7 +15,7 @@ use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, resolve};
-use crate::plan::rewrite::{Provided, rewrite};
+use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::steps;
 use crate::task::Task;
 
@@ -58,7 +58,7 @@ impl Planning {
                 .collect();
             for chunk in 0..step.proof.chunks() {
                 plans.push(
-                    rewrite(&step.proof, chunk, &|scan| {
+                    rewrite(&step.proof, Piece::whole(chunk), &|scan| {
                         Ok(Provided { table: Arc::clone(&tables[scan]), is_exact: false })
                     })
                     .map_err(failed)?,

@@ -26,8 +26,11 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::chunk::MAX_CHUNKS;
 use crate::chunk::key::key_family;
+use crate::chunk::{MAX_CHUNKS, MAX_PARTS};
+
+/// The most buckets of `chunk_of`.
+const MOST_BUCKETS: u32 = MAX_CHUNKS * MAX_PARTS;
 
 /// Version of the chunk function. It changes whenever any key of any type could land in another chunk, and it is part
 /// of every cache key.
@@ -63,7 +66,7 @@ pub fn bucket_of(hash: i32, chunks: u32) -> i32 {
 
 /// The SQL function `chunk_of(n, key, …)`: the row's chunk number as an `Int32` from 0 to n - 1, never NULL.
 ///
-/// `n` is a constant integer from 1 to [`MAX_CHUNKS`]; each key's type has a [`KeyFamily`] or is `DataType::Null`, and
+/// `n` is a constant integer from 1 to 262,144: [`MAX_CHUNKS`] chunks of [`MAX_PARTS`] parts; each key's type has a [`KeyFamily`] or is `DataType::Null`, and
 /// is hashed as it is, without coercion. A key of NULLs only is in chunk 0.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ChunkOf {
@@ -103,7 +106,7 @@ impl ScalarUDFImpl for ChunkOf {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some((ColumnarValue::Scalar(chunks), keys)) = args.args.split_first() else {
             return exec_err!(
-                "chunk_of: the number of chunks differs by row; write one integer from 1 to {MAX_CHUNKS}"
+                "chunk_of: the number of chunks differs by row; write one integer from 1 to {MOST_BUCKETS}"
             );
         };
         let chunks = chunk_count(chunks)?;
@@ -132,7 +135,7 @@ fn check_types(types: &[&DataType]) -> Result<()> {
     };
     if !chunks.is_integer() {
         return plan_err!(
-            "chunk_of: the number of chunks has type {chunks}; make it an integer from 1 to {MAX_CHUNKS}"
+            "chunk_of: the number of chunks has type {chunks}; make it an integer from 1 to {MOST_BUCKETS}"
         );
     }
     match keys.iter().find(|key| !key.is_null() && key_family(key).is_none()) {
@@ -143,8 +146,8 @@ fn check_types(types: &[&DataType]) -> Result<()> {
 
 fn chunk_count(chunks: &ScalarValue) -> Result<u32> {
     match chunks.cast_to(&DataType::Int64) {
-        Ok(ScalarValue::Int64(Some(count))) if (1..=i64::from(MAX_CHUNKS)).contains(&count) => Ok(count as u32),
-        _ => plan_err!("chunk_of: the number of chunks is {chunks}; make it an integer from 1 to {MAX_CHUNKS}"),
+        Ok(ScalarValue::Int64(Some(count))) if (1..=i64::from(MOST_BUCKETS)).contains(&count) => Ok(count as u32),
+        _ => plan_err!("chunk_of: the number of chunks is {chunks}; make it an integer from 1 to {MOST_BUCKETS}"),
     }
 }
 

@@ -68,7 +68,10 @@ impl Progress {
                 self.problem(&format!("{task:width$}  failed    {message}"));
             }
             Event::Skipped { task, message } => self.problem(&format!("{task:width$}  skipped   {message}")),
-            Event::Planned { .. } | Event::ChunkStarted { .. } | Event::Published { .. } => {}
+            Event::Planned { .. }
+            | Event::ChunkStarted { .. }
+            | Event::ShortOfMemory { .. }
+            | Event::Published { .. } => {}
         }
     }
 

@@ -14,11 +14,13 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::footers::Footers;
+use crate::execute::sorted_joins::SortedJoins;
 use crate::plan::repair::repaired;
 
 /// Most bytes of Parquet footers kept in memory.
@@ -71,6 +73,31 @@ pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState 
     // Registering by name can only fail for function factories, which this session has not.
     let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
     state.mark_start_execution();
+    state
+}
+
+/// How rows are joined by equal columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joins {
+    /// One side in a hash table: fast, and fails where that does not fit.
+    Hash,
+    /// Both sides sorted: slower, and spills.
+    Spill,
+}
+
+/// The same session with joins of this kind.
+pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
+    if joins == Joins::Hash {
+        return state.clone();
+    }
+    let first: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(SortedJoins);
+    let rules = [first].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
+    let mut state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
+    // Several sorts go on at a time, each with its own batch and what it keeps back to merge.
+    let options = state.config_mut().options_mut();
+    options.execution.sort_spill_reservation_bytes /= 4;
+    // Only text that is no number fails.
+    let _ = options.set("datafusion.execution.batch_size", "2048");
     state
 }
 

@@ -22,42 +22,63 @@ use crate::task::TaskOptions;
 /// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
-/// Runs `plan` and writes its rows, with the columns of `schema`, to `file`; returns the number of rows.
-///
-/// `footer` makes the file's metadata from that number. Dropping the future stops the plan.
-///
-/// # Errors
-/// [`ErrorKind::Execute`] when the plan fails, [`ErrorKind::Storage`] when the file can't be written.
-pub async fn write(
-    state: &SessionState,
-    plan: &LogicalPlan,
-    schema: &SchemaRef,
-    options: &TaskOptions,
-    file: std::fs::File,
-    footer: impl FnOnce(u64) -> Result<KeyValue>,
-) -> Result<u64> {
-    let state = &exact(state, plan).map_err(execution_error)?;
-    let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
-    let mut batches = execute_stream(physical, state.task_ctx()).map_err(execution_error)?;
-    let TaskOptions { version: _, compression, row_group_rows } = options;
-    let properties = WriterProperties::builder()
-        .set_compression(*compression)
-        .set_max_row_group_row_count(Some(*row_group_rows))
-        .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
-        .build();
-    let mut writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(write_error)?;
-    let mut rows = 0;
-    while let Some(batch) = batches.next().await {
-        let batch = conform(batch.map_err(execution_error)?, schema)?;
-        rows += batch.num_rows() as u64;
-        writer.write(&batch).map_err(write_error)?;
-        if writer.in_progress_size() > ROW_GROUP_BYTES {
-            writer.flush().map_err(write_error)?;
-        }
+/// A chunk's Parquet file being written.
+pub struct ChunkWriter {
+    writer: ArrowWriter<std::fs::File>,
+    schema: SchemaRef,
+    rows: u64,
+}
+
+impl ChunkWriter {
+    /// Begins a file with the columns of `schema`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the file can't be written.
+    pub fn new(file: std::fs::File, schema: &SchemaRef, options: &TaskOptions) -> Result<Self> {
+        let TaskOptions { version: _, compression, row_group_rows } = options;
+        let properties = WriterProperties::builder()
+            .set_compression(*compression)
+            .set_max_row_group_row_count(Some(*row_group_rows))
+            .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
+            .build();
+        let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(write_error)?;
+        Ok(Self { writer, schema: Arc::clone(schema), rows: 0 })
     }
-    writer.append_key_value_metadata(footer(rows)?);
-    writer.close().map_err(write_error)?;
-    Ok(rows)
+
+    /// Runs a plan and appends its rows. Dropping the future stops the plan.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Execute`] when the plan fails, [`ErrorKind::Storage`] when the file can't be written. Rows that came
+    /// before are in the file then.
+    pub async fn append(&mut self, state: &SessionState, plan: &LogicalPlan) -> Result<()> {
+        let state = exact(state, plan).map_err(execution_error)?;
+        let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
+        let mut batches = execute_stream(physical, state.task_ctx()).map_err(execution_error)?;
+        while let Some(batch) = batches.next().await {
+            let batch = conform(batch.map_err(execution_error)?, &self.schema)?;
+            self.rows += batch.num_rows() as u64;
+            self.writer.write(&batch).map_err(write_error)?;
+            if self.writer.in_progress_size() > ROW_GROUP_BYTES {
+                self.writer.flush().map_err(write_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Ends the file; `footer` makes its metadata from the number of rows, which is returned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the file can't be written.
+    pub fn finish(mut self, footer: impl FnOnce(u64) -> Result<KeyValue>) -> Result<u64> {
+        self.writer.append_key_value_metadata(footer(self.rows)?);
+        self.writer.close().map_err(write_error)?;
+        Ok(self.rows)
+    }
 }
 
 /// Whether a plan failed because the memory limit did not suffice beside what else was running.

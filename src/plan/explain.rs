@@ -91,7 +91,7 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
         }
     }
     if proof.chunks() > 1 && sorts(proof.plan()) {
-        let _ = writeln!(out, "  ORDER BY holds within a chunk; order is not kept between chunks");
+        let _ = writeln!(out, "  ORDER BY holds within a chunk that fits in memory; order is not kept between chunks");
     }
     let _ = writeln!(out, "  plan of chunk 0 of {}", proof.chunks());
     for line in plan.display_indent().to_string().lines() {

@@ -27,24 +27,50 @@ pub struct Provided {
     pub is_exact: bool,
 }
 
-/// The plan of chunk `chunk` of `proof`, its scans reading the providers that `provide` gives by scan number.
+/// A chunk, or a part of it: where a chunk needs too much memory it is done in parts, by another function of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Number of the chunk.
+    pub chunk: u32,
+    /// Number of the part, from 0.
+    pub part: u32,
+    /// Number of parts, at least 1.
+    pub parts: u32,
+}
+
+impl Piece {
+    /// All of a chunk.
+    pub fn whole(chunk: u32) -> Self {
+        Self { chunk, part: 0, parts: 1 }
+    }
+
+    /// The two pieces that it is made of; `None` when there are as many parts as numbers.
+    pub fn halves(self) -> Option<[Self; 2]> {
+        let Self { chunk, part, parts } = self;
+        let half = |part| Self { chunk, part, parts: 2 * parts };
+        parts.checked_mul(2).map(|_| [half(part), half(part + parts)])
+    }
+}
+
+/// The plan of a piece of `proof`, its scans reading the providers that `provide` gives by scan number.
 ///
 /// # Errors
 /// What `provide` returns, and DataFusion's when a provider's schema is not the one that was planned with.
 pub fn rewrite(
     proof: &Proof,
-    chunk: u32,
+    piece: Piece,
     provide: &dyn Fn(usize) -> datafusion::common::Result<Provided>,
 ) -> datafusion::common::Result<LogicalPlan> {
     let is_chunk_0 = is_chunk_0();
+    let is_first = piece.chunk == 0 && piece.part == 0;
     let rewritten = proof.plan().clone().transform_up_with_subqueries(|node| {
         let mut scan = match node {
             LogicalPlan::TableScan(scan) => scan,
             LogicalPlan::Filter(filter) if filter.predicate == is_chunk_0 => {
-                let filter = Filter::try_new(lit(chunk == 0), filter.input)?;
+                let filter = Filter::try_new(lit(is_first), filter.input)?;
                 return Ok(Transformed::yes(LogicalPlan::Filter(filter)));
             }
-            LogicalPlan::Union(union) if chunk > 0 => return bare_branches(union),
+            LogicalPlan::Union(union) if !is_first => return bare_branches(union),
             other => return Ok(Transformed::no(other)),
         };
         let Some(number) = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan) else {
@@ -59,9 +85,9 @@ pub fn rewrite(
         scan.source = provider_as_source(table);
         let plan = LogicalPlan::TableScan(scan);
         match proof.inputs().get(number).map(|input| &input.role) {
-            Some(Role::Partitioned { .. }) if is_exact => Ok(Transformed::yes(plan)),
+            Some(Role::Partitioned { .. }) if is_exact && piece.parts == 1 => Ok(Transformed::yes(plan)),
             Some(Role::Partitioned { keys, names: _ }) => {
-                let in_chunk = in_chunk(proof.function(), chunk, keys, &columns)?;
+                let in_chunk = in_piece(proof.function(), piece, keys, &columns)?;
                 Ok(Transformed::yes(LogicalPlanBuilder::from(plan).filter(in_chunk)?.build()?))
             }
             Some(Role::Replicated { .. }) => Ok(Transformed::yes(plan)),
@@ -83,20 +109,29 @@ fn bare_branches(mut union: Union) -> datafusion::common::Result<Transformed<Log
     Ok(Transformed::yes(LogicalPlan::Union(union)))
 }
 
-/// Whether a row with these columns is in the chunk.
-fn in_chunk(
+/// Whether a row with these columns is in the piece.
+fn in_piece(
     function: &ChunkFunction,
-    chunk: u32,
+    Piece { chunk, part, parts }: Piece,
     keys: &[KeyExpr],
     columns: &[Column],
 ) -> datafusion::common::Result<Expr> {
     match (function, keys) {
-        (ChunkFunction::Hash(chunks), keys) => {
-            let keys = keys.iter().map(|key| key.over(columns));
-            let args = [lit(*chunks as i32)].into_iter().chain(keys).collect();
-            Ok(chunk_of_udf().call(args).eq(lit(chunk as i32)))
+        // Chunk k of n is the chunks k, k + n, k + 2n, … of a multiple of n.
+        (ChunkFunction::Hash(chunks), keys) => Ok(in_bucket(chunk + part * chunks, chunks * parts, keys, columns)),
+        (ChunkFunction::Range(bounds), [key]) => {
+            let in_range = bounds.range(chunk).predicate(&key.over(columns), key.data_type());
+            Ok(match parts {
+                1 => in_range,
+                _ => in_range.and(in_bucket(part, parts, std::slice::from_ref(key), columns)),
+            })
         }
-        (ChunkFunction::Range(bounds), [key]) => Ok(bounds.range(chunk).predicate(&key.over(columns), key.data_type())),
         (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
     }
+}
+
+fn in_bucket(bucket: u32, buckets: u32, keys: &[KeyExpr], columns: &[Column]) -> Expr {
+    let keys = keys.iter().map(|key| key.over(columns));
+    let args = [lit(buckets as i32)].into_iter().chain(keys).collect();
+    chunk_of_udf().call(args).eq(lit(bucket as i32))
 }

@@ -6,11 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 use crate::cache::store::ChunkEntry;
+use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::execute::write::{is_out_of_memory, write};
+use crate::execute::session::{Joins, with_joins};
+use crate::execute::write::{ChunkWriter, is_out_of_memory};
 use crate::plan::fingerprint::{Components, Fingerprint};
-use crate::plan::rewrite::{Provided, rewrite};
+use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
 use crate::run::sliced::Sliced;
 use crate::run::{Context, PlannedTask};
@@ -37,38 +39,64 @@ pub struct ChunkJob {
 }
 
 impl ChunkJob {
-    /// Runs a chunk when a permit is free; again, alone and so with all the memory, if that did not suffice beside others.
+    /// Runs a chunk when a permit is free.
+    ///
+    /// Where memory does not suffice the chunk is cut further, in halves and halves of these, one after the other. A part
+    /// that does not fit either way, because many of its rows have one key, runs alone, with joins that spill.
     pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<Arc<ChunkEntry>> {
-        let jobs = self.context.jobs as u32;
-        // The semaphore is never closed, so both calls wait and succeed.
-        let beside_others = {
-            let _permit = permits.acquire().await;
-            self.run(chunk).await
-        };
-        match beside_others {
-            Err(error) if jobs > 1 && is_out_of_memory(&error) => {
-                let _all = permits.acquire_many(jobs).await;
-                self.run(chunk).await
+        let mut parts = 1;
+        loop {
+            match self.run(chunk, parts, permits).await {
+                // The rows of a part can't be taken back: all begins anew, in smaller parts.
+                Err(Stopped::HalfWritten(_)) if parts < self.most_parts() => parts *= 2,
+                Err(Stopped::HalfWritten(error) | Stopped::Failed(error)) => return Err(error),
+                Ok(entry) => return Ok(entry),
             }
-            other => other,
         }
     }
 
-    async fn run(&self, chunk: u32) -> Result<Arc<ChunkEntry>> {
-        let PlannedTask { task, steps } = self.planned.as_ref();
-        let Step { name, proof, .. } = &steps[self.step];
-        let Context { cache, state, events, .. } = &self.context;
+    fn step(&self) -> &Step {
+        &self.planned.steps[self.step]
+    }
+
+    /// What has no keys can't be cut.
+    fn most_parts(&self) -> u32 {
+        if self.step().proof.keys().is_empty() { 1 } else { MAX_PARTS }
+    }
+
+    async fn run(&self, chunk: u32, parts: u32, permits: &Semaphore) -> std::result::Result<Arc<ChunkEntry>, Stopped> {
+        let task = &self.planned.task;
+        let Step { name, proof, .. } = self.step();
+        let Context { cache, events, .. } = &self.context;
+        let mut permit = permits.acquire().await;
         events.send(Event::ChunkStarted { task: task.name.clone(), chunk });
-        let provide = |scan: usize| -> datafusion::common::Result<Provided> {
-            let Some(input) = self.inputs.get(scan) else {
-                return datafusion::common::internal_err!("scan {scan} has no input");
-            };
-            let table = input.of_chunk(chunk);
-            let table = if self.context.rotates_scans { Arc::new(table.rotated(chunk as usize)) } else { table };
-            Ok(Provided { table, is_exact: input.is_exact(chunk) })
-        };
-        let plan = rewrite(proof, chunk, &provide)
-            .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;
+        let pending = cache.begin()?;
+        let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options)?;
+        let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
+        while let Some(piece) = pieces.pop() {
+            let before = writer.rows();
+            match self.append(&mut writer, piece, Joins::Hash).await {
+                Err(error) if is_out_of_memory(&error) && writer.rows() > before && parts < self.most_parts() => {
+                    return Err(Stopped::HalfWritten(error));
+                }
+                Err(error) if is_out_of_memory(&error) && writer.rows() == before => match piece.halves() {
+                    Some(halves) if piece.parts < self.most_parts() => {
+                        let (task, parts) = (task.name.clone(), 2 * piece.parts);
+                        events.send(Event::ShortOfMemory { task, chunk, parts });
+                        pieces.extend(halves);
+                    }
+                    _ => {
+                        drop(permit);
+                        // The semaphore is never closed, so this waits and succeeds.
+                        let all = permits.acquire_many(self.context.jobs as u32).await;
+                        self.append(&mut writer, piece, Joins::Spill).await?;
+                        drop(all);
+                        permit = permits.acquire().await;
+                    }
+                },
+                other => other?,
+            }
+        }
         let mut entry = ChunkEntry {
             fingerprint: self.fingerprints[chunk as usize],
             table: name.clone(),
@@ -79,20 +107,57 @@ impl ChunkJob {
             bytes: 0,
             written_unix_ns: unix_ns(),
         };
-        let pending = cache.begin()?;
         let footer = |rows| ChunkEntry { rows, ..entry.clone() }.footer(&self.components);
-        let written = write(state, &plan, proof.schema(), &task.options, pending.writer()?, footer).await;
-        // A chunk of a source that changed meanwhile must never be found under the old identity; and if the plan
-        // failed, this is why.
-        for source in &self.sources {
-            source.check_unchanged().await?;
-        }
-        let rows = written?;
+        let rows = writer.finish(footer)?;
         (entry.rows, entry.bytes) = (rows, pending.bytes()?);
+        // A chunk of a source that changed meanwhile must never be found under the old identity.
+        self.check_sources().await?;
         let entry = cache.commit(pending, entry, &self.components, self.force)?;
+        drop(permit);
         let (rows, bytes) = (entry.rows, entry.bytes);
         events.send(Event::ChunkDone { task: task.name.clone(), chunk, rows, bytes });
         Ok(entry)
+    }
+
+    async fn append(&self, writer: &mut ChunkWriter, piece: Piece, joins: Joins) -> Result<()> {
+        let Step { proof, .. } = self.step();
+        let provide = |scan: usize| -> datafusion::common::Result<Provided> {
+            let Some(input) = self.inputs.get(scan) else {
+                return datafusion::common::internal_err!("scan {scan} has no input");
+            };
+            let table = input.of_chunk(piece.chunk);
+            let table = if self.context.rotates_scans { Arc::new(table.rotated(piece.chunk as usize)) } else { table };
+            Ok(Provided { table, is_exact: input.is_exact(piece.chunk) })
+        };
+        let plan = rewrite(proof, piece, &provide)
+            .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;
+        let appended = writer.append(&with_joins(&self.context.state, joins), &plan).await;
+        if appended.is_err() {
+            // If a source changed, this is why the plan failed.
+            self.check_sources().await?;
+        }
+        appended
+    }
+
+    async fn check_sources(&self) -> Result<()> {
+        for source in &self.sources {
+            source.check_unchanged().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a chunk was not finished.
+enum Stopped {
+    /// Memory did not suffice when rows of a part were in the file already.
+    HalfWritten(Error),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 

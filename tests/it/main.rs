@@ -5,6 +5,7 @@ mod cli;
 mod demo;
 mod fuzz;
 mod layers;
+mod memory;
 mod plans;
 mod prove;
 mod regressions;
