@@ -5,6 +5,7 @@
 //! <cache>/index.sqlite                                   what the footers of these files say, for quick look-up
 //! <cache>/versions/<table>/<version>/chunk=0007/….parquet  hard links to chunk files
 //! <cache>/tables/<table>                                 symbolic link to one version: the published table
+//! <cache>/splits/<cut>/<input>/0.arrow                 inputs that were cut into chunks; see [`split`]
 //! <cache>/tmp/<process>/                                 files being written; gone with their process
 //! <cache>/damaged/                                       chunk files that were found damaged
 //! ```
@@ -14,6 +15,7 @@
 
 pub mod index;
 pub mod publish;
+pub mod split;
 pub mod store;
 pub mod temp;
 
@@ -49,6 +51,7 @@ impl Cache {
             store::create_folder(&folder.join(part))?;
         }
         let temp = TempFolder::create(&folder.join(temp::TEMP))?;
+        split::remove_unused(&folder)?;
         let mut warnings = Vec::new();
         let path = folder.join(index::FILE);
         let (index, opened) = match Index::open(&path) {
@@ -107,6 +110,13 @@ impl Cache {
             damaged = damaged.and(Err(Error::new(ErrorKind::Storage, message)));
         }
         damaged
+    }
+
+    /// A new folder among this process's unfinished files.
+    pub fn new_folder(&self) -> Result<PathBuf> {
+        let path = self.temp.new_path("split");
+        std::fs::create_dir(&path).map_err(|e| Error::storage("create", &path, e))?;
+        Ok(path)
     }
 
     /// A file for a chunk to be written to.

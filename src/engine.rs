@@ -17,7 +17,6 @@ use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::slice::Slice;
 use crate::plan::steps::Step;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
@@ -135,7 +134,9 @@ impl Engine {
         let share = self.settings.memory_limit_bytes.map(|limit_bytes| Share { limit_bytes, jobs });
         let state = Arc::new(session(runtime, share));
         let (rules, rotates_scans) = (self.rules, self.rotates_scans);
-        let context = Context { cache, state, jobs, events: self.events.clone(), rules, rotates_scans };
+        let (events, splits) = (self.events.clone(), Arc::default());
+        let memory_limit_bytes = self.settings.memory_limit_bytes;
+        let context = Context { cache, state, jobs, memory_limit_bytes, splits, events, rules, rotates_scans };
         run(&context, pipeline, options).await
     }
 
@@ -236,7 +237,8 @@ fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String
         let scan = scans.get(number);
         let scan = scan.ok_or_else(|| DataFusionError::Internal(format!("scan {number} is not in the plan")))?;
         let table = Arc::new(datafusion::datasource::empty::EmptyTable::new(Arc::clone(&scan.schema)));
-        Ok(Provided { table, is_exact: Slice::of(&step.proof, number, scan).is_exact(0) })
+        let slice = step.slice(number, step.proof.chunks(), task.read_by);
+        Ok(Provided { table, is_exact: slice.is_some_and(|slice| slice.is_exact(0)) })
     };
     let failed = |e: DataFusionError| {
         Error::new(ErrorKind::Sql, "the chunk can't be planned").with_source(e).with_task(&task.name)

@@ -31,6 +31,17 @@ pub enum Event {
         /// The chunk, from 0.
         chunk: u32,
     },
+    /// An input was cut into chunks in one pass.
+    Split {
+        /// The task that needed it first.
+        task: String,
+        /// The input.
+        input: String,
+        /// Rows that were kept.
+        rows: u64,
+        /// Bytes that were written.
+        bytes: u64,
+    },
     /// Memory did not suffice for a chunk: it is tried again in parts, one after the other.
     ShortOfMemory {
         /// The task.

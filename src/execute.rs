@@ -3,4 +3,5 @@
 pub mod footers;
 pub mod session;
 pub mod sorted_joins;
+pub mod split;
 pub mod write;

@@ -3,18 +3,21 @@
 //! [`resolve`] turns a task into a normalised logical plan over named inputs; [`prove`] decides whether it may be cut
 //! and by what; [`steps`] finds the
 //! steps it takes; [`ranges`] cuts by key ranges
-//! where statistics ([`clustering`]) say that this saves work; [`slice`] is how a chunk gets its part of an input; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
+//! where statistics ([`clustering`]) say that this saves work; [`slice`] is how a chunk gets its part of an input,
+//! [`need`] what a step needs of it; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
 //! [`explain`] says all that in words. [`repair`] keeps DataFusion's optimizer from what it does wrong.
 
 pub mod clustering;
 pub mod explain;
 pub mod fingerprint;
 pub mod keys;
+pub mod need;
 pub mod prove;
 pub mod ranges;
 pub mod repair;
 pub mod resolve;
 pub mod rewrite;
 pub mod slice;
+pub mod split;
 pub mod steps;
 pub mod two_phase;

@@ -6,6 +6,7 @@
 mod chunk;
 pub mod report;
 mod sliced;
+mod split;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +25,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
+use crate::plan::need::needs;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
+use crate::run::split::Splits;
 use crate::run::task::TaskJob;
 use crate::schedule::Schedule;
+use crate::table::FilesTable;
+use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
 
@@ -52,6 +57,10 @@ pub struct Context {
     pub state: Arc<SessionState>,
     /// Most chunks at a time.
     pub jobs: usize,
+    /// Bytes that all of them may hold together.
+    pub memory_limit_bytes: Option<usize>,
+    /// Inputs that were split.
+    pub splits: Arc<Splits>,
     /// Where events go.
     pub events: EventSink,
     /// What the prover asks for.
@@ -122,7 +131,13 @@ pub async fn plan(
         let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
         let planned = match steps(task, resolved, rules, &previous(&task.name)) {
-            Ok(steps) => Ok(Arc::new(PlannedTask { task: task.clone(), steps })),
+            Ok(mut steps) => {
+                for step in &mut steps {
+                    // Who can't be optimised fails when it runs, and needs all until then.
+                    step.needs = needs(&step.proof, &step.resolved.scans, state).unwrap_or_default();
+                }
+                Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
+            }
             Err(error) if error.kind() == ErrorKind::Sql => return Err(error),
             Err(refused) => Err(refused),
         };
@@ -226,7 +241,7 @@ fn fail(
 
 /// What a task or step gave: its chunks, in order.
 #[derive(Debug, Clone)]
-struct Output {
+pub struct Output {
     schema: SchemaRef,
     entries: Vec<Arc<ChunkEntry>>,
 }
@@ -239,12 +254,23 @@ impl Default for Output {
 
 /// What a task or step reads.
 #[derive(Debug, Clone)]
-enum Input {
+pub enum Input {
     Source(Arc<Snapshot>),
     Output(Arc<Output>),
 }
 
 impl Input {
+    /// All rows.
+    fn whole(&self, cache: &Cache) -> Result<Arc<FilesTable>> {
+        match self {
+            Self::Source(source) => Ok(source.table()),
+            Self::Output(output) => {
+                cache.check(&output.entries)?;
+                of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema)).map(Arc::new)
+            }
+        }
+    }
+
     fn source(&self) -> Option<Arc<Snapshot>> {
         match self {
             Self::Source(source) => Some(Arc::clone(source)),

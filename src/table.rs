@@ -2,6 +2,7 @@
 
 pub mod output;
 pub mod source;
+pub mod split;
 
 use std::sync::Arc;
 

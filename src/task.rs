@@ -23,13 +23,24 @@ pub struct Task {
     pub chunking: Option<Chunking>,
     /// What `WITH (…)` set.
     pub options: TaskOptions,
+    /// How chunks get their part of inputs that are neither stored nor clustered by the key; `None` leaves it to cost.
+    pub read_by: Option<ReadBy>,
     /// Where the statement begins.
     pub location: Location,
     /// Where the first key of `CLUSTERED BY` stands, for errors about keys.
     pub keys_location: Option<Location>,
 }
 
-/// What a task's `WITH (…)` may set.
+/// How chunks get their part of an input: `read_by` in `WITH (…)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBy {
+    /// One pass cuts the input first.
+    Split,
+    /// Each reads all of it.
+    Rescan,
+}
+
+/// What a task's `WITH (…)` may set that its files depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskOptions {
     /// `version`: any text; changing it runs the task again.

@@ -58,7 +58,10 @@ impl Case {
                 let by = if chunks % 2 == 1 { "range" } else { "auto" };
                 format!("CREATE TABLE {name} WITH (chunk_by = '{by}', chunks = {chunks}) AS\n{sql};\n")
             }
-            Some(keys) => format!("CREATE TABLE {name} CLUSTERED BY ({keys}) INTO {chunks} BUCKETS AS\n{sql};\n"),
+            Some(keys) => {
+                let with = if chunks % 3 == 0 { " WITH (read_by = 'split')" } else { "" };
+                format!("CREATE TABLE {name} CLUSTERED BY ({keys}) INTO {chunks} BUCKETS{with} AS\n{sql};\n")
+            }
         }
     }
 }

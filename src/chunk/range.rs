@@ -4,11 +4,15 @@
 //! up to but not `b(i+1)`, and the last those from `bn` on. Any two keys that are equal share a chunk, as with the
 //! bucket function; the rows of a chunk are near each other where a file is sorted or clustered by the key.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimeUnit};
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+};
 use serde::{Deserialize, Serialize};
 
 /// A key's value, ordered as SQL orders keys of its type.
@@ -162,6 +166,44 @@ impl Range<'_> {
     }
 }
 
+/// The SQL function of the chunk that a key is in, as an `Int32`, never NULL; for plans only, it has no name of its own.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct RangeOf {
+    bounds: Bounds,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for RangeOf {
+    fn name(&self) -> &str {
+        "range_of"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int32)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [key] = args.args.as_slice() else { return exec_err!("range_of takes one key") };
+        let key = key.to_array(args.number_rows)?;
+        let Some(values) = KeyValue::of(&key) else {
+            return exec_err!("keys of type {} have no ranges", key.data_type());
+        };
+        let bounds = self.bounds.values();
+        let chunk = |value: Option<KeyValue>| value.map_or(0, |value| bounds.partition_point(|bound| *bound <= value));
+        let chunks = values.into_iter().map(|value| chunk(value) as i32);
+        Ok(ColumnarValue::Array(Arc::new(Int32Array::from_iter_values(chunks))))
+    }
+}
+
+/// The function from a key to its chunk by these bounds.
+pub fn range_of_udf(bounds: Bounds) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(RangeOf { bounds, signature: Signature::any(1, Volatility::Immutable) }))
+}
+
 /// The value as a literal that compares with keys of the type. Integers of all widths compare as 64 bits.
 fn literal(value: &KeyValue, data_type: &DataType) -> Expr {
     let scalar = match value {
@@ -189,9 +231,13 @@ fn literal(value: &KeyValue, data_type: &DataType) -> Expr {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::DataType;
+    use std::sync::Arc;
 
-    use super::{Bounds, KeyValue};
+    use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int32Type};
+    use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+
+    use super::{Bounds, KeyValue, range_of_udf};
 
     fn bounds(values: &[i128]) -> Bounds {
         Bounds::new(values.iter().map(|value| KeyValue::Integer(*value)).collect(), &DataType::Int64).unwrap()
@@ -207,6 +253,25 @@ mod tests {
             assert_eq!(found, [chunk], "{key:?}");
         }
         assert!(Bounds::new(Vec::new(), &DataType::Int64).is_none());
+    }
+
+    #[test]
+    fn the_function_of_a_key_is_its_range() {
+        let bounds = bounds(&[10, 20, 30]);
+        let keys: ArrayRef = Arc::new(Int64Array::from_iter((-5..50).map(Some).chain([None])));
+        let field = Arc::new(Field::new("k", DataType::Int64, true));
+        let args = ScalarFunctionArgs {
+            args: vec![ColumnarValue::Array(Arc::clone(&keys))],
+            arg_fields: vec![field],
+            number_rows: keys.len(),
+            return_field: Arc::new(Field::new("range_of", DataType::Int32, true)),
+            config_options: Arc::default(),
+        };
+        let found = range_of_udf(bounds.clone()).invoke_with_args(args).unwrap().to_array(keys.len()).unwrap();
+        for (value, chunk) in KeyValue::of(&keys).unwrap().into_iter().zip(found.as_primitive::<Int32Type>().values()) {
+            let range = bounds.range(*chunk as u32);
+            assert!(value.as_ref().map_or(range.from.is_none(), |value| range.meets(value, value)), "{value:?}");
+        }
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Progress {
             Event::Skipped { task, message } => self.problem(&format!("{task:width$}  skipped   {message}")),
             Event::Planned { .. }
             | Event::ChunkStarted { .. }
+            | Event::Split { .. }
             | Event::ShortOfMemory { .. }
             | Event::Published { .. } => {}
         }

@@ -103,7 +103,8 @@ fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(planned)
 }
 
-fn execution_error(error: DataFusionError) -> Error {
+/// The error of a plan that failed while it ran.
+pub fn execution_error(error: DataFusionError) -> Error {
     let message = match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {
             "memory does not suffice; use more buckets, fewer --jobs or a larger --memory"

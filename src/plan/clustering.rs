@@ -4,6 +4,7 @@
 //! cut by ranges of a column, and only few of them reach into each range, the table is *clustered* by the column: each
 //! chunk opens its own row groups, and nothing has to be cut.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -70,6 +71,14 @@ impl RowGroups {
             }
         }
         all
+    }
+
+    /// Size of some columns in all row groups, compressed.
+    pub fn column_bytes(&self, names: &BTreeSet<&str>) -> u64 {
+        let chunks = self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns());
+        let needed = chunks
+            .filter(|chunk| chunk.column_path().parts().first().is_some_and(|root| names.contains(root.as_str())));
+        needed.map(|chunk| u64::try_from(chunk.compressed_size()).unwrap_or_default()).sum()
     }
 
     /// Number of row groups of each file.

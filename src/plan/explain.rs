@@ -6,7 +6,7 @@ use datafusion::logical_expr::{Distinct, LogicalPlan};
 
 use crate::chunk::{BYTES_PER_CHUNK, ChunkFunction};
 use crate::plan::prove::{Considered, Role, Verdict};
-use crate::plan::slice::{InputMode, Slice};
+use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
 use crate::task::Task;
 
@@ -55,7 +55,8 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
     let width = proof.inputs().iter().map(|i| i.table.len()).max().unwrap_or(0);
     for (number, input) in proof.inputs().iter().enumerate() {
         let table = &input.table;
-        let slice = step.resolved.scans.get(number).map(|scan| Slice::of(proof, number, scan));
+        let slice = step.slice(number, proof.chunks(), task.read_by);
+        let need = step.needs.get(number).map_or(0, |need| need.bytes) as f64 / f64::from(1 << 20);
         let _ = match (&input.role, slice) {
             (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode() == InputMode::Reuse => {
                 let chunks = 0..proof.chunks();
@@ -78,8 +79,16 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
                     "  {table:width$}  range: clustered by ({by}), all chunks together read it {times:.2} times"
                 )
             }
+            (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode() == InputMode::Split => {
+                let by = names.join(", ");
+                writeln!(
+                    out,
+                    "  {table:width$}  split: one pass over {need:.1} MiB cuts it by ({by}), each chunk reads its part"
+                )
+            }
             (Role::Partitioned { keys: _, names }, _) => {
-                writeln!(out, "  {table:width$}  rescan: each chunk keeps its rows by ({})", names.join(", "))
+                let by = names.join(", ");
+                writeln!(out, "  {table:width$}  rescan: each chunk reads {need:.1} MiB and keeps its rows by ({by})")
             }
             (Role::Replicated { why }, _) => writeln!(out, "  {table:width$}  replicate: whole in every chunk; {why}"),
         };

@@ -24,7 +24,8 @@ use datafusion::logical_expr::{
 
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
-use crate::plan::prove::{Proof, Role};
+use crate::plan::need::Need;
+use crate::plan::prove::{Input, Proof, Role};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Resolved};
 use crate::task::{Task, TaskOptions};
@@ -156,6 +157,25 @@ fn function(proof: &Proof) -> String {
         ChunkFunction::Hash(chunks) => chunks.to_string(),
         ChunkFunction::Range(bounds) => bounds.to_json(),
     }
+}
+
+/// What a split of scan number `scan` keeps of its input and how it cuts it.
+///
+/// # Errors
+/// When a filter can't be fingerprinted.
+pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
+    let Need { columns, filters, bytes: _ } = need;
+    let mut canon = Canon::default();
+    let (table, keys) = match proof.inputs().get(scan) {
+        Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),
+        _ => return plan_err!("scan {scan} is not cut"),
+    };
+    canon.hash.text(&format!("split {ENGINE_VERSION} {CHUNK_FUNCTION_VERSION} of {table}"));
+    let keys = keys.iter().map(|key| format!("{} as {}", key.expr(), key.data_type()));
+    canon.hash.text(&format!("{columns:?} by {} of {:?}", function(proof), keys.collect::<Vec<_>>()));
+    // The filters stand over bare columns, which have no position here: their names are hashed.
+    canon.exprs(filters, &DFSchema::empty())?;
+    Ok(canon.hash.finish())
 }
 
 /// Keys, and what cuts each scan.

@@ -8,6 +8,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 /// Rules of an optimizer.
@@ -16,9 +17,10 @@ pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
 /// `rules` with those repaired that need it.
 pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRules {
     let repaired = rules.iter().map(|rule| -> Arc<dyn OptimizerRule + Send + Sync> {
-        match rule.name() == EliminateCrossJoin::new().name() {
-            true => Arc::new(JoinsOfOneKind),
-            false => Arc::clone(rule),
+        match rule.name() {
+            name if name == EliminateCrossJoin::new().name() => Arc::new(JoinsOfOneKind),
+            name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
+            _ => Arc::clone(rule),
         }
     });
     repaired.chain([Arc::new(SortKeysOnce) as _]).collect()
@@ -50,6 +52,34 @@ impl OptimizerRule for JoinsOfOneKind {
         match null_equals_null {
             true => Ok(Transformed::no(plan)),
             false => EliminateCrossJoin::new().rewrite(plan, config),
+        }
+    }
+}
+
+/// [`PropagateEmptyRelation`], but unions keep their empty branches.
+///
+/// Where one branch is left it takes that for the union, and filters above then look for the union's column names in it:
+/// they find none, or others of that name.
+#[derive(Debug)]
+struct EmptyOutsideUnions;
+
+impl OptimizerRule for EmptyOutsideUnions {
+    fn name(&self) -> &str {
+        "propagate_empty_relation_outside_unions"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        PropagateEmptyRelation::new().apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Union(_) => Ok(Transformed::no(plan)),
+            other => PropagateEmptyRelation::new().rewrite(other, config),
         }
     }
 }

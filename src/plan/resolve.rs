@@ -23,8 +23,8 @@ use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPl
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, Volatility,
-    WindowFunctionDefinition, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown,
+    TableSource, Volatility, WindowFunctionDefinition, WindowUDF,
 };
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
@@ -136,6 +136,14 @@ impl InputSource {
 impl TableSource for InputSource {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.known.schema)
+    }
+
+    /// A scan may use filters to leave rows out, but is not relied on.
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::common::Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 }
 

@@ -10,7 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, Union, lit};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, lit};
 
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::chunk_of_udf;
@@ -70,7 +70,6 @@ pub fn rewrite(
                 let filter = Filter::try_new(lit(is_first), filter.input)?;
                 return Ok(Transformed::yes(LogicalPlan::Filter(filter)));
             }
-            LogicalPlan::Union(union) if !is_first => return bare_branches(union),
             other => return Ok(Transformed::no(other)),
         };
         let Some(number) = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan) else {
@@ -95,18 +94,6 @@ pub fn rewrite(
         }
     })?;
     Ok(rewritten.data)
-}
-
-/// The branches of a union with the names of its columns alone. Where one branch is left, that of chunk 0 being empty,
-/// DataFusion 55 takes it for the union, but filters above find only columns with the union's names.
-fn bare_branches(mut union: Union) -> datafusion::common::Result<Transformed<LogicalPlan>> {
-    let bare = |branch: &Arc<LogicalPlan>| {
-        let columns = branch.schema().columns().into_iter().zip(union.schema.fields());
-        let named = columns.map(|(column, field)| Expr::Column(column).alias(field.name()));
-        LogicalPlanBuilder::from(branch.as_ref().clone()).project(named)?.build().map(Arc::new)
-    };
-    union.inputs = union.inputs.iter().map(bare).collect::<datafusion::common::Result<_>>()?;
-    Ok(Transformed::yes(LogicalPlan::Union(union)))
 }
 
 /// Whether a row with these columns is in the piece.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | reuse | the input is stored by the same keys: the chunk opens the stored chunks that can have its rows |
 //! | range | the input is clustered by the key: the chunk opens the row groups that can have its rows |
+//! | split | one pass cuts what is needed of the input into files, and the chunk reads its own |
 //! | rescan | the whole input, of which the chunk keeps its rows |
 //! | replicate | the whole input |
 //!
@@ -16,8 +17,11 @@ use crate::chunk::ChunkFunction;
 use crate::chunk::range::compare_alike;
 use crate::plan::clustering::{Interval, RowGroup};
 use crate::plan::keys::expr::KeyExpr;
+use crate::plan::need::Need;
 use crate::plan::prove::{Input, Proof, Role};
 use crate::plan::resolve::Scan;
+use crate::plan::split::is_worth_it;
+use crate::task::ReadBy;
 
 /// How a chunk gets its part of an input.
 #[non_exhaustive]
@@ -28,6 +32,8 @@ pub enum InputMode {
     Reuse,
     /// It opens those row groups of the input, clustered by the key, that can have its rows.
     Range,
+    /// It reads its part of what one pass over the input, before any chunk, has cut.
+    Split,
     /// It reads the whole input and keeps its own rows.
     Rescan,
     /// It reads and keeps the whole input.
@@ -97,6 +103,24 @@ impl<'a> Slice<'a> {
         slice(InputMode::Rescan)
     }
 
+    /// The same, with a split in place of a rescan.
+    pub fn by_split(self) -> Self {
+        match self.mode {
+            InputMode::Rescan => Self { mode: InputMode::Split, ..self },
+            _ => self,
+        }
+    }
+
+    /// With a split if `read_by` says so, or if that costs less than that `runs` chunks read what is needed.
+    pub fn chosen(self, need: &Need, runs: u32, read_by: Option<ReadBy>) -> Self {
+        let splits = match read_by {
+            Some(ReadBy::Split) => true,
+            Some(ReadBy::Rescan) => false,
+            None => is_worth_it(need.bytes, runs),
+        };
+        if splits { self.by_split() } else { self }
+    }
+
     /// The mode.
     pub fn mode(&self) -> InputMode {
         self.mode
@@ -119,7 +143,7 @@ impl<'a> Slice<'a> {
     /// Whether what a chunk reads are its rows and no others.
     pub fn is_exact(&self, chunk: u32) -> bool {
         let is_exact = self.stored.and_then(|stored| self.function.overlap(chunk, stored));
-        self.mode == InputMode::Replicate || is_exact.is_some_and(|(_, is_exact)| is_exact)
+        matches!(self.mode, InputMode::Replicate | InputMode::Split) || is_exact.is_some_and(|(_, is_exact)| is_exact)
     }
 
     /// Bytes of the row groups; for [`InputMode::Range`].

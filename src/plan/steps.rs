@@ -25,14 +25,15 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, DEFAULT_CHUNKS};
 use crate::error::Result;
+use crate::plan::need::Need;
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, try_prove};
 use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, Resolved};
-use crate::plan::slice::Stored;
+use crate::plan::slice::{Slice, Stored};
 use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
-use crate::task::Task;
+use crate::task::{ReadBy, Task};
 
 /// Ways are sought at most this many splits deep.
 const MAX_DEPTH: usize = 8;
@@ -53,6 +54,19 @@ pub struct Step {
     pub part: Part,
     /// When the engine chose the key: each key that it looked at and what it found.
     pub considered: Vec<Considered>,
+    /// What it needs of each scan, by number; nothing until that is known.
+    pub needs: Vec<Need>,
+}
+
+impl Step {
+    /// How its chunks, of which `runs` will run, get their slices of a scan, by number.
+    pub fn slice(&self, number: usize, runs: u32, read_by: Option<ReadBy>) -> Option<Slice<'_>> {
+        let slice = Slice::of(&self.proof, number, self.resolved.scans.get(number)?);
+        Some(match self.needs.get(number) {
+            Some(need) => slice.chosen(need, runs, read_by),
+            None => slice,
+        })
+    }
 }
 
 /// What a step is of its task.
@@ -90,7 +104,7 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, previous: &[String])
     if chunking.keys.is_empty() && chunking.chunks == 1 {
         let proof = Proof::whole(&resolved);
         let name = task.name.clone();
-        return Ok(vec![Step { name, resolved, proof, part: Part::Rest, considered: Vec::new() }]);
+        return Ok(vec![Step { name, resolved, proof, part: Part::Rest, considered: Vec::new(), needs: Vec::new() }]);
     }
     let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
     let way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
@@ -313,7 +327,7 @@ impl Planner<'_> {
     fn one_step(&self, resolved: &Resolved, proof: Proof, part: Part, considered: Vec<Considered>) -> Way {
         let cut_bytes = proof.cut_bytes(resolved);
         let (name, resolved) = (String::new(), resolved.clone());
-        Way { steps: vec![Step { name, resolved, proof, part, considered }], cut_bytes }
+        Way { steps: vec![Step { name, resolved, proof, part, considered, needs: Vec::new() }], cut_bytes }
     }
 
     fn whole(&self, resolved: &Resolved, considered: Vec<Considered>) -> Way {

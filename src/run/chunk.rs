@@ -125,8 +125,7 @@ impl ChunkJob {
             let Some(input) = self.inputs.get(scan) else {
                 return datafusion::common::internal_err!("scan {scan} has no input");
             };
-            let table = input.of_chunk(piece.chunk);
-            let table = if self.context.rotates_scans { Arc::new(table.rotated(piece.chunk as usize)) } else { table };
+            let table = input.of_chunk(piece.chunk, self.context.rotates_scans);
             Ok(Provided { table, is_exact: input.is_exact(piece.chunk) })
         };
         let plan = rewrite(proof, piece, &provide)

@@ -2,25 +2,48 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+
 use crate::cache::Cache;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::slice::{InputMode, Slice};
+use crate::run::split::Split;
 use crate::run::{Input, Output};
 use crate::table::FilesTable;
 use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
+use crate::table::split::SplitTable;
 
 /// What each chunk reads of one scan.
 #[derive(Debug)]
 pub struct Sliced {
     /// One table for all chunks, or one for each.
-    tables: Vec<Arc<FilesTable>>,
+    tables: Vec<Table>,
     /// For each chunk, whether its table has no other rows than the chunk's.
     is_exact: Vec<bool>,
 }
 
+#[derive(Debug)]
+enum Table {
+    Files(Arc<FilesTable>),
+    Split(Arc<SplitTable>),
+}
+
 impl Sliced {
+    /// What the chunks read of an input with these columns that was split.
+    ///
+    /// # Errors
+    /// When the split has not these columns.
+    pub fn of_split(split: &Split, schema: &SchemaRef, chunks: u32) -> Result<Self> {
+        let table = |chunk| {
+            let Split { files, columns } = split.clone();
+            Ok(Table::Split(Arc::new(SplitTable::try_new(Arc::clone(schema), &columns, files, vec![chunk])?)))
+        };
+        Ok(Self { tables: (0..chunks).map(table).collect::<Result<_>>()?, is_exact: vec![true; chunks as usize] })
+    }
+
     /// What the chunks, of which there are `chunks`, read of `input` as `slice` says.
     ///
     /// # Errors
@@ -28,16 +51,18 @@ impl Sliced {
     pub fn new(input: &Input, slice: &Slice, chunks: u32, cache: &Cache) -> Result<Self> {
         let tables = match (input, slice.mode()) {
             (Input::Source(source), InputMode::Range) => {
-                (0..chunks).map(|chunk| Ok(of_row_groups(source, slice, chunk))).collect::<Result<_>>()
+                (0..chunks).map(|chunk| Ok(Table::Files(of_row_groups(source, slice, chunk)))).collect::<Result<_>>()
             }
-            (Input::Source(source), _) => Ok(vec![source.table()]),
+            (Input::Source(source), _) => Ok(vec![Table::Files(source.table())]),
             (Input::Output(output), mode) => {
                 cache.check(&output.entries)?;
-                let opened =
-                    |entries: &[_]| of_chunks(cache.folder(), entries, Arc::clone(&output.schema)).map(Arc::new);
+                let opened = |entries: &[_]| {
+                    of_chunks(cache.folder(), entries, Arc::clone(&output.schema))
+                        .map(|table| Table::Files(Arc::new(table)))
+                };
                 match mode {
                     InputMode::Reuse => (0..chunks).map(|chunk| opened(&stored(output, slice, chunk)?)).collect(),
-                    InputMode::Range | InputMode::Rescan | InputMode::Replicate => {
+                    InputMode::Range | InputMode::Split | InputMode::Rescan | InputMode::Replicate => {
                         opened(&output.entries).map(|table| vec![table])
                     }
                 }
@@ -46,10 +71,14 @@ impl Sliced {
         Ok(Self { tables: tables?, is_exact: (0..chunks).map(|chunk| slice.is_exact(chunk)).collect() })
     }
 
-    /// What chunk `chunk` reads.
-    pub fn of_chunk(&self, chunk: u32) -> Arc<FilesTable> {
+    /// What chunk `chunk` reads, the files in another order for each chunk if `rotates`.
+    pub fn of_chunk(&self, chunk: u32, rotates: bool) -> Arc<dyn TableProvider> {
         let at = if self.tables.len() == 1 { 0 } else { chunk as usize };
-        Arc::clone(&self.tables[at])
+        match &self.tables[at] {
+            Table::Files(files) if rotates => Arc::new(files.rotated(chunk as usize)),
+            Table::Files(files) => Arc::clone(files) as _,
+            Table::Split(split) => Arc::clone(split) as _,
+        }
     }
 
     /// Whether that is nothing but the chunk's rows.

@@ -18,8 +18,10 @@ use crate::plan::steps::{Part, Step};
 use crate::run::chunk::{ChunkJob, unix_ns};
 use crate::run::report::{self, InputReport, Status, StepPart, StepReport, TaskReport};
 use crate::run::sliced::Sliced;
+use crate::run::split::SplitJob;
 use crate::run::{Context, Input, Output, PlannedTask};
 use crate::table::source::Snapshot;
+use crate::task::Task;
 
 /// One task to run, its inputs at hand.
 pub struct TaskJob {
@@ -46,10 +48,11 @@ impl TaskJob {
             steps.iter().map(|step| step.proof.keys()).find(|keys| !keys.is_empty()).unwrap_or_default().to_vec();
         report.chunks = steps.iter().map(|step| step.proof.chunks()).sum();
         // What steps hand on to each other is nobody's input.
-        let inputs = steps.iter().flat_map(input_reports);
-        report.inputs = inputs.filter(|input| self.inputs.contains_key(&input.table)).collect();
-        report.steps = steps.iter().map(step_report).collect();
+        report.steps = steps.iter().map(|step| step_report(task, step)).collect();
+        let read: BTreeSet<String> = self.inputs.keys().cloned().collect();
         let result = self.run_steps(&mut report).await.map_err(|e| e.with_task(&name));
+        let inputs = report.steps.iter().flat_map(|step| &step.inputs);
+        report.inputs = inputs.filter(|input| read.contains(&input.table)).cloned().collect();
         report.wall_ms = report::millis(start.elapsed());
         if result.is_ok() {
             self.context.events.send(Event::Done {
@@ -124,11 +127,15 @@ impl TaskJob {
         });
         if !missing.is_empty() {
             report.status = Status::Executed;
+            let (inputs, modes) = self.sliced(number, missing.len() as u32).await?;
+            if let Some(step) = report.steps.get_mut(number) {
+                step.inputs.iter_mut().zip(modes).for_each(|(input, mode)| input.mode = mode);
+            }
             let job = Arc::new(ChunkJob {
                 context: self.context.clone(),
                 planned: Arc::clone(&self.planned),
                 step: number,
-                inputs: self.sliced(number)?,
+                inputs,
                 sources: sources.to_vec(),
                 components: components.clone(),
                 fingerprints: fingerprints.clone(),
@@ -150,14 +157,35 @@ impl TaskJob {
         Ok((Output { schema: Arc::clone(proof.schema()), entries }, components))
     }
 
-    /// What the chunks of a step read of each scan, by number.
-    fn sliced(&self, step: usize) -> Result<Vec<Sliced>> {
-        let Step { resolved, proof, .. } = &self.planned.steps[step];
-        let sliced = |(number, scan): (usize, &Scan)| match self.inputs.get(&scan.table) {
-            Some(input) => Sliced::new(input, &Slice::of(proof, number, scan), proof.chunks(), &self.context.cache),
-            None => Err(Error::new(ErrorKind::Source, format!("input `{}` is not there", scan.table))),
-        };
-        resolved.scans.iter().enumerate().map(sliced).collect()
+    /// What the chunks of a step, of which `runs` will run, read of each scan, by number, and how.
+    async fn sliced(&self, number: usize, runs: u32) -> Result<(Vec<Sliced>, Vec<InputMode>)> {
+        let PlannedTask { task, steps } = self.planned.as_ref();
+        let step @ Step { resolved, proof, needs, .. } = &steps[number];
+        let (mut sliced, mut modes) = (Vec::new(), Vec::new());
+        for (scan, Scan { table, schema, .. }) in resolved.scans.iter().enumerate() {
+            let (Some(input), Some(mut slice)) = (self.inputs.get(table), step.slice(scan, runs, task.read_by)) else {
+                return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
+            };
+            let job = needs.get(scan).map(|need| SplitJob { task: &task.name, proof, scan, input, need });
+            let job = job.filter(|_| [InputMode::Rescan, InputMode::Split].contains(&slice.mode()));
+            let splits = &self.context.splits;
+            let split = match &job {
+                Some(job) if slice.mode() == InputMode::Split => {
+                    Some(splits.make(&self.context, job, &self.permits).await?)
+                }
+                Some(job) if task.read_by.is_none() => splits.find(&self.context, job)?,
+                _ => None,
+            };
+            sliced.push(match &split {
+                Some(split) => {
+                    slice = slice.by_split();
+                    Sliced::of_split(split, schema, proof.chunks())?
+                }
+                None => Sliced::new(input, &slice, proof.chunks(), &self.context.cache)?,
+            });
+            modes.push(slice.mode());
+        }
+        Ok((sliced, modes))
     }
 
     /// What each chunk of a step is made of that others are not: its range, and of sources that it reads by row group the
@@ -208,21 +236,18 @@ impl TaskJob {
     }
 }
 
-fn step_report(step: &Step) -> StepReport {
+fn step_report(task: &Task, step: &Step) -> StepReport {
     let part = match step.part {
         Part::Phase => StepPart::Phase,
         Part::First => StepPart::First,
         Part::Below => StepPart::Below,
         Part::Rest => StepPart::Rest,
     };
-    let (keys, inputs) = (step.proof.keys().to_vec(), input_reports(step));
-    StepReport { name: step.name.clone(), part, keys, chunks: step.proof.chunks(), inputs }
-}
-
-fn input_reports(step: &Step) -> Vec<InputReport> {
-    let report = |(number, scan): (usize, &Scan)| InputReport {
-        table: scan.table.clone(),
-        mode: Slice::of(&step.proof, number, scan).mode(),
+    let chunks = step.proof.chunks();
+    let input = |(number, scan): (usize, &Scan)| {
+        let mode = step.slice(number, chunks, task.read_by).map_or(InputMode::Replicate, |slice| slice.mode());
+        InputReport { table: scan.table.clone(), mode }
     };
-    step.resolved.scans.iter().enumerate().map(report).collect()
+    let inputs = step.resolved.scans.iter().enumerate().map(input).collect();
+    StepReport { name: step.name.clone(), part, keys: step.proof.keys().to_vec(), chunks, inputs }
 }

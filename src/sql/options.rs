@@ -9,26 +9,33 @@ use crate::chunk::{ChunkBy, Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
 use crate::error::Result;
 use crate::sql::name::normalised;
 use crate::sql::tokens::Statement;
-use crate::task::TaskOptions;
+use crate::task::{ReadBy, TaskOptions};
 
 /// The options that a task may set.
-const KNOWN: &str = "version, compression, row_group_rows, chunk_by, chunks";
+const KNOWN: &str = "version, compression, row_group_rows, chunk_by, chunks, read_by";
 
 /// What a value of `compression` may be.
 const CODECS: &str = "zstd(1 to 22), snappy, lz4_raw, gzip(0 to 9), brotli(0 to 11) or uncompressed";
+
+/// What options say.
+pub(crate) struct WithOptions {
+    /// What the task's files depend on.
+    pub task: TaskOptions,
+    /// A cut without keys.
+    pub chunking: Option<Chunking>,
+    /// How inputs are read.
+    pub read_by: Option<ReadBy>,
+}
 
 /// Reads options; one that is not set keeps its default. `chunk_by` and `chunks` make a cut without keys; `is_cut` says
 /// that `CLUSTERED BY` makes one already.
 ///
 /// # Errors
 /// At its place: an option that is unknown, set twice, or of a value that it can't take.
-pub(crate) fn task_options(
-    statement: &Statement<'_>,
-    options: &[SqlOption],
-    is_cut: bool,
-) -> Result<(TaskOptions, Option<Chunking>)> {
+pub(crate) fn task_options(statement: &Statement<'_>, options: &[SqlOption], is_cut: bool) -> Result<WithOptions> {
     let mut read = TaskOptions::default();
     let (mut chunks, mut by) = (None, None);
+    let mut read_by = None;
     let mut seen = BTreeSet::new();
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {
@@ -62,6 +69,11 @@ pub(crate) fn task_options(
                 Some("range") => by = Some(ChunkBy::Range),
                 _ => return refuse("`chunk_by` takes 'auto', 'hash' or 'range': the engine finds the key".into()),
             },
+            "read_by" => match text(value) {
+                Some("split") => read_by = Some(ReadBy::Split),
+                Some("rescan") => read_by = Some(ReadBy::Rescan),
+                _ => return refuse("`read_by` takes 'split' or 'rescan'; without it the cheaper one is taken".into()),
+            },
             "chunks" => match number(value).and_then(|n| n.parse().ok()).filter(|n| (1..=MAX_CHUNKS).contains(n)) {
                 Some(number) => chunks = Some(number),
                 None => return refuse(format!("`chunks` takes a whole number from 1 to {MAX_CHUNKS}")),
@@ -71,11 +83,12 @@ pub(crate) fn task_options(
     }
     // Ranges are the engine's own choice only where the number of chunks is.
     let by = match (by, chunks) {
-        (None, None) => return Ok((read, None)),
+        (None, None) => return Ok(WithOptions { task: read, chunking: None, read_by }),
         (None | Some(ChunkBy::Auto), Some(_)) => ChunkBy::Hash,
         (Some(by), _) => by,
     };
-    Ok((read, Some(Chunking { keys: Vec::new(), chunks: chunks.unwrap_or(DEFAULT_CHUNKS), by })))
+    let chunking = Some(Chunking { keys: Vec::new(), chunks: chunks.unwrap_or(DEFAULT_CHUNKS), by });
+    Ok(WithOptions { task: read, chunking, read_by })
 }
 
 /// `name` or `name(level)`; a codec without a level has its library's default.

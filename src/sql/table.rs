@@ -9,7 +9,7 @@ use sqlparser::ast::{
 use crate::chunk::{ChunkBy, Chunking, MAX_CHUNKS};
 use crate::error::{Error, Result};
 use crate::sql::name;
-use crate::sql::options::task_options;
+use crate::sql::options::{WithOptions, task_options};
 use crate::sql::reads;
 use crate::sql::tokens::Statement;
 use crate::task::Task;
@@ -38,10 +38,11 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
     };
     let keys_location = clustered_by.as_ref().map(|_| statement.after("CLUSTERED BY", 1));
     let chunking = clustered_by.map(|clustered| chunking(statement, &clustered)).transpose().map_err(named)?;
-    let (options, found) = task_options(statement, &options, chunking.is_some()).map_err(named)?;
+    let WithOptions { task: options, chunking: found, read_by } =
+        task_options(statement, &options, chunking.is_some()).map_err(named)?;
     let chunking = chunking.or(found);
     let reads = reads::reads(statement, &query).map_err(named)?;
-    Ok(Task { name, query, reads, chunking, options, location: statement.start(), keys_location })
+    Ok(Task { name, query, reads, chunking, options, read_by, location: statement.start(), keys_location })
 }
 
 fn chunking(statement: &Statement<'_>, clustered: &ClusteredBy) -> Result<Chunking> {

@@ -281,3 +281,19 @@ async fn a_branch_that_is_left_of_a_union_is_found_by_the_unions_names() {
     let report = run(&engine, sql, folder.path()).await;
     assert_eq!(report.task("cut").unwrap().rows, 9, "{report:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_above_a_union_takes_no_other_column_of_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let query = "SELECT w.a FROM (SELECT a.k, a.a FROM t AS a WHERE a.k > 9
+        UNION ALL SELECT a.k, a.a FROM t AS a RIGHT JOIN u AS b ON a.k = b.k) AS w WHERE w.a <> -1";
+    let sql = format!(
+        "CREATE TABLE t AS SELECT column1 AS k, column2 AS a FROM (VALUES (1, 1), (10, -1));
+         CREATE TABLE u AS SELECT column1 AS k, column2 AS a FROM (VALUES (1, -1), (2, -2), (3, -2), (4, -2));
+         CREATE TABLE cut CLUSTERED BY (k) INTO 3 BUCKETS AS {query};
+         CREATE TABLE whole AS {query}"
+    );
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!((report.task("cut").unwrap().rows, report.task("whole").unwrap().rows), (1, 1));
+}

@@ -1,10 +1,10 @@
 //! How chunks get their part of an input: what is read, and that the rows are those of the whole run.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use chunkwise::{Engine, InputMode, RunReport};
+use chunkwise::{Engine, Event, InputMode, RunReport};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
@@ -206,4 +206,95 @@ async fn inputs_in_any_order_are_cut_by_hash_unless_ranges_are_asked_for() {
     for table in ["t", "r"] {
         assert_eq!(Multiset::of(engine.table(table).await.unwrap()).await, whole, "{report:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_is_split_once_for_all_tasks_that_cut_it_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path()).await;
+    let splits: Arc<Mutex<Vec<(String, u64)>>> = Arc::default();
+    let seen = Arc::clone(&splits);
+    let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2).on_event(move |event| {
+        if let Event::Split { input, rows, .. } = event {
+            seen.lock().unwrap().push((input, rows));
+        }
+    });
+    let engine = engine.build().unwrap();
+    let made = || std::mem::take(&mut *splits.lock().unwrap());
+    let counted = "SELECT k, count(*) AS n FROM items WHERE v % 3 = 0 GROUP BY k";
+    let joined = "SELECT i.k, i.s, o.v FROM items AS i LEFT JOIN other AS o ON i.k = o.k AND i.v > o.v";
+    let with = |name: &str, query: &str, options: &str| {
+        format!("CREATE TABLE {name} CLUSTERED BY (k) INTO 5 BUCKETS WITH ({options}) AS {query};\n")
+    };
+    let whole = oracle(&sources.split_inclusive(";\n").map(String::from).collect::<Vec<_>>()).await;
+    let split = "read_by = 'split'";
+    let sql = format!("{sources}{}{}", with("counted", counted, split), with("joined", joined, split));
+    let report = run(&engine, &sql, folder.path()).await;
+    for (name, query) in [("counted", counted), ("joined", joined)] {
+        assert_eq!(Multiset::of(engine.table(name).await.unwrap()).await, query_rows(&whole, query).await, "{name}");
+        assert_eq!(mode(&report, name, "items"), InputMode::Split);
+    }
+    let mut first = made();
+    first.sort();
+    // What does not pass the filter is not kept; the two tasks need other columns and rows.
+    assert_eq!(first, [("items".into(), 666), ("items".into(), 2000), ("other".into(), 500)]);
+    let text = explained(&engine, &sql, folder.path(), "joined").await;
+    assert!(text.contains("items  split: one pass over") && text.contains("other  split: "), "{text}");
+
+    // Another task with the same needs, in the same run and in another, without being told.
+    let again = format!("{sql}{}", with("twin", &counted.replace("count(*)", "count(*) + 1"), "version = 1"));
+    let report = run(&engine, &again, folder.path()).await;
+    assert_eq!((mode(&report, "twin", "items"), made()), (InputMode::Split, Vec::new()));
+    // Told not to.
+    let rescans =
+        format!("{sources}{}", with("rescans", &counted.replace("count(*)", "count(*) + 2"), "read_by = 'rescan'"));
+    let report = run(&engine, &rescans, folder.path()).await;
+    assert_eq!((mode(&report, "rescans", "items"), made()), (InputMode::Rescan, Vec::new()));
+
+    // Of a source that changed the split is made again and the old one is gone.
+    make_parquet(
+        folder.path(),
+        "items",
+        "SELECT value % 11 AS k, value AS g, value AS v, '' AS s FROM generate_series(1, 9) AS t(value)",
+    )
+    .await;
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!(report.task("counted").unwrap().rows, 3);
+    let mut second = made();
+    second.sort();
+    assert_eq!(second, [("items".into(), 3), ("items".into(), 9)]);
+    let kept = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let cuts = kept(&folder.path().join("cache/splits"));
+    assert_eq!(cuts.iter().map(|cut| kept(cut).len()).collect::<Vec<_>>(), [1, 1, 1]);
+
+    // One that is damaged is made again.
+    for file in cuts.iter().flat_map(|cut| kept(cut)).flat_map(|split| kept(&split)) {
+        std::fs::write(file, "no split").unwrap();
+    }
+    let report = run(&engine, &sql.replace("count(*)", "count(*) + 3"), folder.path()).await;
+    assert_eq!((report.task("counted").unwrap().executed, made()), (5, vec![("items".into(), 3)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_is_split_where_that_costs_less_than_reading_it_for_each_chunk() {
+    let folder = tempfile::tempdir().unwrap();
+    // Incompressible text of some 2 MB.
+    make_parquet(
+        folder.path(),
+        "t",
+        "SELECT value % 1000 AS k, encode(sha256(CAST(value AS VARCHAR)), 'base64') AS s FROM generate_series(1, 50000) AS t(value)",
+    )
+    .await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = |name: &str, chunks: u32| {
+        format!(
+            "CREATE TABLE {name} CLUSTERED BY (k) INTO {chunks} BUCKETS AS SELECT k, max(s) AS s FROM t GROUP BY k;\n"
+        )
+    };
+    let sql = format!("{};\n{}{}", parquet_source(folder.path(), "t"), task("few", 4), task("many", 64));
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!(mode(&report, "few", "t"), InputMode::Rescan);
+    assert_eq!(mode(&report, "many", "t"), InputMode::Split);
+    let rows = |name: &'static str| async { Multiset::of(engine.table(name).await.unwrap()).await };
+    assert_eq!(rows("few").await, rows("many").await);
 }

@@ -1,0 +1,99 @@
+//! Splits in the cache: inputs that were cut into chunks, for any task and run that needs the same cut.
+//!
+//! `<cache>/splits/<cut>/<input>/<n>.arrow`: the cut is what is kept of which input and how it is cut, the input its
+//! identity. Of each cut only the split of the latest input is kept. A split's folder is there only when it is whole.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::cache::store::{create_folder, read_folder, sync_folder};
+use crate::error::{Error, Result};
+use crate::execute::split::file::SplitFile;
+use crate::plan::fingerprint::Fingerprint;
+
+/// Name of the folder of splits, inside the cache folder.
+pub const SPLITS: &str = "splits";
+
+/// Splits that no run has used for so long are removed.
+const KEPT_UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Name of a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SplitId {
+    /// What is kept of the input and how it is cut.
+    pub cut: Fingerprint,
+    /// The input's identity.
+    pub input: Fingerprint,
+}
+
+impl SplitId {
+    fn folder(&self, cache: &Path) -> PathBuf {
+        cache.join(SPLITS).join(self.cut.to_string()).join(self.input.to_string())
+    }
+}
+
+/// The files of a split, opened; `None` when it is not there or damaged, in which case it is removed.
+pub fn open(cache: &Path, id: &SplitId) -> Result<Option<Vec<Arc<SplitFile>>>> {
+    let folder = id.folder(cache);
+    let paths = read_folder(&folder)?;
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    match open_files(&paths) {
+        Ok(files) => {
+            // When it was used last; that this can't be written is no reason not to use it.
+            let now = FileTimes::new().set_modified(SystemTime::now());
+            let _ = File::open(&folder).and_then(|folder| folder.set_times(now));
+            Ok(Some(files))
+        }
+        Err(_) => {
+            let _ = fs::remove_dir_all(&folder);
+            Ok(None)
+        }
+    }
+}
+
+/// Opens the files of a split.
+pub fn open_files(paths: &[PathBuf]) -> Result<Vec<Arc<SplitFile>>> {
+    paths.iter().map(|path| SplitFile::open(path).map(Arc::new)).collect()
+}
+
+/// Makes a folder of finished files a split: fsync of all, then its name. Splits of the same cut of other inputs go.
+///
+/// Another process may have made the same split meanwhile: then that is kept.
+pub fn commit(cache: &Path, id: &SplitId, written: &Path) -> Result<()> {
+    for path in read_folder(written)? {
+        File::open(&path).and_then(|file| file.sync_all()).map_err(|e| Error::storage("write", &path, e))?;
+    }
+    sync_folder(written)?;
+    let folder = id.folder(cache);
+    let of_cut = folder.parent().unwrap_or(cache);
+    create_folder(of_cut)?;
+    if let Err(error) = fs::rename(written, &folder)
+        && !folder.is_dir()
+    {
+        return Err(Error::storage("create", &folder, error));
+    }
+    sync_folder(of_cut)?;
+    for other in read_folder(of_cut)?.into_iter().filter(|other| *other != folder) {
+        let _ = fs::remove_dir_all(other);
+    }
+    Ok(())
+}
+
+/// Removes splits that were not used for a week.
+pub fn remove_unused(cache: &Path) -> Result<()> {
+    for cut in read_folder(&cache.join(SPLITS))? {
+        for split in read_folder(&cut)? {
+            let used = fs::metadata(&split).and_then(|split| split.modified());
+            if used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > KEPT_UNUSED)) {
+                let _ = fs::remove_dir_all(&split);
+            }
+        }
+        // Not empty unless the last one went.
+        let _ = fs::remove_dir(&cut);
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! A split file, opened to read single chunks of it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::buffer::MutableBuffer;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow_ipc::convert::fb_to_schema;
+use arrow_ipc::reader::{FileDecoder, read_footer_length};
+use arrow_ipc::{Block, MetadataVersion, root_as_footer};
+
+use crate::chunk::MAX_CHUNKS;
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::split::output::{BLOCKS_KEY, CHECKSUM_BYTES, CHUNKS_KEY, VERSION, VERSION_KEY, checksum};
+
+/// Length of what ends every IPC file: the footer's length and the magic bytes.
+const TRAILER_BYTES: usize = 10;
+
+/// A split file whose footer has been read. It holds one file descriptor, which all reads share.
+#[derive(Debug)]
+pub struct SplitFile {
+    path: PathBuf,
+    file: File,
+    schema: SchemaRef,
+    version: MetadataVersion,
+    metadata: HashMap<String, String>,
+    /// By chunk, and within a chunk in the file's order.
+    blocks: Vec<StoredBlock>,
+    /// Where each chunk's blocks end in `blocks`.
+    ends: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StoredBlock {
+    chunk: u32,
+    rows: usize,
+    checksum: u64,
+    place: Block,
+    bytes: usize,
+}
+
+impl SplitFile {
+    /// Opens a file and reads its footer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the file can't be read, is damaged or not a split file of this version.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let failed = |e| Error::storage("read", &path, e);
+        let file = File::open(&path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let trailer_start =
+            length.checked_sub(TRAILER_BYTES as u64).ok_or_else(|| damaged(&path, "it is too short"))?;
+        let mut trailer = [0; TRAILER_BYTES];
+        read_exact_at(&file, &mut trailer, trailer_start).map_err(failed)?;
+        let footer_bytes = read_footer_length(trailer).map_err(|e| damaged(&path, "it is cut off").with_source(e))?;
+        let start = trailer_start.checked_sub(footer_bytes as u64 + CHECKSUM_BYTES as u64);
+        let start = start.ok_or_else(|| damaged(&path, "its footer is cut off"))?;
+        let mut bytes = vec![0; CHECKSUM_BYTES + footer_bytes + TRAILER_BYTES];
+        read_exact_at(&file, &mut bytes, start).map_err(failed)?;
+        let (expected, footer) = bytes.split_at(CHECKSUM_BYTES);
+        if expected != checksum(footer).to_le_bytes() {
+            return Err(damaged(&path, "its footer is not what was written"));
+        }
+        Footer::parse(&footer[..footer_bytes], start)
+            .and_then(|footer| footer.into_file(&path, file))
+            .map_err(|found| damaged(&path, &found))
+    }
+
+    /// The columns as they are stored.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Number of chunks that the rows were cut into.
+    pub fn chunks(&self) -> u32 {
+        self.ends.len() as u32
+    }
+
+    /// Number of rows of a chunk, from 0; a chunk out of range has none.
+    pub fn rows(&self, chunk: u32) -> u64 {
+        self.blocks(chunk).iter().map(|block| block.rows as u64).sum()
+    }
+
+    /// Bytes that a chunk takes in the file.
+    pub fn bytes(&self, chunk: u32) -> u64 {
+        self.blocks(chunk).iter().map(|block| block.bytes as u64).sum()
+    }
+
+    /// An entry of the metadata that the writer was given.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// Reads a chunk's rows in the order of the input, block by block; with a projection, only the columns with these
+    /// indices, in its order.
+    ///
+    /// # Errors
+    /// Each item: [`ErrorKind::Storage`] when a block can't be read or is damaged. Nothing follows an error.
+    pub fn read(
+        self: &Arc<Self>,
+        chunk: u32,
+        projection: Option<Vec<usize>>,
+    ) -> impl Iterator<Item = Result<RecordBatch>> + Send + use<> {
+        let file = Arc::clone(self);
+        let (first, end) = self.range(chunk);
+        let without_columns = projection.as_ref().is_some_and(Vec::is_empty);
+        let mut decoder = FileDecoder::new(Arc::clone(&self.schema), self.version);
+        if let Some(projection) = projection {
+            decoder = decoder.with_projection(projection);
+        }
+        let mut failed = false;
+        (first..end).map_while(move |index| {
+            if failed {
+                return None;
+            }
+            let block = &file.blocks[index];
+            let batch = match without_columns {
+                true => rows_only(block.rows).map_err(|e| damaged(&file.path, "a block has no rows").with_source(e)),
+                false => file.read_block(block, &decoder),
+            };
+            failed = batch.is_err();
+            Some(batch)
+        })
+    }
+
+    fn read_block(&self, block: &StoredBlock, decoder: &FileDecoder) -> Result<RecordBatch> {
+        let mut bytes = MutableBuffer::from_len_zeroed(block.bytes);
+        let place = u64::try_from(block.place.offset()).unwrap_or_default();
+        read_exact_at(&self.file, &mut bytes, place).map_err(|e| Error::storage("read", &self.path, e))?;
+        if checksum(&bytes) != block.checksum {
+            return Err(damaged(&self.path, "a block is not what was written").with_chunk(block.chunk));
+        }
+        match decoder.read_record_batch(&block.place, &bytes.into()) {
+            Ok(Some(batch)) if batch.num_rows() == block.rows => Ok(batch),
+            Ok(_) => Err(damaged(&self.path, "a block has other rows than the footer says").with_chunk(block.chunk)),
+            Err(e) => Err(damaged(&self.path, "a block can't be decoded").with_chunk(block.chunk).with_source(e)),
+        }
+    }
+
+    fn blocks(&self, chunk: u32) -> &[StoredBlock] {
+        let (first, end) = self.range(chunk);
+        &self.blocks[first..end]
+    }
+
+    fn range(&self, chunk: u32) -> (usize, usize) {
+        let chunk = chunk as usize;
+        let Some(end) = self.ends.get(chunk) else { return (0, 0) };
+        let first = chunk.checked_sub(1).and_then(|before| self.ends.get(before));
+        (first.copied().unwrap_or_default(), *end)
+    }
+}
+
+/// What a split file's footer says.
+struct Footer {
+    schema: Schema,
+    version: MetadataVersion,
+    metadata: HashMap<String, String>,
+    blocks: Vec<StoredBlock>,
+    chunks: u32,
+}
+
+impl Footer {
+    /// Parses a footer that was found whole; blocks end before `end`. An error says what is wrong.
+    fn parse(bytes: &[u8], end: u64) -> Result<Self, String> {
+        let footer = root_as_footer(bytes).map_err(|e| e.to_string())?;
+        let mut metadata = HashMap::new();
+        for entry in footer.custom_metadata().into_iter().flatten() {
+            if let (Some(key), Some(value)) = (entry.key(), entry.value()) {
+                metadata.insert(key.to_string(), value.to_string());
+            }
+        }
+        match metadata.get(VERSION_KEY).map(String::as_str) {
+            Some(VERSION) => {}
+            Some(other) => return Err(format!("it has format {other} instead of {VERSION}")),
+            None => return Err("it is another Arrow file".into()),
+        }
+        let chunks = metadata.get(CHUNKS_KEY).and_then(|text| text.parse().ok());
+        let chunks =
+            chunks.filter(|chunks| (1..=MAX_CHUNKS).contains(chunks)).ok_or("its number of chunks is wrong")?;
+        let schema = footer.schema().filter(|schema| schema.endianness().equals_to_target_endianness());
+        let schema = fb_to_schema(schema.ok_or("it has no schema for this processor")?);
+        let lines = metadata.remove(BLOCKS_KEY).ok_or("it has no list of blocks")?;
+        let places = footer.recordBatches().ok_or("it has no blocks")?;
+        let mut blocks = Vec::with_capacity(places.len());
+        for line in lines.lines() {
+            let block = places.iter().nth(blocks.len()).and_then(|place| stored_block(line, *place, chunks, end));
+            blocks.push(block.ok_or_else(|| format!("block {} is wrong", blocks.len()))?);
+        }
+        if blocks.len() != places.len() {
+            return Err(format!("it lists {} blocks of {}", blocks.len(), places.len()));
+        }
+        Ok(Self { schema, version: footer.version(), metadata, blocks, chunks })
+    }
+
+    fn into_file(self, path: &Path, file: File) -> Result<SplitFile, String> {
+        let Self { schema, version, metadata, mut blocks, chunks } = self;
+        blocks.sort_by_key(|block| block.chunk);
+        let ends = (0..chunks).map(|chunk| blocks.partition_point(|block| block.chunk <= chunk)).collect();
+        Ok(SplitFile { path: path.into(), file, schema: Arc::new(schema), version, metadata, blocks, ends })
+    }
+}
+
+/// A block by its line in the list and its place, or `None` when they are not possible.
+fn stored_block(line: &str, place: Block, chunks: u32, end: u64) -> Option<StoredBlock> {
+    let mut parts = line.split(' ');
+    let chunk = parts.next()?.parse().ok().filter(|chunk| *chunk < chunks)?;
+    let rows = parts.next()?.parse().ok()?;
+    let checksum = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let header_bytes = u64::try_from(place.metaDataLength()).ok()?;
+    let bytes = u64::try_from(place.bodyLength()).ok()?.checked_add(header_bytes)?;
+    let inside = u64::try_from(place.offset()).ok()?.checked_add(bytes)? <= end;
+    let bytes = usize::try_from(bytes).ok()?;
+    (inside && parts.next().is_none()).then_some(StoredBlock { chunk, rows, checksum, place, bytes })
+}
+
+fn rows_only(rows: usize) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
+}
+
+fn damaged(path: &Path, found: &str) -> Error {
+    Error::new(ErrorKind::Storage, format!("{} can't be used: {found}; remove it and run again", path.display()))
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                bytes = &mut bytes[read..];
+                offset += read as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

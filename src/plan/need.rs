@@ -1,0 +1,90 @@
+//! What a step needs of an input: columns, and rows that pass its filters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, Result};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+
+use crate::plan::prove::Proof;
+use crate::plan::resolve::{InputSource, Scan};
+
+/// What is needed of a scan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Need {
+    /// Columns, by position.
+    pub columns: BTreeSet<usize>,
+    /// Filters over the scan's columns by their bare names, all of which a row must pass to matter.
+    pub filters: Vec<Expr>,
+    /// Bytes of these columns in the input's files, about.
+    pub bytes: u64,
+}
+
+/// What the optimised plan of a step needs of each of its scans, by number; nothing of those that it does without.
+///
+/// # Errors
+/// DataFusion's when the plan can't be optimised.
+pub fn needs(proof: &Proof, scans: &[Scan], state: &SessionState) -> Result<Vec<Need>> {
+    let optimised = state.optimize(proof.plan())?;
+    let mut found: BTreeMap<usize, Need> = BTreeMap::new();
+    optimised.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(number) = scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan)
+        {
+            let need = need(scan);
+            // A scan that stands in the plan twice needs what both need.
+            found
+                .entry(number)
+                .and_modify(|before| {
+                    before.columns.extend(&need.columns);
+                    before.filters.retain(|filter| need.filters.contains(filter));
+                })
+                .or_insert(need);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let of_scan = |(number, scan): (usize, &Scan)| {
+        let need = found.remove(&number).unwrap_or_default();
+        let bytes = match &scan.row_groups {
+            Some(groups) => {
+                let name = |at: &usize| scan.schema.field(*at).name().as_str();
+                groups.column_bytes(&need.columns.iter().map(name).collect())
+            }
+            None => scan.bytes,
+        };
+        Need { bytes, ..need }
+    };
+    Ok(scans.iter().enumerate().map(of_scan).collect())
+}
+
+fn need(scan: &TableScan) -> Need {
+    let columns = match &scan.projection {
+        Some(columns) => columns.iter().copied().collect(),
+        None => (0..scan.source.schema().fields().len()).collect(),
+    };
+    let bare = |expr: Expr| match expr {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
+        other => Ok(Transformed::no(other)),
+    };
+    let filters = scan.filters.iter().filter(|filter| is_of_row(filter));
+    let filters = filters.filter_map(|filter| Some(filter.clone().transform(bare).ok()?.data));
+    Need { columns, filters: filters.collect(), bytes: 0 }
+}
+
+/// Whether a filter can be computed from a row alone.
+fn is_of_row(filter: &Expr) -> bool {
+    let other = |expr: &Expr| {
+        Ok(matches!(
+            expr,
+            Expr::ScalarSubquery(_)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::OuterReferenceColumn(_, _)
+                | Expr::Placeholder(_)
+                | Expr::ScalarVariable(_, _)
+        ))
+    };
+    !filter.is_volatile() && !filter.exists(other).unwrap_or(true)
+}

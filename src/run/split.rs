@@ -1,0 +1,153 @@
+//! Splitting an input: one pass over it, its rows cut into chunks, each split made once in a run.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::common::DataFusionError;
+use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream_partitioned};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::cache::split::{SplitId, commit, open, open_files};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::execute::session::exact;
+use crate::execute::split::file::SplitFile;
+use crate::execute::split::split;
+use crate::execute::write::execution_error;
+use crate::plan::need::Need;
+use crate::plan::prove::{Proof, Role};
+use crate::plan::split::split_plan;
+use crate::run::{Context, Input};
+
+/// Most and least bytes of rows that one of the streams of a split buffers.
+const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=64 << 20;
+
+/// Splits of one run.
+#[derive(Debug, Default)]
+pub struct Splits {
+    made: Mutex<HashMap<SplitId, Arc<OnceCell<Split>>>>,
+}
+
+/// An input that was split.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// Its files.
+    pub files: Vec<Arc<SplitFile>>,
+    /// Columns that are stored, by position.
+    pub columns: Vec<usize>,
+}
+
+/// What to split.
+pub struct SplitJob<'a> {
+    /// The task, for errors and events.
+    pub task: &'a str,
+    /// The proof that says how the input is cut.
+    pub proof: &'a Proof,
+    /// Number of the scan.
+    pub scan: usize,
+    /// The input.
+    pub input: &'a Input,
+    /// What is needed of it.
+    pub need: &'a Need,
+}
+
+impl Splits {
+    /// The split, if it was made before, in this run or an earlier one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the folder of splits can't be read.
+    pub fn find(&self, context: &Context, job: &SplitJob) -> Result<Option<Split>> {
+        let id = job.id()?;
+        if let Some(split) = self.cell(id).get() {
+            return Ok(Some(split.clone()));
+        }
+        Ok(open(context.cache.folder(), &id)?.map(|files| Split { files, columns: job.columns() }))
+    }
+
+    /// The split, made now unless it was before; who needs it meanwhile waits.
+    ///
+    /// # Errors
+    /// When the input can't be read or the split not be written.
+    pub async fn make(&self, context: &Context, job: &SplitJob<'_>, permits: &Semaphore) -> Result<Split> {
+        let id = job.id()?;
+        let cell = self.cell(id);
+        let make = || async {
+            match open(context.cache.folder(), &id)? {
+                Some(files) => Ok(Split { files, columns: job.columns() }),
+                None => job.run(context, id, permits).await,
+            }
+        };
+        cell.get_or_try_init(make).await.cloned()
+    }
+
+    fn cell(&self, id: SplitId) -> Arc<OnceCell<Split>> {
+        Arc::clone(self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
+    }
+}
+
+impl SplitJob<'_> {
+    fn id(&self) -> Result<SplitId> {
+        let cut = crate::plan::fingerprint::cut_fingerprint(self.proof, self.scan, self.need).map_err(failed)?;
+        Ok(SplitId { cut, input: self.input.identity() })
+    }
+
+    fn columns(&self) -> Vec<usize> {
+        self.need.columns.iter().copied().collect()
+    }
+
+    /// With all permits: a split uses all processors.
+    async fn run(&self, context: &Context, id: SplitId, permits: &Semaphore) -> Result<Split> {
+        let Some(Role::Partitioned { keys, names: _ }) = self.proof.inputs().get(self.scan).map(|input| &input.role)
+        else {
+            return Err(Error::new(ErrorKind::Execute, "an input that is not cut can't be split; this is a bug"));
+        };
+        // The semaphore is never closed, so this waits and succeeds.
+        let _all = permits.acquire_many(context.jobs as u32).await;
+        let table = self.input.whole(&context.cache)?;
+        let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(failed)?;
+        let mut state = exact(&context.state, &plan).map_err(failed)?;
+        state.config_mut().options_mut().execution.target_partitions = context.jobs;
+        let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
+        let streams = physical.output_partitioning().partition_count().max(1);
+        let share = context.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 4) / streams;
+        let buffer_bytes = share.clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        let folder = context.cache.new_folder()?;
+        let chunks = self.proof.chunks();
+        let mut running = JoinSet::new();
+        for (at, stream) in
+            execute_stream_partitioned(physical, state.task_ctx()).map_err(failed)?.into_iter().enumerate()
+        {
+            let path = folder.join(format!("{at}.arrow"));
+            let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
+            running.spawn(async move { split(stream, chunks, file, buffer_bytes, []).await.map(|size| (path, size)) });
+        }
+        let (mut paths, mut rows, mut bytes): (Vec<PathBuf>, u64, u64) = (Vec::new(), 0, 0);
+        while let Some(finished) = running.join_next().await {
+            let split = finished.map_err(|e| Error::new(ErrorKind::Execute, "a split panicked").with_source(e))?;
+            let (path, size) = split?;
+            paths.push(path);
+            rows += size.rows;
+            bytes += size.bytes;
+        }
+        if let Some(source) = self.input.source() {
+            source.check_unchanged().await?;
+        }
+        // Opened before they are renamed: a descriptor stays good.
+        paths.sort();
+        let files = open_files(&paths)?;
+        let cache = Arc::clone(&context.cache);
+        let commit = move || commit(cache.folder(), &id, &folder);
+        tokio::task::spawn_blocking(commit)
+            .await
+            .map_err(|e| Error::new(ErrorKind::Storage, "a split can't be stored").with_source(e))??;
+        let input = self.proof.inputs()[self.scan].table.clone();
+        context.events.send(Event::Split { task: self.task.to_string(), input, rows, bytes });
+        Ok(Split { files, columns: self.columns() })
+    }
+}
+
+fn failed(error: DataFusionError) -> Error {
+    execution_error(error)
+}
