@@ -12,7 +12,8 @@ use crate::cache::{Cache, publish};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
-use crate::execute::session::{Share, exact, runtime, session};
+use crate::execute::budget::Budget;
+use crate::execute::session::{exact, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
@@ -38,6 +39,9 @@ pub struct Engine {
     rotates_scans: bool,
     /// Opened by the first run: reading needs no writable folder.
     cache: Mutex<Option<Arc<Cache>>>,
+    /// What operators of the latest run reserve; for benches.
+    #[cfg(feature = "testing")]
+    pool: Mutex<Option<Arc<dyn datafusion::execution::memory_pool::MemoryPool>>>,
 }
 
 /// Sets up an [`Engine`].
@@ -62,8 +66,9 @@ impl EngineBuilder {
         self
     }
 
-    /// Bytes that all running chunks' operators may hold together; beyond it they spill to the cache folder. Default:
-    /// no limit.
+    /// Bytes that the process may have, as resident memory: chunks are cut and run, and operators spill into the cache
+    /// folder, so that it keeps to them about. Default: half of what the control group or the machine has, or no limit
+    /// where that is not known.
     pub fn memory_limit_bytes(mut self, bytes: usize) -> Self {
         self.settings.memory_limit_bytes = Some(bytes);
         self
@@ -104,7 +109,15 @@ impl EngineBuilder {
             return Err(Error::new(ErrorKind::Usage, "the memory limit is 0 bytes; it must be at least 1"));
         }
         let Self { settings, events, rules, rotates_scans } = self;
-        Ok(Engine { settings, events, rules, rotates_scans, cache: Mutex::new(None) })
+        Ok(Engine {
+            settings,
+            events,
+            rules,
+            rotates_scans,
+            cache: Mutex::new(None),
+            #[cfg(feature = "testing")]
+            pool: Mutex::new(None),
+        })
     }
 }
 
@@ -129,15 +142,24 @@ impl Engine {
     /// was run then. [`ErrorKind::Storage`] when the cache folder can't be used.
     pub async fn run(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
         let cache = self.open_cache()?;
-        let runtime = runtime(self.settings.memory_limit_bytes, Some(cache.temp_folder()))?;
-        let jobs = self.settings.jobs;
-        let share = self.settings.memory_limit_bytes.map(|limit_bytes| Share { limit_bytes, jobs });
-        let state = Arc::new(session(runtime, share));
+        let budget = self.budget();
+        let runtime = runtime(budget.pool_bytes(), Some(cache.temp_folder()))?;
+        #[cfg(feature = "testing")]
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&runtime.memory_pool));
+        let state = Arc::new(session(runtime, Some(budget)));
         let (rules, rotates_scans) = (self.rules, self.rotates_scans);
         let (events, splits) = (self.events.clone(), Arc::default());
-        let memory_limit_bytes = self.settings.memory_limit_bytes;
-        let context = Context { cache, state, jobs, memory_limit_bytes, splits, events, rules, rotates_scans };
+        let context = Context { cache, state, budget, splits, events, rules, rotates_scans };
         run(&context, pipeline, options).await
+    }
+
+    /// Most bytes that operators of the latest run have reserved at once; `None` before the first run.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn pool_peak_bytes(&self) -> Option<u64> {
+        use datafusion::execution::memory_pool::PeakRecordingPool;
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(PeakRecordingPool::from_pool(pool.as_ref()?.as_ref())?.peak_reserved() as u64)
     }
 
     /// Says how each task, or only `task`, would be cut, with the plan of its first chunk; nothing is run.
@@ -152,7 +174,7 @@ impl Engine {
             None => pipeline.clone(),
         };
         let state = session(runtime(None, None)?, None);
-        let mut plans = plan(&pipeline, &state, self.rules, &|_| Vec::new()).await?;
+        let mut plans = plan(&pipeline, &state, self.rules, self.budget(), &|_| Vec::new()).await?;
         let mut texts = Vec::new();
         for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {
             let text = match plans.tasks.remove(name) {
@@ -188,7 +210,7 @@ impl Engine {
     /// [`ErrorKind::Sql`] when the query is invalid or reads a table that is not published, [`ErrorKind::Storage`] when
     /// a table can't be read.
     pub async fn query(&self, sql: &str) -> Result<DataFrame> {
-        let runtime = runtime(self.settings.memory_limit_bytes, None)?;
+        let runtime = runtime(self.budget().pool_bytes(), None)?;
         let mut state = session(runtime, None);
         state.config_mut().options_mut().execution.target_partitions = self.settings.jobs;
         let invalid = |e: DataFusionError| Error::new(ErrorKind::Sql, "the query is invalid").with_source(e);
@@ -201,6 +223,10 @@ impl Engine {
         let rows = context.sql_with_options(sql, options).await.map_err(invalid)?;
         let (state, plan) = rows.into_parts();
         Ok(DataFrame::new(exact(&state, &plan).map_err(invalid)?, plan))
+    }
+
+    fn budget(&self) -> Budget {
+        Budget { limit_bytes: self.settings.memory_limit_bytes, jobs: self.settings.jobs }
     }
 
     fn open_cache(&self) -> Result<Arc<Cache>> {

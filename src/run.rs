@@ -23,6 +23,7 @@ use crate::cache::Cache;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
+use crate::execute::budget::Budget;
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::needs;
@@ -55,10 +56,8 @@ pub struct Context {
     pub cache: Arc<Cache>,
     /// The session of this run.
     pub state: Arc<SessionState>,
-    /// Most chunks at a time.
-    pub jobs: usize,
-    /// Bytes that all of them may hold together.
-    pub memory_limit_bytes: Option<usize>,
+    /// Memory, and most chunks at a time.
+    pub budget: Budget,
     /// Inputs that were split.
     pub splits: Arc<Splits>,
     /// Where events go.
@@ -99,6 +98,7 @@ pub async fn plan(
     pipeline: &Pipeline,
     state: &SessionState,
     rules: Rules,
+    budget: Budget,
     previous: &(dyn Fn(&str) -> Vec<String> + Sync),
 ) -> Result<Plans> {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
@@ -130,11 +130,14 @@ pub async fn plan(
         }
         let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
-        let planned = match steps(task, resolved, rules, &previous(&task.name)) {
+        // What can't be optimised fails later, with a reason.
+        let needed = needs(&resolved.plan, &resolved.scans, state).unwrap_or_default();
+        let fitting = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
+        let planned = match steps(task, resolved, rules, fitting, &previous(&task.name)) {
             Ok(mut steps) => {
                 for step in &mut steps {
                     // Who can't be optimised fails when it runs, and needs all until then.
-                    step.needs = needs(&step.proof, &step.resolved.scans, state).unwrap_or_default();
+                    step.needs = needs(step.proof.plan(), &step.resolved.scans, state).unwrap_or_default();
                 }
                 Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
             }
@@ -162,9 +165,9 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let selected = if options.tasks.is_empty() { pipeline.clone() } else { pipeline.select(&options.tasks)? };
     let published = |task: &str| context.cache.published(task).ok().flatten();
     let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
-    let mut plans = plan(&selected, &context.state, context.rules, &previous).await?;
+    let mut plans = plan(&selected, &context.state, context.rules, context.budget, &previous).await?;
     let sources = std::mem::take(&mut plans.sources);
-    let permits = Arc::new(Semaphore::new(context.jobs));
+    let permits = Arc::new(Semaphore::new(context.budget.jobs));
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();

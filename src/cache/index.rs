@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use moka::sync::Cache as MemoryCache;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
@@ -23,6 +23,9 @@ const MEMORY_BYTES: u64 = 16 << 20;
 
 /// How long to wait for another process's transaction.
 const BUSY: Duration = Duration::from_secs(30);
+
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Version of the tables below, kept as SQLite's `user_version`.
 const SCHEMA_VERSION: i32 = 1;
@@ -60,7 +63,7 @@ impl Index {
         let failed = |e| index_error(path, e);
         let mut connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        patient(|| connection.pragma_update(None, "journal_mode", "WAL")).map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         let opened = {
             // Immediate, so that of two processes that find no index only one creates it.
@@ -278,6 +281,19 @@ fn set_published(
 fn weight(entry: &ChunkEntry) -> u32 {
     let text = entry.table.len() + entry.keys.iter().map(|k| k.len() + size_of::<String>()).sum::<usize>();
     u32::try_from(size_of::<ChunkEntry>() + size_of::<Fingerprint>() + text).unwrap_or(u32::MAX)
+}
+
+/// Calls again while another process holds the file: SQLite does not wait by itself where waiting could last for ever.
+fn patient<T>(mut call: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let start = Instant::now();
+    loop {
+        match call() {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < BUSY => {
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn index_error(path: &Path, error: rusqlite::Error) -> Error {

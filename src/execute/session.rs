@@ -11,7 +11,7 @@ use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordingPool, UnboundedMemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -19,6 +19,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::budget::Budget;
 use crate::execute::footers::Footers;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::plan::repair::repaired;
@@ -26,25 +27,20 @@ use crate::plan::repair::repaired;
 /// Most bytes of Parquet footers kept in memory.
 const FOOTER_BYTES: usize = 64 << 20;
 
-/// Memory that chunks share.
-#[derive(Debug, Clone, Copy)]
-pub struct Share {
-    /// Bytes for all of them together.
-    pub limit_bytes: usize,
-    /// Chunks at a time.
-    pub jobs: usize,
-}
-
-/// A runtime whose operators share `memory_limit_bytes` and spill into `spill_folder` (the system's own when `None`).
-pub fn runtime(memory_limit_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
+/// A runtime whose operators share `pool_bytes` and spill into `spill_folder` (the system's own when `None`).
+///
+/// Its memory pool is a [`PeakRecordingPool`], which knows how much they held at most.
+pub fn runtime(pool_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
     // File lists are never cached: a folder that changed between runs must list anew.
     let caches = CacheManagerConfig::default()
         .with_list_files_cache_limit(0)
         .with_file_metadata_cache(Some(Arc::new(Footers::new(FOOTER_BYTES))));
-    let mut builder = RuntimeEnvBuilder::new().with_cache_manager(caches);
-    if let Some(limit) = memory_limit_bytes {
-        builder = builder.with_memory_pool(Arc::new(FairSpillPool::new(limit)));
-    }
+    let pool: Arc<dyn MemoryPool> = match pool_bytes {
+        Some(limit) => Arc::new(FairSpillPool::new(limit)),
+        None => Arc::new(UnboundedMemoryPool::default()),
+    };
+    let pool = Arc::new(PeakRecordingPool::new(pool));
+    let mut builder = RuntimeEnvBuilder::new().with_cache_manager(caches).with_memory_pool(pool);
     if let Some(folder) = spill_folder {
         let mode = DiskManagerMode::Directories(vec![folder.to_path_buf()]);
         builder = builder.with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode));
@@ -54,13 +50,13 @@ pub fn runtime(memory_limit_bytes: Option<usize>, spill_folder: Option<&Path>) -
 
 /// A session in which every plan has one partition. It fixes `now()`: take one for a whole run.
 ///
-/// A sort must be able to reserve what it needs to merge its spilled runs, however small its share of `memory` is.
-pub fn session(runtime: Arc<RuntimeEnv>, memory: Option<Share>) -> SessionState {
+/// A sort must be able to reserve what it needs to merge its spilled runs, however small its share of the memory is.
+pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.collect_spans = true;
-    if let Some(Share { limit_bytes, jobs }) = memory {
+    if let Some((pool_bytes, jobs)) = budget.and_then(|budget| Some((budget.pool_bytes()?, budget.jobs))) {
         let reservation = &mut config.options_mut().execution.sort_spill_reservation_bytes;
-        *reservation = (*reservation).min(limit_bytes / (4 * jobs.max(1)));
+        *reservation = (*reservation).min(pool_bytes / (4 * jobs.max(1)));
     }
     let state = SessionStateBuilder::new()
         .with_config(config)
@@ -95,9 +91,9 @@ pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
     let mut state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
     // Several sorts go on at a time, each with its own batch and what it keeps back to merge.
     let options = state.config_mut().options_mut();
-    options.execution.sort_spill_reservation_bytes /= 4;
+    options.execution.sort_spill_reservation_bytes /= 8;
     // Only text that is no number fails.
-    let _ = options.set("datafusion.execution.batch_size", "2048");
+    let _ = options.set("datafusion.execution.batch_size", "1024");
     state
 }
 

@@ -17,6 +17,9 @@ use parquet::file::metadata::ParquetMetaData;
 
 use crate::chunk::range::{KeyValue, Range, has_ranges};
 
+/// What a value of variable length takes in memory beside its bytes.
+const VIEW_BYTES: u64 = 16;
+
 /// The row groups of a table's Parquet files.
 #[derive(Clone)]
 pub struct RowGroups {
@@ -73,12 +76,24 @@ impl RowGroups {
         all
     }
 
-    /// Size of some columns in all row groups, compressed.
-    pub fn column_bytes(&self, names: &BTreeSet<&str>) -> u64 {
-        let chunks = self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns());
-        let needed = chunks
-            .filter(|chunk| chunk.column_path().parts().first().is_some_and(|root| names.contains(root.as_str())));
-        needed.map(|chunk| u64::try_from(chunk.compressed_size()).unwrap_or_default()).sum()
+    /// Size of some columns in all row groups, compressed and, about, in memory.
+    pub fn column_bytes(&self, names: &BTreeSet<&str>) -> (u64, u64) {
+        let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+        let (mut compressed, mut in_memory) = (0, 0);
+        for column in self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns()) {
+            let Some(name) = column.column_path().parts().first().filter(|name| names.contains(name.as_str())) else {
+                continue;
+            };
+            compressed += size(column.compressed_size());
+            let width = self.schema.field_with_name(name).ok().and_then(|field| field.data_type().primitive_width());
+            let values = size(column.num_values());
+            in_memory += match width {
+                Some(width) => values * width as u64,
+                // Beside the text there are offsets or views of it; a dictionary spells each text once.
+                None => size(column.uncompressed_size()) + values * VIEW_BYTES,
+            };
+        }
+        (compressed, in_memory)
     }
 
     /// Number of row groups of each file.

@@ -164,7 +164,7 @@ fn function(proof: &Proof) -> String {
 /// # Errors
 /// When a filter can't be fingerprinted.
 pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
-    let Need { columns, filters, bytes: _ } = need;
+    let Need { columns, filters, bytes: _, memory_bytes: _ } = need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
         Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),

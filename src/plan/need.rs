@@ -7,7 +7,6 @@ use datafusion::common::{Column, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
-use crate::plan::prove::Proof;
 use crate::plan::resolve::{InputSource, Scan};
 
 /// What is needed of a scan.
@@ -19,14 +18,19 @@ pub struct Need {
     pub filters: Vec<Expr>,
     /// Bytes of these columns in the input's files, about.
     pub bytes: u64,
+    /// Bytes that their values take in memory, about.
+    pub memory_bytes: u64,
 }
 
-/// What the optimised plan of a step needs of each of its scans, by number; nothing of those that it does without.
+/// Text and numbers take about so many times the bytes of their files in memory.
+const IN_MEMORY: u64 = 4;
+
+/// What a plan needs, once it is optimised, of each of its scans, by number; nothing of those that it does without.
 ///
 /// # Errors
 /// DataFusion's when the plan can't be optimised.
-pub fn needs(proof: &Proof, scans: &[Scan], state: &SessionState) -> Result<Vec<Need>> {
-    let optimised = state.optimize(proof.plan())?;
+pub fn needs(plan: &LogicalPlan, scans: &[Scan], state: &SessionState) -> Result<Vec<Need>> {
+    let optimised = state.optimize(plan)?;
     let mut found: BTreeMap<usize, Need> = BTreeMap::new();
     optimised.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
@@ -46,14 +50,14 @@ pub fn needs(proof: &Proof, scans: &[Scan], state: &SessionState) -> Result<Vec<
     })?;
     let of_scan = |(number, scan): (usize, &Scan)| {
         let need = found.remove(&number).unwrap_or_default();
-        let bytes = match &scan.row_groups {
+        let (bytes, memory_bytes) = match &scan.row_groups {
             Some(groups) => {
                 let name = |at: &usize| scan.schema.field(*at).name().as_str();
                 groups.column_bytes(&need.columns.iter().map(name).collect())
             }
-            None => scan.bytes,
+            None => (scan.bytes, IN_MEMORY * scan.bytes),
         };
-        Need { bytes, ..need }
+        Need { bytes, memory_bytes, ..need }
     };
     Ok(scans.iter().enumerate().map(of_scan).collect())
 }
@@ -69,7 +73,7 @@ fn need(scan: &TableScan) -> Need {
     };
     let filters = scan.filters.iter().filter(|filter| is_of_row(filter));
     let filters = filters.filter_map(|filter| Some(filter.clone().transform(bare).ok()?.data));
-    Need { columns, filters: filters.collect(), bytes: 0 }
+    Need { columns, filters: filters.collect(), bytes: 0, memory_bytes: 0 }
 }
 
 /// Whether a filter can be computed from a row alone.

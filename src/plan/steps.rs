@@ -23,7 +23,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
-use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, DEFAULT_CHUNKS};
+use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
 use crate::error::Result;
 use crate::plan::need::Need;
 use crate::plan::prove::rule::{Rule, Rules};
@@ -85,19 +85,27 @@ pub enum Part {
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs; it runs whole where that is one, or nothing can be cut. `previous` are the bounds
+/// grows with the size of its inputs and is at least `fitting`, so that chunks fit in memory; it runs whole where that is
+/// one, or nothing can be cut. `previous` are the bounds
 /// that cut its published table, as [`crate::chunk::range::Bounds::to_json`] writes them: ranges keep them if they can.
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
-pub fn steps(task: &Task, resolved: Resolved, rules: Rules, previous: &[String]) -> Result<Vec<Step>> {
+pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previous: &[String]) -> Result<Vec<Step>> {
     let found;
+    // Powers of two, so that tasks over each other read stored chunks.
+    let fitting = fitting.clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;
     let chunking = match &task.chunking {
+        Some(chunking) if chunking.by == ChunkBy::Auto => {
+            found = Chunking { chunks: chunking.chunks.max(fitting), ..chunking.clone() };
+            &found
+        }
         Some(chunking) => chunking,
         None => {
             let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
             let chunks = (bytes / BYTES_PER_CHUNK).clamp(1, DEFAULT_CHUNKS.into()) as u32;
-            found = Chunking { keys: Vec::new(), chunks: 1 << chunks.ilog2(), by: ChunkBy::Auto };
+            let chunks = (1 << chunks.ilog2()).max(fitting);
+            found = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
             &found
         }
     };

@@ -88,7 +88,7 @@ impl ChunkJob {
                     _ => {
                         drop(permit);
                         // The semaphore is never closed, so this waits and succeeds.
-                        let all = permits.acquire_many(self.context.jobs as u32).await;
+                        let all = permits.acquire_many(self.context.budget.jobs as u32).await;
                         self.append(&mut writer, piece, Joins::Spill).await?;
                         drop(all);
                         permit = permits.acquire().await;

@@ -104,14 +104,14 @@ impl SplitJob<'_> {
             return Err(Error::new(ErrorKind::Execute, "an input that is not cut can't be split; this is a bug"));
         };
         // The semaphore is never closed, so this waits and succeeds.
-        let _all = permits.acquire_many(context.jobs as u32).await;
+        let _all = permits.acquire_many(context.budget.jobs as u32).await;
         let table = self.input.whole(&context.cache)?;
         let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(failed)?;
         let mut state = exact(&context.state, &plan).map_err(failed)?;
-        state.config_mut().options_mut().execution.target_partitions = context.jobs;
+        state.config_mut().options_mut().execution.target_partitions = context.budget.jobs;
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
         let streams = physical.output_partitioning().partition_count().max(1);
-        let share = context.memory_limit_bytes.map_or(usize::MAX, |limit| limit / 4) / streams;
+        let share = context.budget.pool_bytes().map_or(usize::MAX, |pool| pool / 4) / streams;
         let buffer_bytes = share.clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
         let folder = context.cache.new_folder()?;
         let chunks = self.proof.chunks();

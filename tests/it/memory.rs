@@ -47,7 +47,7 @@ const JOIN: &str = "SELECT l.k, l.v, l.s, r.name FROM l JOIN r ON l.k = r.k";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_does_not_fit_is_cut_further() {
     assert_eq!(most_parts("value", (60_000, 60), JOIN, 1 << 30).await, 1);
-    let parts = most_parts("value", (60_000, 60), JOIN, 4 << 20).await;
+    let parts = most_parts("value", (60_000, 60), JOIN, 8 << 20).await;
     assert!((2..64).contains(&parts), "{parts}");
 }
 
@@ -56,5 +56,5 @@ async fn a_key_that_can_not_be_cut_spills() {
     let both = "SELECT a.k, count(*) AS n, max(a.s || b.s) AS s FROM l AS a JOIN l AS b ON a.k = b.k AND a.v = b.v
         GROUP BY a.k";
     let half = "CASE WHEN value % 2 = 0 THEN 7 ELSE value END";
-    assert_eq!(most_parts(half, (100_000, 600), both, 26 << 20).await, 64);
+    assert_eq!(most_parts(half, (100_000, 600), both, 52 << 20).await, 64);
 }

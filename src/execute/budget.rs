@@ -1,0 +1,58 @@
+//! What of the memory that a process may have goes to the operators of its chunks, and into how many chunks a task is
+//! cut so that some of them fit in it.
+//!
+//! DataFusion's pool counts what operators reserve. The process has more: itself, batches under way, pages being decoded,
+//! row groups being written. So much is held back.
+
+/// What the process has before anything runs, and what allocators don't give back.
+const PROCESS_BYTES: usize = 64 << 20;
+
+/// What a running chunk has beside what its operators reserve.
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Copies of a chunk's rows that its operators may hold at once: a hash table, sorted runs, groups.
+const COPIES: u64 = 3;
+
+/// Memory and processors for one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that the process may have; no limit when `None`.
+    pub limit_bytes: Option<usize>,
+    /// Chunks at a time.
+    pub jobs: usize,
+}
+
+impl Budget {
+    /// Bytes for DataFusion's pool: the limit without what is held back, at least half of it.
+    pub fn pool_bytes(&self) -> Option<usize> {
+        let held_back = PROCESS_BYTES + self.jobs * CHUNK_BYTES;
+        self.limit_bytes.map(|limit| limit.saturating_sub(held_back).max(limit / 2))
+    }
+
+    /// Chunks for a task whose inputs take so many bytes in memory: as many chunks as run at a time fit in the pool.
+    pub fn chunks(&self, input_bytes: u64) -> u64 {
+        let Some(pool) = self.pool_bytes() else { return 1 };
+        (input_bytes.saturating_mul(COPIES * self.jobs as u64)).div_ceil(pool.max(1) as u64).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Budget;
+
+    #[test]
+    fn the_pool_has_what_is_not_held_back_and_at_least_half() {
+        let pool = |mib: usize, jobs| Budget { limit_bytes: Some(mib << 20), jobs }.pool_bytes().map(|b| b >> 20);
+        assert_eq!(pool(1024, 2), Some(896));
+        assert_eq!(pool(256, 2), Some(128));
+        assert_eq!(pool(8, 2), Some(4));
+        assert_eq!(Budget { limit_bytes: None, jobs: 2 }.pool_bytes(), None);
+    }
+
+    #[test]
+    fn more_data_and_less_memory_make_more_chunks() {
+        let chunks = |mib: usize, gib: u64| Budget { limit_bytes: Some(mib << 20), jobs: 2 }.chunks(gib << 30);
+        assert_eq!((chunks(1024, 1), chunks(1024, 10), chunks(256, 10)), (7, 69, 480));
+        assert_eq!(Budget { limit_bytes: None, jobs: 2 }.chunks(1 << 40), 1);
+    }
+}
