@@ -1,4 +1,5 @@
-//! Running one plan: DataFusion's session and memory, and a plan's stream into a Parquet file.
+//! Running one plan: DataFusion's session and memory, a plan's stream into a Parquet file, an input's rows into split
+//! files.
 
 pub mod budget;
 pub mod footers;

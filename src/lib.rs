@@ -78,8 +78,19 @@
 //! that cuts the most bytes of the inputs. What can't be cut at all runs whole then. A task that says nothing is cut the
 //! same way when its inputs are large.
 //!
-//! # What is reused and why
+//! # How a chunk reads its inputs
 //!
+//! [`InputMode`] has the ways: by file where the input is *stored* by the same keys, by row group where Parquet statistics
+//! say that it is *clustered* by the key (the chunks are key ranges then), from a *split* that one pass over the input has
+//! made, by *rescan*, or the whole input where it is replicated. They differ in what is read, never in the rows; the
+//! cheapest is taken, and EXPLAIN shows it.
+//!
+//! [`EngineBuilder::memory_limit_bytes`] bounds the process. The number of chunks follows from it where it is the engine's
+//! own choice; a chunk that does not fit is cut further by the same function, and what many rows of one key keep from
+//! being cut runs alone, with joins that spill.
+//!
+//! # What is reused and why
+//!//!
 //! A chunk is named by a hash of all that it is made of: the query's plan (so that comments, layout and aliases inside
 //! the query don't matter), keys, number of chunks, options, the versions of the engine, DataFusion and the chunk function, path, size,
 //! modification time and etag of each source file, and the chunks of each task it reads. A chunk whose name is in the
@@ -97,6 +108,8 @@
 //! | keys | the columns that decide a row's chunk |
 //! | input | a source or task that a task reads: *partitioned* (a chunk sees its rows) or *replicated* (it sees all) |
 //! | proof | why a task may be cut, and by which column of each input |
+//! | slice | an input's part for a chunk, and how it is read |
+//! | split | an input cut into chunks in one pass, stored |
 //! | fingerprint | the hash of all that a chunk is made of |
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
 //! | step | a query that a task runs as; one for most tasks, more where a part of it can't be cut with the rest |
@@ -110,12 +123,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | `error`, `config`, `event` | one error type; settings as plain data; what happened |
-//! | `chunk` | keys × N; which types are keys; the bucket function and its UDF |
+//! | `chunk` | keys × N × a function, hash or range; which types are keys; which chunks overlap |
 //! | `task`, `pipeline` | a task, its inputs and options; the DAG |
-//! | `plan` | pure: resolve, keys, prove, two phases and steps, rewrite, fingerprint, explain |
-//! | `execute` | DataFusion's session and memory; a plan's stream into a file |
-//! | `cache` | immutable chunk files; the index; the published folder |
-//! | `table` | files as a `TableProvider`: sources, outputs, single chunks |
+//! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
+//! | `execute` | DataFusion's session and memory; a plan's stream into a file, or into a split |
+//! | `cache` | immutable chunk files; the index; the published folder; splits |
+//! | `table` | files as a `TableProvider`: sources, outputs, single chunks, parts of splits |
 //! | `schedule`, `run` | what is next (pure); running it |
 //! | `engine` | the public API |
 //! | `sql` | Hive/Spark DDL → tasks |

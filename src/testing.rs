@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int32Array};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::LogicalPlan;
 
+use crate::chunk::bucket::{bucket_of, hash_keys};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
@@ -19,6 +21,8 @@ use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::steps;
 use crate::task::Task;
 
+pub use crate::execute::split::file::SplitFile;
+pub use crate::execute::split::{SplitSize, SplitWriter};
 pub use crate::plan::prove::rule::Rule;
 
 /// A task ready to be proved.
@@ -67,4 +71,13 @@ impl Planning {
         }
         Ok(plans)
     }
+}
+
+/// The chunk of each of `rows` key tuples, a column per key part.
+///
+/// # Errors
+/// [`ErrorKind::Execute`] when a column can't be a key or is not `rows` long.
+pub fn chunk_numbers(keys: &[ArrayRef], rows: usize, chunks: u32) -> Result<Int32Array> {
+    let failed = |e| Error::new(ErrorKind::Execute, "rows can't be cut").with_source(e);
+    Ok(hash_keys(keys, rows).map_err(failed)?.into_iter().map(|hash| bucket_of(hash, chunks)).collect())
 }

@@ -248,3 +248,177 @@ fn with_columns(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, 
 fn mismatch(found: String) -> Error {
     Error::new(ErrorKind::Execute, format!("internal error: a split table does not fit its files: {found}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+    use arrow::compute::{cast, concat, concat_batches};
+    use arrow::datatypes::{DataType, Field, Int16Type, Int64Type, Schema, SchemaRef};
+    use datafusion::catalog::TableProvider;
+    use datafusion::common::DataFusionError;
+    use datafusion::common::stats::Precision;
+    use datafusion::physical_plan::statistics::StatisticsArgs;
+    use datafusion::physical_plan::{ExecutionPlanProperties, collect};
+    use datafusion::prelude::SessionContext;
+    use tempfile::NamedTempFile;
+
+    use crate::error::{Error, ErrorKind};
+    use crate::execute::split::SplitWriter;
+    use crate::execute::split::file::SplitFile;
+    use crate::table::split::{SplitTable, conform};
+
+    const CHUNKS: u32 = 4;
+    const ROWS: i64 = 1000;
+
+    /// Columns k, lost and s, of which k and s are stored; chunk k % 4.
+    fn schema() -> SchemaRef {
+        let text = DataType::Dictionary(Box::new(DataType::Int16), Box::new(DataType::Utf8));
+        Arc::new(Schema::new(vec![
+            Field::new("k", DataType::Int64, true),
+            Field::new("lost", DataType::Int64, true),
+            Field::new("s", text, true),
+        ]))
+    }
+
+    /// Keys from `start` on, in batches of a hundred.
+    fn split(start: i64) -> Arc<SplitFile> {
+        let file = NamedTempFile::new().unwrap();
+        let stored = Arc::new(schema().project(&[2, 0]).unwrap());
+        let mut writer = SplitWriter::try_new(file.reopen().unwrap(), Arc::clone(&stored), CHUNKS, usize::MAX).unwrap();
+        for first in (start..start + ROWS).step_by(100) {
+            let keys: Int64Array = (first..first + 100).collect();
+            let numbers: Int32Array = keys.values().iter().map(|key| (key % i64::from(CHUNKS)) as i32).collect();
+            let texts: StringArray = keys.iter().map(|key| key.map(|key| format!("text {key}"))).collect();
+            let indices = (0..100).collect();
+            let texts: ArrayRef = Arc::new(DictionaryArray::<Int16Type>::new(indices, Arc::new(texts)));
+            let batch = RecordBatch::try_new(Arc::clone(&stored), vec![texts, Arc::new(keys)]).unwrap();
+            writer.write(batch, &numbers).unwrap();
+        }
+        writer.finish().unwrap();
+        Arc::new(SplitFile::open(file.path()).unwrap())
+    }
+
+    fn table(files: Vec<Arc<SplitFile>>, chunks: Vec<u32>) -> SplitTable {
+        SplitTable::try_new(schema(), &[2, 0], files, chunks).unwrap()
+    }
+
+    async fn query(session: &SessionContext, sql: &str) -> datafusion::common::Result<RecordBatch> {
+        let frame = session.sql(sql).await?;
+        let schema = Arc::clone(frame.schema().inner());
+        Ok(concat_batches(&schema, &frame.collect().await?)?)
+    }
+
+    #[tokio::test]
+    async fn chunks_of_two_tables_join() {
+        let session = SessionContext::new();
+        session.register_table("a", Arc::new(table(vec![split(0), split(ROWS)], vec![1, 3]))).unwrap();
+        session.register_table("b", Arc::new(table(vec![split(500)], vec![3]))).unwrap();
+        let sql = "SELECT a.k, b.s FROM a JOIN b ON a.k = b.k AND a.s = b.s ORDER BY a.k DESC";
+        let found = query(&session, sql).await.unwrap();
+        let expected: Vec<i64> = (500..1500).rev().filter(|key| key % 4 == 3).collect();
+        assert_eq!(found.column(0).as_primitive::<Int64Type>().values(), &expected);
+        assert_eq!(found.column(1).data_type(), schema().field(2).data_type());
+        let texts = cast(found.column(1), &DataType::Utf8).unwrap();
+        let expected: StringArray = expected.iter().map(|key| Some(format!("text {key}"))).collect();
+        assert_eq!(texts.as_string::<i32>(), &expected);
+
+        let counts = [
+            ("SELECT count(*) FROM a", 1000),
+            ("SELECT count(*) FROM a WHERE k < 8", 4),
+            ("SELECT sum(n) FROM (SELECT 1 AS n FROM a)", 1000),
+            ("SELECT count(*) FROM (SELECT * FROM (SELECT k, s FROM a) LIMIT 300)", 300),
+            ("SELECT count(*) FROM (SELECT k FROM b LIMIT 0)", 0),
+        ];
+        for (sql, expected) in counts {
+            let found = query(&session, sql).await.unwrap();
+            assert_eq!(found.column(0).as_primitive::<Int64Type>().values(), &[expected], "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_has_one_partition_exact_rows_and_its_limit() {
+        let session = SessionContext::new();
+        let table = table(vec![split(0), split(ROWS)], vec![0, 2]);
+        let cases = [
+            (Some(vec![0]), None, 1000),
+            (Some(vec![2, 0]), Some(260), 260),
+            (Some(vec![2]), Some(2000), 1000),
+            (Some(vec![]), None, 1000),
+            (Some(vec![]), Some(7), 7),
+            (Some(vec![0]), Some(0), 0),
+        ];
+        for (projection, limit, expected) in cases {
+            let scan = table.scan(&session.state(), projection.as_ref(), &[], limit).await.unwrap();
+            assert_eq!(scan.output_partitioning().partition_count(), 1);
+            let statistics = scan.statistics_from_inputs(&[], &StatisticsArgs::new()).unwrap();
+            assert_eq!(statistics.num_rows, Precision::Exact(expected));
+            assert!(matches!(statistics.total_byte_size, Precision::Inexact(bytes) if bytes > 0));
+            assert_eq!(scan.fetch(), limit);
+            let batches = collect(Arc::clone(&scan), session.task_ctx()).await.unwrap();
+            assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{projection:?} {limit:?}");
+            assert!(batches.iter().all(|batch| batch.schema() == scan.schema()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_column_that_is_not_stored_is_an_error_by_name() {
+        let session = SessionContext::new();
+        session.register_table("a", Arc::new(table(vec![split(0)], vec![0]))).unwrap();
+        for sql in ["SELECT lost FROM a", "SELECT * FROM a", "SELECT k FROM a WHERE lost = 1"] {
+            let error = query(&session, sql).await.unwrap_err().to_string();
+            assert!(error.contains("column `lost` is read, but it was not stored"), "{sql}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_fails_the_query_with_its_storage_error() {
+        let file = NamedTempFile::new().unwrap();
+        let batch = RecordBatch::try_from_iter([("k", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let mut writer = SplitWriter::try_new(file.reopen().unwrap(), batch.schema(), 1, 0).unwrap();
+        writer.write(batch.clone(), &Int32Array::from(vec![0])).unwrap();
+        writer.finish().unwrap();
+        let split = Arc::new(SplitFile::open(file.path()).unwrap());
+        file.as_file().set_len(300).unwrap();
+        let table = SplitTable::try_new(batch.schema(), &[0], vec![split], vec![0]).unwrap();
+        let session = SessionContext::new();
+        session.register_table("a", Arc::new(table)).unwrap();
+        let error = query(&session, "SELECT sum(k) FROM a").await.unwrap_err();
+        let DataFusionError::External(cause) = error.find_root() else { panic!("{error}") };
+        assert_eq!(cause.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Storage);
+    }
+
+    #[test]
+    fn a_block_is_halved_until_its_values_fit_a_dictionary() {
+        let texts: StringArray = (0..1000).map(|n| Some(format!("{n}"))).collect();
+        let block = RecordBatch::try_from_iter([("s", Arc::new(texts.clone()) as ArrayRef)]).unwrap();
+        let narrow = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
+        let schema = Arc::new(Schema::new(vec![Field::new("s", narrow, true)]));
+        let parts: Vec<_> = conform(&block, &schema).into_iter().map(|part| part.unwrap()).collect();
+        assert!(parts.len() > 1);
+        let plain: Vec<_> = parts.iter().map(|part| cast(part.column(0), &DataType::Utf8).unwrap()).collect();
+        let plain = concat(&plain.iter().map(|part| part.as_ref()).collect::<Vec<_>>()).unwrap();
+        assert_eq!(plain.as_string::<i32>(), &texts);
+
+        let wrong = Arc::new(Schema::new(vec![Field::new("s", DataType::Null, true)]));
+        let parts = conform(&block, &wrong);
+        assert!(matches!(parts.iter().collect::<Vec<_>>()[..], [Err(_)]));
+    }
+
+    #[test]
+    fn columns_and_chunks_must_be_those_of_the_files() {
+        let file = split(0);
+        let cases = [
+            (vec![2, 0], vec![4], "chunk 4 of 4"),
+            (vec![2], vec![0], "2 columns instead of 1"),
+            (vec![2, 3], vec![0], "column 3 of 3"),
+            (vec![2, 2], vec![0], "column 2 of 3"),
+        ];
+        for (columns, chunks, expected) in cases {
+            let error = SplitTable::try_new(schema(), &columns, vec![Arc::clone(&file)], chunks).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Execute);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+}

@@ -187,14 +187,11 @@ impl Footer {
         let schema = fb_to_schema(schema.ok_or("it has no schema for this processor")?);
         let lines = metadata.remove(BLOCKS_KEY).ok_or("it has no list of blocks")?;
         let places = footer.recordBatches().ok_or("it has no blocks")?;
-        let mut blocks = Vec::with_capacity(places.len());
-        for line in lines.lines() {
-            let block = places.iter().nth(blocks.len()).and_then(|place| stored_block(line, *place, chunks, end));
-            blocks.push(block.ok_or_else(|| format!("block {} is wrong", blocks.len()))?);
+        if lines.lines().count() != places.len() {
+            return Err(format!("it lists {} blocks of {}", lines.lines().count(), places.len()));
         }
-        if blocks.len() != places.len() {
-            return Err(format!("it lists {} blocks of {}", blocks.len(), places.len()));
-        }
+        let blocks = lines.lines().zip(places.iter()).map(|(line, place)| stored_block(line, *place, chunks, end));
+        let blocks = blocks.collect::<Option<_>>().ok_or("its list of blocks is wrong")?;
         Ok(Self { schema, version: footer.version(), metadata, blocks, chunks })
     }
 
@@ -247,4 +244,109 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray};
+    use arrow_ipc::reader::FileReader;
+    use tempfile::NamedTempFile;
+
+    use crate::error::{ErrorKind, Result};
+    use crate::execute::split::SplitWriter;
+    use crate::execute::split::file::SplitFile;
+
+    const CHUNKS: u32 = 5;
+    const ROWS: i64 = 3000;
+
+    fn written() -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        let numbers: ArrayRef = Arc::new((0..ROWS).collect::<Int64Array>());
+        let texts: ArrayRef = Arc::new((0..ROWS).map(|n| Some(format!("text {n:012}"))).collect::<StringViewArray>());
+        let batch = RecordBatch::try_from_iter([("n", numbers), ("s", texts)]).unwrap();
+        let chunks: Int32Array = (0..ROWS as i32).map(|n| n % CHUNKS as i32).collect();
+        let mut writer = SplitWriter::try_new(file.reopen().unwrap(), batch.schema(), CHUNKS, 0).unwrap();
+        writer.write(batch.clone(), &chunks).unwrap();
+        writer.write(batch, &chunks).unwrap();
+        writer.finish().unwrap();
+        file
+    }
+
+    fn read_all(file: &NamedTempFile) -> Result<Vec<RecordBatch>> {
+        let split = Arc::new(SplitFile::open(file.path())?);
+        (0..split.chunks()).flat_map(|chunk| split.read(chunk, None)).collect()
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let file = written();
+        let bytes = std::fs::read(file.path()).unwrap();
+        let whole = read_all(&file).unwrap();
+        assert_eq!(whole.iter().map(RecordBatch::num_rows).sum::<usize>() as i64, 2 * ROWS);
+        let ends = (0..40).chain((0..60).map(|n| n * bytes.len() / 60)).chain(bytes.len() - 40..bytes.len());
+        for end in ends {
+            std::fs::write(file.path(), &bytes[..end]).unwrap();
+            assert_eq!(SplitFile::open(file.path()).unwrap_err().kind(), ErrorKind::Storage, "cut at {end}");
+        }
+        let footer = bytes.len() - 3000;
+        let places = (0..200).map(|n| n * bytes.len() / 200).chain((footer..bytes.len()).step_by(7));
+        for place in places.chain(bytes.len() - 20..bytes.len()) {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            std::fs::write(file.path(), &flipped).unwrap();
+            match read_all(&file) {
+                Ok(batches) => assert_eq!(batches, whole, "byte {place}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Storage, "byte {place}"),
+            }
+        }
+        for place in bytes.len() - 20..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 0x80;
+            std::fs::write(file.path(), &flipped).unwrap();
+            assert_eq!(SplitFile::open(file.path()).unwrap_err().kind(), ErrorKind::Storage, "byte {place}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_an_error() {
+        let file = written();
+        let split = Arc::new(SplitFile::open(file.path()).unwrap());
+        file.as_file().set_len(100).unwrap();
+        let results: Vec<_> = split.read(2, None).collect();
+        assert_eq!(results.len(), 1);
+        assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Storage);
+        let rows: usize = split.read(2, Some(vec![])).map(|batch| batch.unwrap().num_rows()).sum();
+        assert_eq!(rows as u64, split.rows(2), "rows alone are in the footer");
+    }
+
+    #[test]
+    fn a_projection_gives_these_columns_in_its_order() {
+        let split = Arc::new(SplitFile::open(written().path()).unwrap());
+        let whole = split.read(3, None).next().unwrap().unwrap();
+        for projection in [vec![1, 0], vec![1], vec![0, 0], vec![]] {
+            let found = split.read(3, Some(projection.clone())).next().unwrap().unwrap();
+            assert_eq!(found, whole.project(&projection).unwrap(), "{projection:?}");
+        }
+        assert_eq!((split.rows(CHUNKS), split.bytes(CHUNKS), split.read(CHUNKS, None).count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn any_arrow_reader_reads_all_rows() {
+        let file = written();
+        let batches: Vec<_> = FileReader::try_new(file.reopen().unwrap(), None).unwrap().map(|b| b.unwrap()).collect();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>() as i64, 2 * ROWS);
+    }
+
+    #[test]
+    fn another_file_is_an_error() {
+        let file = NamedTempFile::new().unwrap();
+        assert!(SplitFile::open(file.path()).unwrap_err().to_string().contains("too short"));
+        let mut other =
+            arrow_ipc::writer::FileWriter::try_new(file.as_file(), &arrow::datatypes::Schema::empty()).unwrap();
+        other.finish().unwrap();
+        assert_eq!(SplitFile::open(file.path()).unwrap_err().kind(), ErrorKind::Storage);
+        assert_eq!(SplitFile::open("/does/not/exist").unwrap_err().kind(), ErrorKind::Storage);
+    }
 }

@@ -77,7 +77,6 @@ impl Output {
 }
 
 /// Bytes that are not in the file yet, because a block's checksum needs them or to write more at once.
-#[derive(Debug)]
 struct Pending {
     file: File,
     bytes: Vec<u8>,
