@@ -58,3 +58,21 @@ async fn a_key_that_can_not_be_cut_spills() {
     let half = "CASE WHEN value % 2 = 0 THEN 7 ELSE value END";
     assert_eq!(most_parts(half, (100_000, 600), both, 52 << 20).await, 64);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_chunks_follows_from_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path(), "value % 5000", 60_000, 240).await;
+    let query = "SELECT l.k, count(*) AS n, max(l.s) AS s FROM l JOIN r ON l.k = r.k GROUP BY l.k";
+    let sql = format!("{sources}CREATE TABLE t AS {query};");
+    let mut found = Vec::new();
+    for mib in [4096, 64, 16] {
+        let engine = Engine::builder().cache_folder(folder.path().join(format!("cache {mib}"))).jobs(2);
+        let engine = engine.memory_limit_bytes(mib << 20).build().unwrap();
+        let report = run(&engine, &sql, folder.path()).await;
+        let task = report.task("t").unwrap();
+        found.push((task.chunks, Multiset::of(engine.table("t").await.unwrap()).await));
+    }
+    assert!(found[0].0 == 1 && found[0].0 < found[1].0 && found[1].0 < found[2].0, "{found:?}");
+    assert!(found.iter().all(|(_, rows)| *rows == found[0].1), "{found:?}");
+}
