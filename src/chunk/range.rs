@@ -81,6 +81,8 @@ pub fn compare_alike(a: &DataType, b: &DataType) -> bool {
 pub struct Bounds {
     values: Vec<KeyValue>,
     data_type: DataType,
+    /// The column whose values they are.
+    column: String,
 }
 
 /// A range of keys, from its beginning up to but not its end; open where there is none. NULL is in the one without a
@@ -94,11 +96,11 @@ pub struct Range<'a> {
 }
 
 impl Bounds {
-    /// Sorts bounds of keys of a type and takes each once; `None` when there is none.
-    pub fn new(mut values: Vec<KeyValue>, data_type: &DataType) -> Option<Self> {
+    /// Sorts bounds, values of `column` of this type, and takes each once; `None` when there is none.
+    pub fn new(mut values: Vec<KeyValue>, data_type: &DataType, column: &str) -> Option<Self> {
         values.sort_unstable();
         values.dedup();
-        (!values.is_empty()).then(|| Self { values, data_type: data_type.clone() })
+        (!values.is_empty()).then(|| Self { values, data_type: data_type.clone(), column: column.to_string() })
     }
 
     /// Number of chunks: one more than bounds.
@@ -116,16 +118,16 @@ impl Bounds {
         &self.data_type
     }
 
-    /// The bounds and their type as JSON.
+    /// The bounds, their column and type as JSON.
     pub fn to_json(&self) -> String {
         // Plain data: it can't fail.
-        serde_json::to_string(&(self.data_type.to_string(), &self.values)).unwrap_or_default()
+        serde_json::to_string(&(&self.column, self.data_type.to_string(), &self.values)).unwrap_or_default()
     }
 
-    /// Reads what [`Bounds::to_json`] wrote for keys of a type; `None` for another type or text.
-    pub fn from_json(json: &str, data_type: &DataType) -> Option<Self> {
-        let (written, values): (String, Vec<KeyValue>) = serde_json::from_str(json).ok()?;
-        Self::new(values, data_type).filter(|_| written == data_type.to_string())
+    /// Reads what [`Bounds::to_json`] wrote for this column and type; `None` for another one or another text.
+    pub fn from_json(json: &str, data_type: &DataType, column: &str) -> Option<Self> {
+        let (of, written, values): (String, String, Vec<KeyValue>) = serde_json::from_str(json).ok()?;
+        Self::new(values, data_type, column).filter(|_| of == column && written == data_type.to_string())
     }
 
     /// The keys of chunk `chunk`.
@@ -240,7 +242,7 @@ mod tests {
     use super::{Bounds, KeyValue, range_of_udf};
 
     fn bounds(values: &[i128]) -> Bounds {
-        Bounds::new(values.iter().map(|value| KeyValue::Integer(*value)).collect(), &DataType::Int64).unwrap()
+        Bounds::new(values.iter().map(|value| KeyValue::Integer(*value)).collect(), &DataType::Int64, "k").unwrap()
     }
 
     #[test]
@@ -252,7 +254,7 @@ mod tests {
             let found: Vec<u32> = (0..4).filter(|at| bounds.range(*at).meets(&key, &key)).collect();
             assert_eq!(found, [chunk], "{key:?}");
         }
-        assert!(Bounds::new(Vec::new(), &DataType::Int64).is_none());
+        assert!(Bounds::new(Vec::new(), &DataType::Int64, "k").is_none());
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use crate::chunk::range::{Bounds, KeyValue, compare_alike};
 use crate::chunk::{ChunkFunction, MAX_CHUNKS};
-use crate::plan::clustering::{Interval, RowGroup};
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::prove::{Proof, Role};
 use crate::plan::resolve::{Resolved, Scan};
@@ -38,43 +37,52 @@ pub fn bounds(proof: &Proof, resolved: &Resolved, previous: &[String]) -> Option
     if !keys.iter().all(|key| compare_alike(key.data_type(), data_type)) {
         return None;
     }
-    let clustered = partitioned(proof, resolved).map(|(_, key, scan)| (scan.bytes, clustering(key, scan)));
-    let (_, mut groups) = clustered.filter(|(_, groups)| !groups.is_empty()).max_by_key(|(bytes, _)| *bytes)?;
-    groups.retain(|(_, interval)| interval.ends.is_some());
+    let clustered = partitioned(proof, resolved).map(|(_, key, scan)| (key, scan, clustering(key, scan)));
+    let clustered = clustered.filter(|(_, _, groups)| !groups.is_empty());
+    let (key, scan, mut groups) = clustered.max_by_key(|(_, scan, _)| scan.bytes)?;
+    let column = format!("{}.{}", scan.table, scan.schema.field(key.as_column()?).name());
     groups.sort_by(|(_, a), (_, b)| a.ends.cmp(&b.ends));
-    let total: u64 = groups.iter().map(|(group, _)| group.bytes).sum();
+    // The bytes that begin at each value, so that row groups that begin at the same one count together.
+    let mut begins: Vec<(KeyValue, u64)> = Vec::new();
+    for (group, interval) in &groups {
+        let Some((least, _)) = &interval.ends else { continue };
+        match begins.last_mut().filter(|(before, _)| before == least) {
+            Some((_, bytes)) => *bytes += group.bytes,
+            None => begins.push((least.clone(), group.bytes)),
+        }
+    }
+    let total: u64 = begins.iter().map(|(_, bytes)| bytes).sum();
     let each = (total / u64::from(proof.chunks().clamp(1, MAX_CHUNKS))).max(1);
-    let least = groups.first().and_then(|(_, interval)| interval.ends.clone()).map(|(least, _)| least)?;
-    for previous in previous.iter().filter_map(|json| Bounds::from_json(json, data_type)) {
-        let Some(last) = previous.values().last().filter(|last| *last >= &least) else { continue };
-        let above =
-            groups.iter().skip_while(|(_, interval)| interval.ends.as_ref().is_some_and(|(least, _)| least < last));
+    for previous in previous.iter().filter_map(|json| Bounds::from_json(json, data_type, &column)) {
+        if is_even(&previous, &begins, each) {
+            return Some(previous);
+        }
+        let Some(last) = previous.values().last() else { continue };
+        let above = begins.iter().skip_while(|(least, _)| least < last);
         let values = previous.values().iter().cloned().chain(quantiles(above, each)).collect();
-        let extended = Bounds::new(values, data_type)?;
-        if is_even(&extended, &groups, each) {
+        let extended = Bounds::new(values, data_type, &column)?;
+        if is_even(&extended, &begins, each) {
             return Some(extended);
         }
     }
-    Bounds::new(quantiles(groups.iter(), each).collect(), data_type)
+    Bounds::new(quantiles(begins.iter(), each).collect(), data_type, &column)
 }
 
-/// The least values at which a further `each` bytes begin.
-fn quantiles<'a>(groups: impl Iterator<Item = &'a (RowGroup, Interval)>, each: u64) -> impl Iterator<Item = KeyValue> {
+/// The values at which a further `each` bytes begin.
+fn quantiles<'a>(begins: impl Iterator<Item = &'a (KeyValue, u64)>, each: u64) -> impl Iterator<Item = KeyValue> {
     let mut begun = 0;
-    groups.filter_map(move |(group, interval)| {
+    begins.filter_map(move |(least, bytes)| {
         let is_full = begun >= each;
-        begun = if is_full { group.bytes } else { begun + group.bytes };
-        interval.ends.as_ref().filter(|_| is_full).map(|(least, _)| least.clone())
+        begun = if is_full { *bytes } else { begun + bytes };
+        is_full.then(|| least.clone())
     })
 }
 
-fn is_even(bounds: &Bounds, groups: &[(RowGroup, Interval)], each: u64) -> bool {
+fn is_even(bounds: &Bounds, begins: &[(KeyValue, u64)], each: u64) -> bool {
     (0..bounds.chunks()).all(|chunk| {
         let range = bounds.range(chunk);
-        let begun = groups
-            .iter()
-            .filter(|(_, interval)| interval.ends.as_ref().is_some_and(|(least, _)| range.meets(least, least)));
-        begun.map(|(group, _)| group.bytes).sum::<u64>() <= MOST_UNEVEN * each
+        let begun = begins.iter().filter(|(least, _)| range.meets(least, least));
+        begun.map(|(_, bytes)| bytes).sum::<u64>() <= MOST_UNEVEN * each
     })
 }
 

@@ -6,13 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::cast;
+use arrow::compute::{BatchCoalescer, cast};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{DataFusionError, Statistics, internal_datafusion_err, internal_err};
 use datafusion::datasource::TableType;
 use datafusion::datasource::source::{DataSource, DataSourceExec};
@@ -27,11 +28,16 @@ use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::split::file::SplitFile;
+use crate::execute::split::stored::stored_schema;
+
+/// Blocks of rows so wide that fewer than a batch of them have this many bytes are not put together any further.
+const COALESCED_BYTES: usize = 8 << 20;
 
 /// A table whose rows are those of some chunks of split files.
 ///
 /// It has all columns of the table that was split, but only those that are stored can be scanned. A scan has one
-/// partition and reads block after block. Filters are left to the plan above.
+/// partition and reads block after block; small blocks, of a split into many chunks, are put together. Filters are left to
+/// the plan above.
 #[derive(Debug)]
 pub struct SplitTable {
     schema: SchemaRef,
@@ -55,9 +61,14 @@ impl SplitTable {
                 _ => return Err(mismatch(format!("column {column} of {}", stored.len()))),
             }
         }
+        let types = stored_schema(&schema.project(columns).map_err(|e| mismatch(e.to_string()))?)?;
         for file in &files {
             if file.schema().fields().len() != columns.len() {
                 return Err(mismatch(format!("{} columns instead of {}", file.schema().fields().len(), columns.len())));
+            }
+            let fields = file.schema().fields().iter().zip(types.fields());
+            if let Some((found, _)) = fields.into_iter().find(|(found, field)| found.data_type() != field.data_type()) {
+                return Err(mismatch(format!("column `{}` of type {}", found.name(), found.data_type())));
             }
             if let Some(chunk) = chunks.iter().find(|chunk| **chunk >= file.chunks()) {
                 return Err(mismatch(format!("chunk {chunk} of {}", file.chunks())));
@@ -120,18 +131,24 @@ impl SplitSource {
         usize::try_from(parts.sum::<u64>()).ok()
     }
 
-    fn batches(&self) -> impl Iterator<Item = datafusion::common::Result<RecordBatch>> + Send + use<> {
+    /// The rows in batches of about `batch_rows`.
+    fn batches(
+        &self,
+        batch_rows: usize,
+    ) -> Result<impl Iterator<Item = datafusion::common::Result<RecordBatch>> + Send + use<>> {
         let Self { schema, columns, files, chunks, limit } = self.clone();
+        let stored = stored_schema(&schema)?;
         let parts = files
             .into_iter()
             .flat_map(move |file| chunks.clone().into_iter().map(move |chunk| (Arc::clone(&file), chunk)));
-        let stored = parts.flat_map(move |(file, chunk)| file.read(chunk, Some(columns.clone())));
-        let batches = stored.flat_map(move |batch| match batch {
+        let blocks = parts.flat_map(move |(file, chunk)| file.read(chunk, Some(columns.clone())));
+        let blocks = blocks.map(|block| block.map_err(|e| DataFusionError::External(Box::new(e))));
+        let batches = coalesced(blocks, stored, batch_rows).flat_map(move |batch| match batch {
             Ok(batch) => conform(&batch, &schema),
-            Err(e) => VecDeque::from([Err(DataFusionError::External(Box::new(e)))]),
+            Err(e) => VecDeque::from([Err(e)]),
         });
         let mut left = limit.unwrap_or(usize::MAX);
-        batches.map_while(move |batch| {
+        Ok(batches.map_while(move |batch| {
             if left == 0 {
                 return None;
             }
@@ -140,20 +157,66 @@ impl SplitSource {
                 left -= rows;
                 batch.slice(0, rows)
             }))
-        })
+        }))
     }
+}
+
+/// Puts small blocks together, up to `rows` rows or about [`COALESCED_BYTES`]. It takes stored types, since several
+/// blocks together may have too many values for a dictionary.
+fn coalesced(
+    mut blocks: impl Iterator<Item = datafusion::common::Result<RecordBatch>> + Send,
+    stored: SchemaRef,
+    rows: usize,
+) -> impl Iterator<Item = datafusion::common::Result<RecordBatch>> + Send {
+    let without_columns = stored.fields().is_empty();
+    let mut coalescer = BatchCoalescer::new(stored, rows.max(1)).with_biggest_coalesce_batch_size(Some(rows / 2));
+    let mut bytes = 0;
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(batch) = coalescer.next_completed_batch() {
+                bytes = 0;
+                return Some(Ok(batch));
+            }
+            if ended {
+                return None;
+            }
+            let step = match blocks.next() {
+                // These cost nothing, and the coalescer loses their number of rows.
+                Some(Ok(block)) if without_columns => return Some(Ok(block)),
+                Some(Ok(block)) => {
+                    bytes += get_record_batch_memory_size(&block);
+                    let pushed = coalescer.push_batch(block);
+                    if bytes < COALESCED_BYTES {
+                        pushed
+                    } else {
+                        pushed.and_then(|()| coalescer.finish_buffered_batch())
+                    }
+                }
+                Some(Err(e)) => return Some(Err(e)),
+                None => {
+                    ended = true;
+                    coalescer.finish_buffered_batch()
+                }
+            };
+            if let Err(e) = step {
+                return Some(Err(DataFusionError::ArrowError(Box::new(e), None)));
+            }
+        }
+    })
 }
 
 impl DataSource for SplitSource {
     fn open(
         &self,
         partition: usize,
-        _context: Arc<TaskContext>,
+        context: Arc<TaskContext>,
     ) -> datafusion::common::Result<SendableRecordBatchStream> {
         if partition != 0 {
             return internal_err!("{} has one partition, not {partition}", type_name::<Self>());
         }
-        let stream = futures::stream::iter(self.batches());
+        let batches = self.batches(context.session_config().batch_size());
+        let stream = futures::stream::iter(batches.map_err(|e| DataFusionError::External(Box::new(e)))?);
         Ok(Box::pin(cooperative(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream))))
     }
 
@@ -267,7 +330,7 @@ mod tests {
     use crate::error::{Error, ErrorKind};
     use crate::execute::split::SplitWriter;
     use crate::execute::split::file::SplitFile;
-    use crate::table::split::{SplitTable, conform};
+    use crate::table::split::{SplitTable, coalesced, conform};
 
     const CHUNKS: u32 = 4;
     const ROWS: i64 = 1000;
@@ -282,11 +345,11 @@ mod tests {
         ]))
     }
 
-    /// Keys from `start` on, in batches of a hundred.
+    /// Keys from `start` on, in batches of a hundred, so that a block has 25 rows.
     fn split(start: i64) -> Arc<SplitFile> {
         let file = NamedTempFile::new().unwrap();
         let stored = Arc::new(schema().project(&[2, 0]).unwrap());
-        let mut writer = SplitWriter::try_new(file.reopen().unwrap(), Arc::clone(&stored), CHUNKS, usize::MAX).unwrap();
+        let mut writer = SplitWriter::try_new(file.reopen().unwrap(), Arc::clone(&stored), CHUNKS, 0).unwrap();
         for first in (start..start + ROWS).step_by(100) {
             let keys: Int64Array = (first..first + 100).collect();
             let numbers: Int32Array = keys.values().iter().map(|key| (key % i64::from(CHUNKS)) as i32).collect();
@@ -359,6 +422,9 @@ mod tests {
             let batches = collect(Arc::clone(&scan), session.task_ctx()).await.unwrap();
             assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{projection:?} {limit:?}");
             assert!(batches.iter().all(|batch| batch.schema() == scan.schema()));
+            if projection.is_some_and(|columns| !columns.is_empty()) {
+                assert!(batches.len() <= 1, "small blocks were not put together");
+            }
         }
     }
 
@@ -390,6 +456,28 @@ mod tests {
     }
 
     #[test]
+    fn small_blocks_are_put_together_up_to_rows_and_bytes() {
+        let block = |rows: usize, width: usize| {
+            let texts: StringArray = (0..rows).map(|_| Some("x".repeat(width))).collect();
+            RecordBatch::try_from_iter([("s", Arc::new(texts) as ArrayRef)]).unwrap()
+        };
+        let cases = [
+            (vec![], vec![]),
+            (vec![(30, 1); 10], vec![100, 100, 100]),
+            (vec![(30, 1), (90, 1), (20, 1)], vec![100, 40]),
+            (vec![(90, 1), (80, 1)], vec![90, 80]),
+            // Each as large as the limit.
+            (vec![(10, 1 << 20); 3], vec![10, 10, 10]),
+        ];
+        for (blocks, expected) in cases {
+            let stored = block(0, 0).schema();
+            let blocks: Vec<_> = blocks.into_iter().map(|(rows, width)| Ok(block(rows, width))).collect();
+            let batches = coalesced(blocks.into_iter(), stored, 100).map(|batch| batch.unwrap().num_rows());
+            assert_eq!(batches.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
     fn a_block_is_halved_until_its_values_fit_a_dictionary() {
         let texts: StringArray = (0..1000).map(|n| Some(format!("{n}"))).collect();
         let block = RecordBatch::try_from_iter([("s", Arc::new(texts.clone()) as ArrayRef)]).unwrap();
@@ -414,6 +502,7 @@ mod tests {
             (vec![2], vec![0], "2 columns instead of 1"),
             (vec![2, 3], vec![0], "column 3 of 3"),
             (vec![2, 2], vec![0], "column 2 of 3"),
+            (vec![0, 2], vec![0], "column `s` of type Utf8"),
         ];
         for (columns, chunks, expected) in cases {
             let error = SplitTable::try_new(schema(), &columns, vec![Arc::clone(&file)], chunks).unwrap_err();
