@@ -866,10 +866,10 @@ mod tests {
 
     #[tokio::test]
     async fn wrong_arguments_of_chunk_of_are_errors_that_say_what_to_do() {
-        let range = "an integer from 1 to 4096";
+        let range = "an integer from 1 to 262144";
         let cases = [
-            ("SELECT chunk_of(0, x) FROM t", "the number of chunks is 0; make it an integer from 1 to 4096"),
-            ("SELECT chunk_of(4097, x) FROM t", range),
+            ("SELECT chunk_of(0, x) FROM t", "the number of chunks is 0; make it an integer from 1 to 262144"),
+            ("SELECT chunk_of(262145, x) FROM t", range),
             ("SELECT chunk_of(-1, x) FROM t", range),
             ("SELECT chunk_of(18446744073709551615, x) FROM t", range),
             ("SELECT chunk_of(CAST(NULL AS INT), x) FROM t", range),
@@ -877,7 +877,7 @@ mod tests {
             ("SELECT chunk_of(NULL, x) FROM t", range),
             ("SELECT chunk_of('8', x) FROM t", range),
             ("SELECT chunk_of(8.0, x) FROM t", range),
-            ("SELECT chunk_of(x, x) FROM t", "write one integer from 1 to 4096"),
+            ("SELECT chunk_of(x, x) FROM t", "write one integer from 1 to 262144"),
             ("SELECT chunk_of(8) FROM t", "write chunk_of(number of chunks, key column, …)"),
             ("SELECT chunk_of() FROM t", "chunk_of"),
             ("SELECT chunk_of(8, l) FROM t", "can't be a chunk key; use"),

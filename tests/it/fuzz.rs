@@ -44,7 +44,7 @@ const PINS: &[(Rule, u64)] = &[
     (Rule::EqualInAllRows, 500),
     (Rule::Conjuncts, 501),
     (Rule::LosslessCasts, 500),
-    (Rule::ExactArguments, 1111),
+    (Rule::ExactArguments, 1115),
     (Rule::GroupByKeys, 500),
     (Rule::GroupingSets, 501),
     (Rule::DistinctKeys, 501),
