@@ -49,10 +49,15 @@ pub fn open(cache: &Path, id: &SplitId) -> Result<Option<Vec<Arc<SplitFile>>>> {
             Ok(Some(files))
         }
         Err(_) => {
-            let _ = fs::remove_dir_all(&folder);
+            remove(cache, id);
             Ok(None)
         }
     }
+}
+
+/// Removes a split that was found damaged: who needs it makes it again.
+pub fn remove(cache: &Path, id: &SplitId) {
+    let _ = fs::remove_dir_all(id.folder(cache));
 }
 
 /// Opens the files of a split.

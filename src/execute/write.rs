@@ -87,6 +87,14 @@ pub fn is_out_of_memory(error: &Error) -> bool {
     cause.is_some_and(|e| matches!(e.find_root(), DataFusionError::ResourcesExhausted(_)))
 }
 
+/// Whether a plan failed because what it read was damaged.
+pub fn is_damaged(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<DataFusionError>());
+    let root = cause.map(DataFusionError::find_root);
+    matches!(root, Some(DataFusionError::External(e))
+        if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Storage))
+}
+
 /// Gives a batch the planned column names, types and nullability; plans may differ in string encodings only.
 fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let planned = |e| execution_error(DataFusionError::ArrowError(Box::new(e), None));

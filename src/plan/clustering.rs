@@ -127,8 +127,12 @@ fn intervals(footer: &ParquetMetaData, column: &str, data_type: &DataType) -> Op
     let in_file = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok()?;
     let converter = StatisticsConverter::try_new(column, &in_file, file.schema_descr()).ok()?;
     // A column that a file lacks is NULL in it; who reads such files knows what that means.
-    converter.parquet_column_index()?;
     let groups = footer.row_groups();
+    // Writers of old compared text as signed bytes.
+    let index = converter.parquet_column_index()?;
+    if groups.iter().any(|group| group.column(index).statistics().is_some_and(|s| s.is_min_max_deprecated())) {
+        return None;
+    }
     let values = |array| KeyValue::of(&cast(&array, data_type).ok()?);
     let least = values(converter.row_group_mins(groups).ok()?)?;
     let most = values(converter.row_group_maxes(groups).ok()?)?;

@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 
 use crate::cache::Cache;
+use crate::cache::split::SplitId;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::slice::{InputMode, Slice};
@@ -23,6 +24,10 @@ pub struct Sliced {
     tables: Vec<Table>,
     /// For each chunk, whether its table has no other rows than the chunk's.
     is_exact: Vec<bool>,
+    /// How it is read.
+    mode: InputMode,
+    /// The split that is read.
+    split: Option<SplitId>,
 }
 
 #[derive(Debug)]
@@ -38,10 +43,12 @@ impl Sliced {
     /// When the split has not these columns.
     pub fn of_split(split: &Split, schema: &SchemaRef, chunks: u32) -> Result<Self> {
         let table = |chunk| {
-            let Split { files, columns } = split.clone();
+            let Split { id: _, files, columns } = split.clone();
             Ok(Table::Split(Arc::new(SplitTable::try_new(Arc::clone(schema), &columns, files, vec![chunk])?)))
         };
-        Ok(Self { tables: (0..chunks).map(table).collect::<Result<_>>()?, is_exact: vec![true; chunks as usize] })
+        let tables = (0..chunks).map(table).collect::<Result<_>>()?;
+        let is_exact = vec![true; chunks as usize];
+        Ok(Self { tables, is_exact, mode: InputMode::Split, split: Some(split.id) })
     }
 
     /// What the chunks, of which there are `chunks`, read of `input` as `slice` says.
@@ -68,7 +75,8 @@ impl Sliced {
                 }
             }
         };
-        Ok(Self { tables: tables?, is_exact: (0..chunks).map(|chunk| slice.is_exact(chunk)).collect() })
+        let is_exact = (0..chunks).map(|chunk| slice.is_exact(chunk)).collect();
+        Ok(Self { tables: tables?, is_exact, mode: slice.mode(), split: None })
     }
 
     /// What chunk `chunk` reads, the files in another order for each chunk if `rotates`.
@@ -79,6 +87,16 @@ impl Sliced {
             Table::Files(files) => Arc::clone(files) as _,
             Table::Split(split) => Arc::clone(split) as _,
         }
+    }
+
+    /// How it is read.
+    pub fn mode(&self) -> InputMode {
+        self.mode
+    }
+
+    /// The split that is read, if one is.
+    pub fn split(&self) -> Option<SplitId> {
+        self.split
     }
 
     /// Whether that is nothing but the chunk's rows.

@@ -33,6 +33,8 @@ pub struct Splits {
 /// An input that was split.
 #[derive(Debug, Clone)]
 pub struct Split {
+    /// Its name in the cache.
+    pub id: SplitId,
     /// Its files.
     pub files: Vec<Arc<SplitFile>>,
     /// Columns that are stored, by position.
@@ -63,7 +65,7 @@ impl Splits {
         if let Some(split) = self.cell(id).get() {
             return Ok(Some(split.clone()));
         }
-        Ok(open(context.cache.folder(), &id)?.map(|files| Split { files, columns: job.columns() }))
+        Ok(open(context.cache.folder(), &id)?.map(|files| Split { id, files, columns: job.columns() }))
     }
 
     /// The split, made now unless it was before; who needs it meanwhile waits.
@@ -75,7 +77,7 @@ impl Splits {
         let cell = self.cell(id);
         let make = || async {
             match open(context.cache.folder(), &id)? {
-                Some(files) => Ok(Split { files, columns: job.columns() }),
+                Some(files) => Ok(Split { id, files, columns: job.columns() }),
                 None => job.run(context, id, permits).await,
             }
         };
@@ -144,7 +146,7 @@ impl SplitJob<'_> {
             .map_err(|e| Error::new(ErrorKind::Storage, "a split can't be stored").with_source(e))??;
         let input = self.proof.inputs()[self.scan].table.clone();
         context.events.send(Event::Split { task: self.task.to_string(), input, rows, bytes });
-        Ok(Split { files, columns: self.columns() })
+        Ok(Split { id, files, columns: self.columns() })
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::cache::split::{SplitId, remove};
 use crate::cache::store::ChunkEntry;
 use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::execute::write::is_damaged;
 use crate::plan::fingerprint::{Components, FUNCTION, input_component};
 use crate::plan::resolve::Scan;
 use crate::plan::slice::{InputMode, Slice};
@@ -127,10 +129,11 @@ impl TaskJob {
         });
         if !missing.is_empty() {
             report.status = Status::Executed;
-            let (inputs, modes) = self.sliced(number, missing.len() as u32).await?;
+            let inputs = self.sliced(number, missing.len() as u32).await?;
             if let Some(step) = report.steps.get_mut(number) {
-                step.inputs.iter_mut().zip(modes).for_each(|(input, mode)| input.mode = mode);
+                step.inputs.iter_mut().zip(&inputs).for_each(|(input, sliced)| input.mode = sliced.mode());
             }
+            let splits: Vec<SplitId> = inputs.iter().filter_map(Sliced::split).collect();
             let job = Arc::new(ChunkJob {
                 context: self.context.clone(),
                 planned: Arc::clone(&self.planned),
@@ -149,6 +152,9 @@ impl TaskJob {
             while let Some(finished) = running.join_next().await {
                 let (chunk, result) =
                     finished.map_err(|e| Error::new(ErrorKind::Execute, "a chunk panicked").with_source(e))?;
+                if result.as_ref().is_err_and(is_damaged) {
+                    splits.iter().for_each(|id| remove(cache.folder(), id));
+                }
                 entries[chunk as usize] = Some(result.map_err(|e| e.with_chunk(chunk))?);
                 report.executed += 1;
             }
@@ -158,12 +164,12 @@ impl TaskJob {
     }
 
     /// What the chunks of a step, of which `runs` will run, read of each scan, by number, and how.
-    async fn sliced(&self, number: usize, runs: u32) -> Result<(Vec<Sliced>, Vec<InputMode>)> {
+    async fn sliced(&self, number: usize, runs: u32) -> Result<Vec<Sliced>> {
         let PlannedTask { task, steps } = self.planned.as_ref();
         let step @ Step { resolved, proof, needs, .. } = &steps[number];
-        let (mut sliced, mut modes) = (Vec::new(), Vec::new());
+        let mut sliced = Vec::new();
         for (scan, Scan { table, schema, .. }) in resolved.scans.iter().enumerate() {
-            let (Some(input), Some(mut slice)) = (self.inputs.get(table), step.slice(scan, runs, task.read_by)) else {
+            let (Some(input), Some(slice)) = (self.inputs.get(table), step.slice(scan, runs, task.read_by)) else {
                 return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
             };
             let job = needs.get(scan).map(|need| SplitJob { task: &task.name, proof, scan, input, need });
@@ -177,15 +183,11 @@ impl TaskJob {
                 _ => None,
             };
             sliced.push(match &split {
-                Some(split) => {
-                    slice = slice.by_split();
-                    Sliced::of_split(split, schema, proof.chunks())?
-                }
+                Some(split) => Sliced::of_split(split, schema, proof.chunks())?,
                 None => Sliced::new(input, &slice, proof.chunks(), &self.context.cache)?,
             });
-            modes.push(slice.mode());
         }
-        Ok((sliced, modes))
+        Ok(sliced)
     }
 
     /// What each chunk of a step is made of that others are not: its range, and of sources that it reads by row group the

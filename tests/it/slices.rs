@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use chunkwise::{Engine, Event, InputMode, RunReport};
+use chunkwise::{Engine, Event, InputMode, RunReport, Status};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use crate::support::{Multiset, engine, make_parquet, oracle, parquet_source, query_rows, run};
+use crate::support::{Multiset, engine, make_parquet, oracle, parquet_source, query_rows, run, try_run};
 
 /// Sources `items` and `other`, with NULL keys.
 async fn sources(folder: &Path) -> String {
@@ -273,6 +273,20 @@ async fn an_input_is_split_once_for_all_tasks_that_cut_it_alike() {
     }
     let report = run(&engine, &sql.replace("count(*)", "count(*) + 3"), folder.path()).await;
     assert_eq!((report.task("counted").unwrap().executed, made()), (5, vec![("items".into(), 3)]));
+
+    // Damage that only its reading shows fails the task once.
+    for file in cuts.iter().flat_map(|cut| kept(cut)).flat_map(|split| kept(&split)) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = bytes.len() / 3;
+        bytes[middle..].iter_mut().take(40).for_each(|byte| *byte ^= 0xa5);
+        std::fs::write(file, bytes).unwrap();
+    }
+    let edited = sql.replace("count(*)", "count(*) + 4");
+    let report = try_run(&engine, &edited, folder.path()).await;
+    let task = report.task("counted").unwrap();
+    assert!(task.status == Status::Failed && task.reason.contains("is not what was written"), "{task:#?}");
+    let report = run(&engine, &edited, folder.path()).await;
+    assert_eq!((report.task("counted").unwrap().rows, made()), (3, vec![("items".into(), 3)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
