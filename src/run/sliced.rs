@@ -24,6 +24,8 @@ pub struct Sliced {
     tables: Vec<Table>,
     /// For each chunk, whether its table has no other rows than the chunk's.
     is_exact: Vec<bool>,
+    /// Rows that each chunk reads, about; nothing when all read the same.
+    rows: Vec<u64>,
     /// How it is read.
     mode: InputMode,
     /// The split that is read.
@@ -48,7 +50,8 @@ impl Sliced {
         };
         let tables = (0..chunks).map(table).collect::<Result<_>>()?;
         let is_exact = vec![true; chunks as usize];
-        Ok(Self { tables, is_exact, mode: InputMode::Split, split: Some(split.id) })
+        let rows = (0..chunks).map(|chunk| split.files.iter().map(|file| file.rows(chunk)).sum()).collect();
+        Ok(Self { tables, is_exact, rows, mode: InputMode::Split, split: Some(split.id) })
     }
 
     /// What the chunks, of which there are `chunks`, read of `input` as `slice` says.
@@ -56,9 +59,11 @@ impl Sliced {
     /// # Errors
     /// [`ErrorKind::Storage`] when a chunk file of the input is damaged or gone.
     pub fn new(input: &Input, slice: &Slice, chunks: u32, cache: &Cache) -> Result<Self> {
+        let mut rows = Vec::new();
         let tables = match (input, slice.mode()) {
             (Input::Source(source), InputMode::Range) => {
-                (0..chunks).map(|chunk| Ok(Table::Files(of_row_groups(source, slice, chunk)))).collect::<Result<_>>()
+                rows = (0..chunks).map(|chunk| slice.row_groups(chunk).iter().map(|group| group.rows).sum()).collect();
+                Ok((0..chunks).map(|chunk| Table::Files(of_row_groups(source, slice, chunk))).collect())
             }
             (Input::Source(source), _) => Ok(vec![Table::Files(source.table())]),
             (Input::Output(output), mode) => {
@@ -68,7 +73,12 @@ impl Sliced {
                         .map(|table| Table::Files(Arc::new(table)))
                 };
                 match mode {
-                    InputMode::Reuse => (0..chunks).map(|chunk| opened(&stored(output, slice, chunk)?)).collect(),
+                    InputMode::Reuse => {
+                        let entries =
+                            (0..chunks).map(|chunk| stored(output, slice, chunk)).collect::<Result<Vec<_>>>()?;
+                        rows = entries.iter().map(|entries| entries.iter().map(|entry| entry.rows).sum()).collect();
+                        entries.iter().map(|entries| opened(entries)).collect()
+                    }
                     InputMode::Range | InputMode::Split | InputMode::Rescan | InputMode::Replicate => {
                         opened(&output.entries).map(|table| vec![table])
                     }
@@ -76,7 +86,7 @@ impl Sliced {
             }
         };
         let is_exact = (0..chunks).map(|chunk| slice.is_exact(chunk)).collect();
-        Ok(Self { tables: tables?, is_exact, mode: slice.mode(), split: None })
+        Ok(Self { tables: tables?, is_exact, rows, mode: slice.mode(), split: None })
     }
 
     /// What chunk `chunk` reads, the files in another order for each chunk if `rotates`.
@@ -87,6 +97,11 @@ impl Sliced {
             Table::Files(files) => Arc::clone(files) as _,
             Table::Split(split) => Arc::clone(split) as _,
         }
+    }
+
+    /// Rows that a chunk reads, about; 0 when all read the same.
+    pub fn rows(&self, chunk: u32) -> u64 {
+        self.rows.get(chunk as usize).copied().unwrap_or_default()
     }
 
     /// How it is read.

@@ -114,7 +114,8 @@ impl TaskJob {
         let own = self.own(number);
         let fingerprints: Vec<_> = (0..).zip(own).map(|(chunk, own)| components.chunk(chunk, own)).collect();
         let mut entries = if self.force { vec![None; fingerprints.len()] } else { cache.find(&fingerprints)? };
-        let missing: Vec<u32> = (0u32..).zip(&entries).filter(|(_, e)| e.is_none()).map(|(chunk, _)| chunk).collect();
+        let mut missing: Vec<u32> =
+            (0u32..).zip(&entries).filter(|(_, e)| e.is_none()).map(|(chunk, _)| chunk).collect();
         let reused = proof.chunks() - missing.len() as u32;
         report.reused += reused;
         // The first step that runs has the reason; those after it run because it did.
@@ -133,6 +134,8 @@ impl TaskJob {
             if let Some(step) = report.steps.get_mut(number) {
                 step.inputs.iter_mut().zip(&inputs).for_each(|(input, sliced)| input.mode = sliced.mode());
             }
+            // The largest first, so that at the end no processor waits for one of them.
+            missing.sort_by_key(|chunk| std::cmp::Reverse(inputs.iter().map(|input| input.rows(*chunk)).sum::<u64>()));
             let splits: Vec<SplitId> = inputs.iter().filter_map(Sliced::split).collect();
             let job = Arc::new(ChunkJob {
                 context: self.context.clone(),
