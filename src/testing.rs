@@ -24,7 +24,7 @@ use crate::task::Task;
 pub use crate::execute::split::file::SplitFile;
 pub use crate::execute::split::{SplitSize, SplitWriter};
 pub use crate::plan::prove::rule::Rule;
-pub use crate::plan::repair::JoinsOfOneKind;
+pub use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind};
 
 /// A task ready to be proved.
 #[derive(Debug)]

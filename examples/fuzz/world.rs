@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use chunkwise::testing::{JoinsOfOneKind, Rule};
+use chunkwise::testing::{EquijoinsOfOneKind, JoinsOfOneKind, Rule};
 use chunkwise::{Engine, RunOptions, Status, TaskReport};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::optimizer::OptimizerRule;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{FutureExt, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -28,7 +29,13 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Threads for queries that run whole, some of which may be lost to ones that don't end.
 const QUERY_THREADS: usize = 8;
 /// Errors of what DataFusion can't plan.
-const NOT_BY_DATAFUSION: [&str; 2] = ["This feature is not implemented", "Projections require unique expression names"];
+const NOT_BY_DATAFUSION: [&str; 3] = [
+    "This feature is not implemented",
+    "Projections require unique expression names",
+    "Expects PARTITION BY expression to be ordered",
+];
+/// Aggregates over squares and products.
+const MOMENTS: [&str; 5] = ["stddev", "var_", "covar_", "corr(", "regr_"];
 /// Errors of values, which an expression may meet or not: for which rows it is computed is the optimizer's choice.
 const OF_VALUES: [&str; 7] =
     ["Cast error", "Parser error", "Overflow", "overflow", "Divide by zero", "Compute error", "is too large to store"];
@@ -129,9 +136,12 @@ impl World {
         let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
         let rules = state.physical_optimizers().iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
         let rules = rules.cloned().collect();
-        let logical = state.optimizers().iter().map(|rule| match rule.name() {
-            "eliminate_cross_join" => Arc::new(JoinsOfOneKind),
-            _ => Arc::clone(rule),
+        let logical = state.optimizers().iter().map(|rule| -> Arc<dyn OptimizerRule + Send + Sync> {
+            match rule.name() {
+                "eliminate_cross_join" => Arc::new(JoinsOfOneKind),
+                "extract_equijoin_predicate" => Arc::new(EquijoinsOfOneKind),
+                _ => Arc::clone(rule),
+            }
         });
         let logical = logical.collect();
         let state = SessionStateBuilder::new_from_existing(state)
@@ -172,7 +182,7 @@ impl World {
         let difference = match task.status {
             Status::Executed | Status::Reused => match published(&folder.join("cache/tables").join(&case.name)) {
                 Ok(found) if are_equal(&found, expected) => return Outcome::Same(found.len()),
-                Ok(found) => Ok(differences(expected, &found)),
+                Ok(found) => Ok(found),
                 Err(error) => Err(error),
             },
             Status::Failed | Status::Skipped => Err(task.reason.clone()),
@@ -195,22 +205,38 @@ impl World {
         if !self.is_steady(&case.sql, expected).await {
             return Outcome::Skipped("DataFusion gives other rows in another order or with one partition".into());
         }
-        match difference {
-            Ok(differences) => Outcome::Wrong(differences),
-            Err(_) if self.fails_uncut(case, folder).await => Outcome::Skipped("it fails uncut over files, too".into()),
-            Err(reason) => Outcome::Failed(reason),
+        match (difference, self.uncut(case, folder).await) {
+            (Ok(found), Ok(uncut)) if are_equal(&found, &uncut) => {
+                Outcome::Skipped("plain DataFusion has other rows than the engine, uncut and cut".into())
+            }
+            (Ok(_), _) if self.has_large_numbers() && MOMENTS.iter().any(|name| case.sql.contains(name)) => {
+                Outcome::Skipped("moments of numbers near 2^53, which are rounding alone".into())
+            }
+            (Ok(found), _) => Outcome::Wrong(differences(expected, &found)),
+            (Err(_), Err(_)) => Outcome::Skipped("it fails uncut over files, too".into()),
+            (Err(reason), Ok(_)) => Outcome::Failed(reason),
         }
     }
 
-    /// Whether the query fails over the same files although it is not cut.
-    async fn fails_uncut(&self, case: &Case, folder: &Path) -> bool {
+    /// Whether a table has numbers whose neighbours a double can't tell apart.
+    fn has_large_numbers(&self) -> bool {
+        self.tables.iter().any(|table| table.as_sql().contains("90071992547409"))
+    }
+
+    /// The rows of the query as a task that is not cut, over the same files.
+    async fn uncut(&self, case: &Case, folder: &Path) -> Result<Vec<Row>, String> {
         let folder = folder.join("uncut");
         std::fs::create_dir_all(&folder).unwrap();
-        let sql = format!("{}CREATE TABLE {} AS {};", self.write(&folder), case.name, case.sql);
+        let sql = format!("{}CREATE TABLE {} WITH (chunks = 1) AS {};", self.write(&folder), case.name, case.sql);
         let pipeline = chunkwise::sql::parse(&sql, "fuzz.sql", &folder).unwrap();
         let report = AssertUnwindSafe(self.engine(&folder).run(&pipeline, &RunOptions::default())).catch_unwind().await;
+        let succeeds = report.is_ok_and(|report| report.is_ok_and(|report| report.succeeded()));
+        let rows = match succeeds {
+            true => published(&folder.join("cache/tables").join(&case.name)),
+            false => Err("it fails".into()),
+        };
         let _ = std::fs::remove_dir_all(&folder);
-        !report.is_ok_and(|report| report.is_ok_and(|report| report.succeeded()))
+        rows
     }
 
     /// Whether the query has these rows however the tables are read. What depends on it, such as which of -0.0 and 0.0

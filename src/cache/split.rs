@@ -16,6 +16,9 @@ use crate::plan::fingerprint::Fingerprint;
 /// Name of the folder of splits, inside the cache folder.
 pub const SPLITS: &str = "splits";
 
+/// Key of a split file's metadata that has the split's name.
+const NAME: &str = "chunkwise.split.name";
+
 /// Splits that no run has used for so long are removed.
 const KEPT_UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -29,6 +32,15 @@ pub struct SplitId {
 }
 
 impl SplitId {
+    /// What the split's files say of themselves.
+    pub fn metadata(&self) -> (String, String) {
+        (NAME.to_string(), self.name())
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.cut, self.input)
+    }
+
     fn folder(&self, cache: &Path) -> PathBuf {
         cache.join(SPLITS).join(self.cut.to_string()).join(self.input.to_string())
     }
@@ -42,13 +54,13 @@ pub fn open(cache: &Path, id: &SplitId) -> Result<Option<Vec<Arc<SplitFile>>>> {
         return Ok(None);
     }
     match open_files(&paths) {
-        Ok(files) => {
+        Ok(files) if files.iter().all(|file| file.metadata(NAME) == Some(&id.name())) => {
             // When it was used last; that this can't be written is no reason not to use it.
             let now = FileTimes::new().set_modified(SystemTime::now());
             let _ = File::open(&folder).and_then(|folder| folder.set_times(now));
             Ok(Some(files))
         }
-        Err(_) => {
+        _ => {
             remove(cache, id);
             Ok(None)
         }

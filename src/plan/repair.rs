@@ -6,9 +6,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{NullEquality, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 /// Rules of an optimizer.
@@ -20,6 +23,8 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
         match rule.name() {
             name if name == EliminateCrossJoin::new().name() => Arc::new(JoinsOfOneKind),
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
+            name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
+            name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
             _ => Arc::clone(rule),
         }
     });
@@ -56,6 +61,33 @@ impl OptimizerRule for JoinsOfOneKind {
     }
 }
 
+/// [`ExtractEquijoinPredicate`], but not into joins for which NULL equals NULL: `a = b` would hold for two NULLs there.
+#[derive(Debug)]
+pub struct EquijoinsOfOneKind;
+
+impl OptimizerRule for EquijoinsOfOneKind {
+    fn name(&self) -> &str {
+        "extract_equijoin_predicate_of_one_kind"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        ExtractEquijoinPredicate::new().apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Join(ref join) if join.null_equality == NullEquality::NullEqualsNull => {
+                Ok(Transformed::no(plan))
+            }
+            other => ExtractEquijoinPredicate::new().rewrite(other, config),
+        }
+    }
+}
+
 /// [`PropagateEmptyRelation`], but unions keep their empty branches.
 ///
 /// Where one branch is left it takes that for the union, and filters above then look for the union's column names in it:
@@ -81,6 +113,36 @@ impl OptimizerRule for EmptyOutsideUnions {
             LogicalPlan::Union(_) => Ok(Transformed::no(plan)),
             other => PropagateEmptyRelation::new().rewrite(other, config),
         }
+    }
+}
+
+/// [`PushDownFilter`], but what no column is in stays above an aggregate that gives a row for no rows: below it, a filter
+/// that is never true would leave that row.
+#[derive(Debug)]
+struct FiltersAboveTotals;
+
+impl OptimizerRule for FiltersAboveTotals {
+    fn name(&self) -> &str {
+        "push_down_filter_but_not_below_totals"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        PushDownFilter::new().apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if let LogicalPlan::Filter(filter) = &plan
+            && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
+            && (aggregate.group_expr.is_empty() || matches!(aggregate.group_expr[..], [Expr::GroupingSet(_)]))
+            && split_conjunction(&filter.predicate).iter().any(|part| part.column_refs().is_empty())
+        {
+            return Ok(Transformed::no(plan));
+        }
+        PushDownFilter::new().rewrite(plan, config)
     }
 }
 

@@ -29,7 +29,6 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
-use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
@@ -40,7 +39,7 @@ use sqlparser::ast::{Query, Statement as SqlStatement};
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
-use crate::plan::repair::{JoinsOfOneKind, OptimizerRules};
+use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::slice::Stored;
@@ -180,7 +179,7 @@ fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Res
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(EqualitiesBelowJoins),
-        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EquijoinsOfOneKind),
         Arc::new(JoinsOfOneKind),
     ];
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;

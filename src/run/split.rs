@@ -123,7 +123,9 @@ impl SplitJob<'_> {
         {
             let path = folder.join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
-            running.spawn(async move { split(stream, chunks, file, buffer_bytes, []).await.map(|size| (path, size)) });
+            running.spawn(async move {
+                split(stream, chunks, file, buffer_bytes, [id.metadata()]).await.map(|size| (path, size))
+            });
         }
         let (mut paths, mut rows, mut bytes): (Vec<PathBuf>, u64, u64) = (Vec::new(), 0, 0);
         while let Some(finished) = running.join_next().await {

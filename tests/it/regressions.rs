@@ -234,6 +234,13 @@ async fn null_equals_null_only_where_the_query_says_so() {
     }
     let rows = engine.query(query).await.unwrap().collect().await.unwrap();
     assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 1);
+    let filtered = "SELECT count(*) AS n FROM t AS a JOIN t AS b ON a.k IS NOT DISTINCT FROM b.k WHERE a.k = b.k";
+    let sql = format!("{sql}; CREATE TABLE filtered CLUSTERED BY (k) INTO 2 BUCKETS AS {filtered}");
+    run(&engine, &sql, folder.path()).await;
+    for query in ["SELECT n FROM filtered", filtered] {
+        let rows = engine.query(query).await.unwrap().collect().await.unwrap();
+        assert_eq!(rows[0].column(0).as_primitive::<Int64Type>().value(0), 1, "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,4 +303,18 @@ async fn a_filter_above_a_union_takes_no_other_column_of_the_name() {
     );
     let report = run(&engine, &sql, folder.path()).await;
     assert_eq!((report.task("cut").unwrap().rows, report.task("whole").unwrap().rows), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_constant_that_is_not_in_a_list_of_one_total_leaves_no_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let total = "(SELECT count(*) AS n FROM t)";
+    let sql = format!(
+        "CREATE TABLE t AS SELECT column1 AS k FROM (VALUES (1), (2));
+         CREATE TABLE whole AS SELECT 5 AS five FROM {total} AS a WHERE 1 IN (SELECT 6 FROM {total} AS b);
+         CREATE TABLE rolled AS SELECT k FROM (SELECT k, 6 AS six FROM t GROUP BY ROLLUP (k)) WHERE six = 1"
+    );
+    let report = run(&engine, &sql, folder.path()).await;
+    assert_eq!((report.task("whole").unwrap().rows, report.task("rolled").unwrap().rows), (0, 0));
 }
