@@ -26,7 +26,7 @@ use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::need::needs;
+use crate::plan::need::{needs_of_chunks, needs_of_query};
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, resolve};
 use crate::plan::slice::Stored;
@@ -131,13 +131,13 @@ pub async fn plan(
         let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
         // What can't be optimised fails later, with a reason.
-        let needed = needs(&resolved.plan, &resolved.scans, state).unwrap_or_default();
+        let needed = needs_of_query(&resolved, state).unwrap_or_default();
         let fitting = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
         let planned = match steps(task, resolved, rules, fitting, &previous(&task.name)) {
             Ok(mut steps) => {
                 for step in &mut steps {
                     // Who can't be optimised fails when it runs, and needs all until then.
-                    step.needs = needs(step.proof.plan(), &step.resolved.scans, state).unwrap_or_default();
+                    step.needs = needs_of_chunks(&step.proof, &step.resolved, state).unwrap_or_default();
                 }
                 Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
             }

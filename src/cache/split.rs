@@ -1,7 +1,8 @@
 //! Splits in the cache: inputs that were cut into chunks, for any task and run that needs the same cut.
 //!
 //! `<cache>/splits/<cut>/<input>/<n>.arrow`: the cut is what is kept of which input and how it is cut, the input its
-//! identity. Of each cut only the split of the latest input is kept. A split's folder is there only when it is whole.
+//! identity. Of each cut only the split of the latest input is kept. A split's folder gets its name only when it is whole;
+//! every file says how many there are, since a folder whose removal was interrupted has fewer.
 
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::plan::fingerprint::Fingerprint;
 /// Name of the folder of splits, inside the cache folder.
 pub const SPLITS: &str = "splits";
 
-/// Key of a split file's metadata that has the split's name.
+/// Key of a split file's metadata that has the split's name and number of files.
 const NAME: &str = "chunkwise.split.name";
 
 /// Splits that no run has used for so long are removed.
@@ -32,13 +33,13 @@ pub struct SplitId {
 }
 
 impl SplitId {
-    /// What the split's files say of themselves.
-    pub fn metadata(&self) -> (String, String) {
-        (NAME.to_string(), self.name())
+    /// What each of the split's files, so many, says of itself.
+    pub fn metadata(&self, files: usize) -> (String, String) {
+        (NAME.to_string(), self.name(files))
     }
 
-    fn name(&self) -> String {
-        format!("{}/{}", self.cut, self.input)
+    fn name(&self, files: usize) -> String {
+        format!("{}/{} in {files} files", self.cut, self.input)
     }
 
     fn folder(&self, cache: &Path) -> PathBuf {
@@ -46,7 +47,7 @@ impl SplitId {
     }
 }
 
-/// The files of a split, opened; `None` when it is not there or damaged, in which case it is removed.
+/// The files of a split, opened; `None` when it is not there, not whole or damaged; what is there of it is removed then.
 pub fn open(cache: &Path, id: &SplitId) -> Result<Option<Vec<Arc<SplitFile>>>> {
     let folder = id.folder(cache);
     let paths = read_folder(&folder)?;
@@ -54,7 +55,7 @@ pub fn open(cache: &Path, id: &SplitId) -> Result<Option<Vec<Arc<SplitFile>>>> {
         return Ok(None);
     }
     match open_files(&paths) {
-        Ok(files) if files.iter().all(|file| file.metadata(NAME) == Some(&id.name())) => {
+        Ok(files) if files.iter().all(|file| file.metadata(NAME) == Some(&id.name(paths.len()))) => {
             // When it was used last; that this can't be written is no reason not to use it.
             let now = FileTimes::new().set_modified(SystemTime::now());
             let _ = File::open(&folder).and_then(|folder| folder.set_times(now));
@@ -103,14 +104,66 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path) -> Result<()> {
 /// Removes splits that were not used for a week.
 pub fn remove_unused(cache: &Path) -> Result<()> {
     for cut in read_folder(&cache.join(SPLITS))? {
+        let mut is_removed = false;
         for split in read_folder(&cut)? {
             let used = fs::metadata(&split).and_then(|split| split.modified());
             if used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > KEPT_UNUSED)) {
-                let _ = fs::remove_dir_all(&split);
+                is_removed |= fs::remove_dir_all(&split).is_ok();
             }
         }
-        // Not empty unless the last one went.
-        let _ = fs::remove_dir(&cut);
+        // An empty one may be about to get the split of another process.
+        if is_removed {
+            let _ = fs::remove_dir(&cut);
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use arrow::array::{Int32Array, RecordBatch};
+
+    use crate::cache::split::{SplitId, commit, open};
+    use crate::execute::split::SplitWriter;
+    use crate::plan::fingerprint::Fingerprint;
+
+    #[test]
+    fn a_split_that_lacks_a_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = |input: &str| SplitId {
+            cut: Fingerprint::of([("cut", [].as_slice())]),
+            input: Fingerprint::of([("input", input.as_bytes())]),
+        };
+        let numbers = Int32Array::from(vec![0, 1, 1]);
+        let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers.clone()) as _)]).unwrap();
+        let make = |id: &SplitId| {
+            let written = folder.path().join("written");
+            std::fs::create_dir(&written).unwrap();
+            for number in 0..3 {
+                let file = File::create(written.join(format!("{number}.arrow"))).unwrap();
+                let (key, value) = id.metadata(3);
+                let mut writer =
+                    SplitWriter::try_new(file, batch.schema(), 2, 1 << 20).unwrap().with_metadata(key, value);
+                writer.write(batch.clone(), &numbers).unwrap();
+                writer.finish().unwrap();
+            }
+            commit(folder.path(), id, &written).unwrap();
+        };
+        make(&id("a"));
+        let files = open(folder.path(), &id("a")).unwrap().unwrap();
+        assert_eq!(files.iter().map(|file| file.rows(1)).collect::<Vec<_>>(), [2, 2, 2]);
+        assert!(open(folder.path(), &id("b")).unwrap().is_none());
+
+        std::fs::remove_file(id("a").folder(folder.path()).join("1.arrow")).unwrap();
+        assert!(open(folder.path(), &id("a")).unwrap().is_none());
+        assert!(!id("a").folder(folder.path()).exists());
+
+        make(&id("a"));
+        make(&id("b"));
+        assert!(open(folder.path(), &id("b")).unwrap().is_some());
+        assert!(open(folder.path(), &id("a")).unwrap().is_none(), "of a cut the latest input's is kept");
+    }
 }

@@ -175,6 +175,8 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Finger
     canon.hash.text(&format!("{columns:?} by {} of {:?}", function(proof), keys.collect::<Vec<_>>()));
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
+    // What a filter's fields may leave out.
+    canon.hash.text(&format!("{filters:?}"));
     Ok(canon.hash.finish())
 }
 

@@ -7,7 +7,9 @@ use datafusion::common::{Column, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
-use crate::plan::resolve::{InputSource, Scan};
+use crate::plan::keys::expr::KeyExpr;
+use crate::plan::prove::{Proof, Role};
+use crate::plan::resolve::{InputSource, Resolved, Scan};
 
 /// What is needed of a scan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,11 +27,27 @@ pub struct Need {
 /// Text and numbers take about so many times the bytes of their files in memory.
 const IN_MEMORY: u64 = 4;
 
-/// What a plan needs, once it is optimised, of each of its scans, by number; nothing of those that it does without.
+/// What a query needs, once it is optimised, of each of its scans, by number; nothing of those that it does without.
 ///
 /// # Errors
 /// DataFusion's when the plan can't be optimised.
-pub fn needs(plan: &LogicalPlan, scans: &[Scan], state: &SessionState) -> Result<Vec<Need>> {
+pub fn needs_of_query(resolved: &Resolved, state: &SessionState) -> Result<Vec<Need>> {
+    needs(&resolved.plan, &resolved.scans, &[], state)
+}
+
+/// As [`needs_of_query`], and the columns of the keys, by which a chunk may have to be cut further.
+///
+/// # Errors
+/// As [`needs_of_query`].
+pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState) -> Result<Vec<Need>> {
+    let keys = proof.inputs().iter().map(|input| match &input.role {
+        Role::Partitioned { keys, names: _ } => keys.iter().flat_map(KeyExpr::columns).collect(),
+        Role::Replicated { .. } => BTreeSet::new(),
+    });
+    needs(proof.plan(), &resolved.scans, &keys.collect::<Vec<_>>(), state)
+}
+
+fn needs(plan: &LogicalPlan, scans: &[Scan], keys: &[BTreeSet<usize>], state: &SessionState) -> Result<Vec<Need>> {
     let optimised = state.optimize(plan)?;
     let mut found: BTreeMap<usize, Need> = BTreeMap::new();
     optimised.apply_with_subqueries(|node| {
@@ -49,7 +67,8 @@ pub fn needs(plan: &LogicalPlan, scans: &[Scan], state: &SessionState) -> Result
         Ok(TreeNodeRecursion::Continue)
     })?;
     let of_scan = |(number, scan): (usize, &Scan)| {
-        let need = found.remove(&number).unwrap_or_default();
+        let mut need = found.remove(&number).unwrap_or_default();
+        need.columns.extend(keys.get(number).into_iter().flatten());
         let (bytes, memory_bytes) = match &scan.row_groups {
             Some(groups) => {
                 let name = |at: &usize| scan.schema.field(*at).name().as_str();

@@ -44,12 +44,13 @@ impl ChunkJob {
     /// Where memory does not suffice the chunk is cut further, in halves and halves of these, one after the other. A part
     /// that does not fit either way, because many of its rows have one key, runs alone, with joins that spill.
     pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<Arc<ChunkEntry>> {
-        let mut parts = 1;
+        let (mut parts, mut joins) = (1, Joins::Hash);
         loop {
-            match self.run(chunk, parts, permits).await {
-                // The rows of a part can't be taken back: all begins anew, in smaller parts.
-                Err(Stopped::HalfWritten(_)) if parts < self.most_parts() => parts *= 2,
-                Err(Stopped::HalfWritten(error) | Stopped::Failed(error)) => return Err(error),
+            match self.run(chunk, parts, joins, permits).await {
+                // The rows of a part can't be taken back: all begins anew, in smaller parts, and at last alone.
+                Err(Stopped::HalfWritten) if parts < self.most_parts() => parts *= 2,
+                Err(Stopped::HalfWritten) => joins = Joins::Spill,
+                Err(Stopped::Failed(error)) => return Err(error),
                 Ok(entry) => return Ok(entry),
             }
         }
@@ -64,22 +65,31 @@ impl ChunkJob {
         if self.step().proof.keys().is_empty() { 1 } else { MAX_PARTS }
     }
 
-    async fn run(&self, chunk: u32, parts: u32, permits: &Semaphore) -> std::result::Result<Arc<ChunkEntry>, Stopped> {
+    /// Runs a chunk in parts; with joins that spill, alone.
+    async fn run(
+        &self,
+        chunk: u32,
+        parts: u32,
+        joins: Joins,
+        permits: &Semaphore,
+    ) -> std::result::Result<Arc<ChunkEntry>, Stopped> {
         let task = &self.planned.task;
         let Step { name, proof, .. } = self.step();
         let Context { cache, events, .. } = &self.context;
-        let mut permit = permits.acquire().await;
+        let jobs = self.context.budget.jobs as u32;
+        let own = if joins == Joins::Hash { 1 } else { jobs };
+        // The semaphore is never closed, so such calls wait and succeed.
+        let mut permit = permits.acquire_many(own).await;
         events.send(Event::ChunkStarted { task: task.name.clone(), chunk });
         let pending = cache.begin()?;
         let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options)?;
         let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
         while let Some(piece) = pieces.pop() {
             let before = writer.rows();
-            match self.append(&mut writer, piece, Joins::Hash).await {
-                Err(error) if is_out_of_memory(&error) && writer.rows() > before && parts < self.most_parts() => {
-                    return Err(Stopped::HalfWritten(error));
-                }
-                Err(error) if is_out_of_memory(&error) && writer.rows() == before => match piece.halves() {
+            match self.append(&mut writer, piece, joins).await {
+                Err(error) if joins == Joins::Spill || !is_out_of_memory(&error) => return Err(error.into()),
+                Err(_) if writer.rows() > before => return Err(Stopped::HalfWritten),
+                Err(_) => match piece.halves() {
                     Some(halves) if piece.parts < self.most_parts() => {
                         let (task, parts) = (task.name.clone(), 2 * piece.parts);
                         events.send(Event::ShortOfMemory { task, chunk, parts });
@@ -87,14 +97,13 @@ impl ChunkJob {
                     }
                     _ => {
                         drop(permit);
-                        // The semaphore is never closed, so this waits and succeeds.
-                        let all = permits.acquire_many(self.context.budget.jobs as u32).await;
+                        let all = permits.acquire_many(jobs).await;
                         self.append(&mut writer, piece, Joins::Spill).await?;
                         drop(all);
-                        permit = permits.acquire().await;
+                        permit = permits.acquire_many(own).await;
                     }
                 },
-                other => other?,
+                Ok(()) => {}
             }
         }
         let mut entry = ChunkEntry {
@@ -149,7 +158,7 @@ impl ChunkJob {
 /// Why a chunk was not finished.
 enum Stopped {
     /// Memory did not suffice when rows of a part were in the file already.
-    HalfWritten(Error),
+    HalfWritten,
     /// Anything else.
     Failed(Error),
 }

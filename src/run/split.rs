@@ -118,13 +118,14 @@ impl SplitJob<'_> {
         let folder = context.cache.new_folder()?;
         let chunks = self.proof.chunks();
         let mut running = JoinSet::new();
-        for (at, stream) in
-            execute_stream_partitioned(physical, state.task_ctx()).map_err(failed)?.into_iter().enumerate()
-        {
+        let streams = execute_stream_partitioned(physical, state.task_ctx()).map_err(failed)?;
+        let metadata = id.metadata(streams.len());
+        for (at, stream) in streams.into_iter().enumerate() {
+            let metadata = metadata.clone();
             let path = folder.join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
             running.spawn(async move {
-                split(stream, chunks, file, buffer_bytes, [id.metadata()]).await.map(|size| (path, size))
+                split(stream, chunks, file, buffer_bytes, [metadata]).await.map(|size| (path, size))
             });
         }
         let (mut paths, mut rows, mut bytes): (Vec<PathBuf>, u64, u64) = (Vec::new(), 0, 0);

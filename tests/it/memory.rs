@@ -20,7 +20,7 @@ async fn sources(folder: &Path, key: &str, rows: usize, length: usize) -> String
 
 /// Runs `query` in two chunks by `k` with `limit_bytes` and compares its rows with the whole query's; returns the most
 /// parts that a chunk was tried in.
-async fn most_parts(key: &str, (rows, length): (usize, usize), query: &str, limit_bytes: usize) -> u32 {
+async fn most_parts(key: &str, (rows, length): (usize, usize), query: &str, limit_bytes: usize, read_by: &str) -> u32 {
     let folder = tempfile::tempdir().unwrap();
     let sources = sources(folder.path(), key, rows, length).await;
     let parts: Arc<Mutex<BTreeMap<u32, u32>>> = Arc::default();
@@ -32,7 +32,8 @@ async fn most_parts(key: &str, (rows, length): (usize, usize), query: &str, limi
         }
     });
     let engine = engine.build().unwrap();
-    let sql = format!("{sources}CREATE TABLE t CLUSTERED BY (k) INTO 2 BUCKETS AS {query}");
+    let sql =
+        format!("{sources}CREATE TABLE t CLUSTERED BY (k) INTO 2 BUCKETS WITH (read_by = '{read_by}') AS {query}");
     let report = run(&engine, &sql, folder.path()).await;
     let statements: Vec<String> = sources.split_inclusive(";\n").map(String::from).collect();
     let whole = query_rows(&oracle(&statements).await, query).await;
@@ -46,9 +47,11 @@ const JOIN: &str = "SELECT l.k, l.v, l.s, r.name FROM l JOIN r ON l.k = r.k";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_does_not_fit_is_cut_further() {
-    assert_eq!(most_parts("value", (60_000, 60), JOIN, 1 << 30).await, 1);
-    let parts = most_parts("value", (60_000, 60), JOIN, 8 << 20).await;
-    assert!((2..64).contains(&parts), "{parts}");
+    assert_eq!(most_parts("value", (60_000, 60), JOIN, 1 << 30, "rescan").await, 1);
+    for read_by in ["rescan", "split"] {
+        let parts = most_parts("value", (60_000, 60), JOIN, 8 << 20, read_by).await;
+        assert!((2..64).contains(&parts), "{read_by}: {parts}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +59,7 @@ async fn a_key_that_can_not_be_cut_spills() {
     let both = "SELECT a.k, count(*) AS n, max(a.s || b.s) AS s FROM l AS a JOIN l AS b ON a.k = b.k AND a.v = b.v
         GROUP BY a.k";
     let half = "CASE WHEN value % 2 = 0 THEN 7 ELSE value END";
-    assert_eq!(most_parts(half, (100_000, 600), both, 52 << 20).await, 64);
+    assert_eq!(most_parts(half, (100_000, 600), both, 52 << 20, "rescan").await, 64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
