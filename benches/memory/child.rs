@@ -42,6 +42,8 @@ pub struct Job {
     pub threads: usize,
     /// DuckDB, where it is what is measured.
     pub duckdb: Option<DuckDb>,
+    /// When DuckDB is stopped.
+    pub stop_after: Duration,
 }
 
 impl Job {
@@ -76,6 +78,8 @@ pub struct Measured {
     pub written_bytes: Option<u64>,
     /// Bytes written to spill files.
     pub spilled_bytes: Option<u64>,
+    /// Bytes written to cut inputs.
+    pub split_bytes: Option<u64>,
     /// Chunks that it was cut into, where it was.
     pub chunks: Option<u32>,
 }
@@ -96,6 +100,7 @@ struct Ran {
     peak_rss_bytes: Option<u64>,
     pool_peak_bytes: Option<u64>,
     spilled_bytes: Option<u64>,
+    split_bytes: Option<u64>,
     chunks: Option<u32>,
 }
 
@@ -128,6 +133,7 @@ pub fn run(job: &Job) -> Outcome {
             read_bytes: before.zip(after).map(|(before, after)| after.read_bytes - before.read_bytes),
             written_bytes: before.zip(after).map(|(before, after)| after.written_bytes - before.written_bytes),
             spilled_bytes: ran.spilled_bytes,
+            split_bytes: ran.split_bytes,
             chunks: ran.chunks,
         }),
     }
@@ -162,6 +168,7 @@ async fn in_datafusion(job: &Job, task: &Task) -> Result<Ran, Box<dyn Error>> {
         peak_rss_bytes: None,
         pool_peak_bytes: Some(pool.peak_reserved() as u64),
         spilled_bytes: Some(spilled_bytes(plan.as_ref())),
+        split_bytes: None,
         chunks: None,
     })
 }
@@ -181,19 +188,29 @@ async fn in_chunkwise(job: &Job, task: &Task) -> Result<Ran, Box<dyn Error>> {
     Ok(Ran {
         peak_rss_bytes: None,
         pool_peak_bytes: engine.pool_peak_bytes(),
-        // The plans of chunks are the engine's own, and it does not pass their metrics on.
-        spilled_bytes: None,
+        spilled_bytes: Some(report.spilled_bytes),
+        split_bytes: Some(report.split_bytes),
         chunks: Some(report.chunks),
     })
 }
 
 fn in_duckdb(job: &Job, task: &Task) -> Result<Ran, Box<dyn Error>> {
     let duckdb = job.duckdb.as_ref().ok_or("DuckDB is not there")?;
-    let watched = duckdb.run(&duckdb::script(job, task))?;
+    let start = Instant::now();
+    let watched = duckdb.run(&duckdb::script(job, task), job.stop_after)?;
     if !watched.output.status.success() {
+        if start.elapsed() >= job.stop_after {
+            return Err(format!("stopped after {} s", job.stop_after.as_secs()).into());
+        }
         return Err(last_line(&watched.output.stderr).unwrap_or_else(|| watched.output.status.to_string()).into());
     }
-    Ok(Ran { peak_rss_bytes: watched.peak_rss_bytes, pool_peak_bytes: None, spilled_bytes: None, chunks: None })
+    Ok(Ran {
+        peak_rss_bytes: watched.peak_rss_bytes,
+        pool_peak_bytes: None,
+        spilled_bytes: None,
+        split_bytes: None,
+        chunks: None,
+    })
 }
 
 /// The task as Chunkwise's users write it.

@@ -27,6 +27,25 @@ pub struct Configuration {
     pub chunks: Option<u32>,
     /// The memory limit; `None` sets none.
     pub budget_bytes: Option<u64>,
+    /// The limit is what Chunkwise took at most when it ran like this, in the first round.
+    pub beside: Option<Beside>,
+}
+
+/// A configuration of Chunkwise with a memory limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// N of `CLUSTERED BY`, as in [`Configuration`].
+    pub chunks: Option<u32>,
+    /// The memory limit.
+    pub budget_bytes: u64,
+}
+
+impl Beside {
+    /// That configuration.
+    pub fn configuration(self) -> Configuration {
+        let Self { chunks, budget_bytes } = self;
+        Configuration { system: System::Chunkwise, chunks, budget_bytes: Some(budget_bytes), beside: None }
+    }
 }
 
 impl Configuration {
@@ -49,6 +68,9 @@ impl fmt::Display for System {
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.system)?;
+        if let Some(beside) = self.beside {
+            return write!(f, ", RSS of {}", beside.configuration());
+        }
         if let Some(chunks) = self.chunks {
             write!(f, " {chunks}")?;
         }
@@ -61,18 +83,23 @@ impl fmt::Display for Configuration {
 
 /// Every configuration that the options ask for, the unchunked one first.
 pub fn configurations(options: &Options, has_duckdb: bool) -> Vec<Configuration> {
-    let mut all = Vec::new();
-    let budgets = || std::iter::once(None).chain(options.budgets().into_iter().map(Some));
-    let whole = [Some(System::DataFusion), Some(System::Chunkwise), has_duckdb.then_some(System::DuckDb)];
-    for system in whole.into_iter().flatten() {
-        all.extend(budgets().map(|budget_bytes| Configuration { system, chunks: None, budget_bytes }));
-    }
+    let of =
+        |system, chunks| move |budget_bytes: Option<u64>| Configuration { system, chunks, budget_bytes, beside: None };
+    let none_and = |budgets: Vec<u64>| std::iter::once(None).chain(budgets.into_iter().map(Some));
+    let mut all: Vec<Configuration> = none_and(options.pool_budgets()).map(of(System::DataFusion, None)).collect();
+    all.extend(none_and(options.budgets()).map(of(System::Chunkwise, None)));
     for &chunks in &options.chunks {
-        all.extend(options.chunk_budgets().into_iter().map(|budget_bytes| Configuration {
-            system: System::Chunkwise,
-            chunks: Some(chunks),
-            budget_bytes,
-        }));
+        all.extend(options.chunk_budgets().into_iter().map(of(System::Chunkwise, Some(chunks))));
+    }
+    if has_duckdb {
+        let limited = all.iter().filter(|configuration| configuration.system == System::Chunkwise);
+        let limited = limited.filter_map(|c| Some(Beside { chunks: c.chunks, budget_bytes: c.budget_bytes? }));
+        let is_asked = |beside: &Beside| options.is_beside(beside.budget_bytes);
+        let beside: Vec<Beside> = limited.filter(is_asked).collect();
+        all.push(of(System::DuckDb, None)(None));
+        all.extend(
+            beside.into_iter().map(|beside| Configuration { beside: Some(beside), ..of(System::DuckDb, None)(None) }),
+        );
     }
     all
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,12 +40,17 @@ impl DuckDb {
         })
     }
 
-    /// Runs statements in a process of their own.
-    pub fn run(&self, script: &str) -> io::Result<Watched> {
+    /// Runs statements in a process of their own, which is killed after `stop_after`.
+    pub fn run(&self, script: &str, stop_after: Duration) -> io::Result<Watched> {
+        let mut command = match &self.start {
+            Start::CommandLine(program) => Command::new(program),
+            Start::Python => Command::new("python3"),
+        };
         match &self.start {
-            Start::CommandLine(program) => watch(Command::new(program).args(["-init", "/dev/null", "-c", script])),
-            Start::Python => watch(Command::new("python3").args(["-c", PYTHON, script])),
-        }
+            Start::CommandLine(_) => command.args(["-init", "/dev/null", "-c", script]),
+            Start::Python => command.args(["-c", PYTHON, script]),
+        };
+        watch(&mut command, Some(stop_after))
     }
 }
 

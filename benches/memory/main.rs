@@ -14,10 +14,10 @@
 //!
 //! | system | what runs |
 //! |---|---|
-//! | `datafusion` | `COPY … TO` one Parquet file on all processors, without a limit and in memory pools of the budgets |
+//! | `datafusion` | `COPY … TO` one Parquet file on all processors, without a limit and in memory pools of `--pool-budgets` |
 //! | `chunkwise` | the same query as a task that the engine cuts as it likes, without a limit and within the budgets |
 //! | `chunkwise N` | the same with `CLUSTERED BY … INTO N BUCKETS`, within each of `--chunk-budgets` |
-//! | `duckdb` | DuckDB's `COPY … TO`, where its command line or its Python module is found |
+//! | `duckdb` | DuckDB's `COPY … TO`, where its command line or its Python module is found, without a limit and limited to the peak RSS that Chunkwise had with `--duckdb-beside` |
 //!
 //! What the columns say:
 //!
@@ -27,7 +27,8 @@
 //! - *allocator*: most bytes that were allocated at once; what the allocator keeps for itself is only in the RSS.
 //! - *pool*: most bytes that DataFusion's operators had reserved at once.
 //! - *read*, *written*: bytes of system calls (`rchar`, `wchar`), whether the page cache or the disk served them.
-//! - *spilled*: what operators wrote to spill files, by DataFusion's metrics; the engine and DuckDB don't tell.
+//! - *spilled*: what operators wrote to spill files, by DataFusion's metrics; DuckDB doesn't tell.
+//! - *split*: what Chunkwise wrote to cut inputs before the chunks read them.
 //!
 //! Every run's output is read back: its number of rows and a checksum that ignores their order must be those of the
 //! unchunked run. The exit code is 1 if one differs or Chunkwise failed. That plain DataFusion or DuckDB don't get by with
@@ -52,6 +53,7 @@ use mimalloc::MiMalloc;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -117,9 +119,15 @@ fn measure(task: &'static Task, options: &Options, data: &Path, duckdb: Option<&
         for step in 0..configurations {
             // Each round begins elsewhere, so that nobody always follows the same one.
             let number = (step + (run as usize - 1) * configurations / options.runs as usize) % configurations;
+            let budget_bytes = limit(&results, results[number].configuration);
             let result = &mut results[number];
+            result.configuration.budget_bytes = budget_bytes;
             // What failed once fails again, and may take long to do so.
             if result.failure().is_some() {
+                continue;
+            }
+            if result.configuration.beside.is_some() && budget_bytes.is_none() {
+                result.add(Outcome::Failed("what it is measured beside failed".into()), None);
                 continue;
             }
             let (outcome, problem) = run_once(task, &result.configuration, options, data, duckdb, &mut checker);
@@ -135,6 +143,17 @@ fn measure(task: &'static Task, options: &Options, data: &Path, duckdb: Option<&
         }
     }
     TaskReport::new(task, checker.expected(), results)
+}
+
+/// The memory limit of a configuration, which may be what another one took in the first round.
+fn limit(results: &[Measurement], configuration: Configuration) -> Option<u64> {
+    match configuration.beside {
+        Some(beside) if configuration.budget_bytes.is_none() => {
+            let other = results.iter().find(|result| result.configuration == beside.configuration())?;
+            other.median.as_ref()?.peak_rss_bytes
+        }
+        _ => configuration.budget_bytes,
+    }
 }
 
 /// Runs one configuration in a process and a folder of its own; also says what is wrong with its rows.
@@ -155,10 +174,12 @@ fn run_once(
         compression: options.compression.clone(),
         threads: options.threads(),
         duckdb: duckdb.filter(|_| configuration.system == Measurable::DuckDb).cloned(),
+        stop_after: Duration::from_secs(options.stop_after),
     };
     let program = std::env::current_exe().expect("this program has a path");
     let json = serde_json::to_string(&job).expect("a job is JSON");
-    let watched = process::watch(Command::new(program).arg("--child").arg(json)).expect("a process can be started");
+    let watched =
+        process::watch(Command::new(program).arg("--child").arg(json), None).expect("a process can be started");
     let mut outcome = Outcome::of(&watched);
     let mut problem = None;
     if let Outcome::Done(measured) = &mut outcome {

@@ -21,6 +21,15 @@ pub struct Options {
     /// Memory limits besides none: bytes, or with KiB, MiB, GiB, KB, MB, GB
     #[arg(long, value_delimiter = ',', default_value = "4GiB,2GiB,1GiB,512MiB,256MiB", value_parser = limit)]
     budgets: Vec<Limit>,
+    /// Memory pools that plain DataFusion is tried within [default: the budgets]
+    #[arg(long, value_delimiter = ',', value_parser = limit)]
+    pool_budgets: Vec<Limit>,
+    /// Budgets of Chunkwise beside which DuckDB is tried, limited to what Chunkwise took [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = limit)]
+    duckdb_beside: Vec<Limit>,
+    /// Seconds after which DuckDB is stopped, which counts as failed
+    #[arg(long, default_value_t = 300)]
+    pub stop_after: u64,
     /// Numbers of chunks to cut into, besides what the engine chooses
     #[arg(long, value_delimiter = ',', default_value = "4,16,64", value_parser = clap::value_parser!(u32).range(1..))]
     pub chunks: Vec<u32>,
@@ -65,10 +74,17 @@ impl Options {
 
     /// Memory limits in bytes, the largest first.
     pub fn budgets(&self) -> Vec<u64> {
-        let mut budgets: Vec<u64> = self.budgets.iter().filter_map(|limit| limit.0).collect();
-        budgets.sort_unstable_by(|a, b| b.cmp(a));
-        budgets.dedup();
-        budgets
+        largest_first(&self.budgets)
+    }
+
+    /// Sizes of memory pools in bytes, the largest first.
+    pub fn pool_budgets(&self) -> Vec<u64> {
+        largest_first(if self.pool_budgets.is_empty() { &self.budgets } else { &self.pool_budgets })
+    }
+
+    /// Whether DuckDB is tried beside Chunkwise with such a memory limit.
+    pub fn is_beside(&self, budget_bytes: u64) -> bool {
+        self.duckdb_beside.is_empty() || self.duckdb_beside.iter().any(|limit| limit.0 == Some(budget_bytes))
     }
 
     /// Memory limits that each number of chunks is tried within.
@@ -98,6 +114,13 @@ impl Options {
     pub fn work(&self) -> &'static Path {
         Path::new(env!("CARGO_TARGET_TMPDIR"))
     }
+}
+
+fn largest_first(limits: &[Limit]) -> Vec<u64> {
+    let mut bytes: Vec<u64> = limits.iter().filter_map(|limit| limit.0).collect();
+    bytes.sort_unstable_by(|a, b| b.cmp(a));
+    bytes.dedup();
+    bytes
 }
 
 fn known_task(name: &str) -> Result<&'static str, String> {

@@ -6,7 +6,7 @@ use std::io;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -29,10 +29,11 @@ pub struct Io {
     pub written_bytes: u64,
 }
 
-/// Runs `command` to its end and looks at it meanwhile.
-pub fn watch(command: &mut Command) -> io::Result<Watched> {
+/// Runs `command` to its end, or kills it after `stop_after`, and looks at it meanwhile.
+pub fn watch(command: &mut Command, stop_after: Option<Duration>) -> io::Result<Watched> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let id = child.id().to_string();
+    let start = Instant::now();
     thread::scope(|scope| {
         let (ended, end) = mpsc::channel::<()>();
         let watcher = scope.spawn(move || {
@@ -41,6 +42,10 @@ pub fn watch(command: &mut Command) -> io::Result<Watched> {
                 peak = peak.max(peak_rss_bytes(&id));
                 if end.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                     return peak;
+                }
+                if stop_after.is_some_and(|limit| start.elapsed() > limit) {
+                    // Where it can't be killed it is waited for.
+                    let _ = Command::new("kill").args(["-9", &id]).status();
                 }
             }
         });

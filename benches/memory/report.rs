@@ -187,6 +187,7 @@ fn median(runs: &[&Measured]) -> Measured {
         read_bytes: of(|run| run.read_bytes),
         written_bytes: of(|run| run.written_bytes),
         spilled_bytes: of(|run| run.spilled_bytes),
+        split_bytes: of(|run| run.split_bytes),
         chunks: runs.iter().find_map(|run| run.chunks),
     }
 }

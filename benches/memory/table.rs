@@ -3,7 +3,7 @@
 use crate::configuration::Configuration;
 use crate::report::{Result, TaskReport};
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "configuration",
     "chunks",
     "wall s",
@@ -16,6 +16,7 @@ const COLUMNS: [&str; 12] = [
     "read",
     "written",
     "spilled",
+    "split",
 ];
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -81,6 +82,7 @@ fn figures(task: &TaskReport, result: &Result) -> std::result::Result<[String; C
         mib(median.read_bytes),
         mib(median.written_bytes),
         mib(median.spilled_bytes),
+        mib(median.split_bytes),
     ])
 }
 

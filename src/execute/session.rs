@@ -54,6 +54,9 @@ pub fn runtime(pool_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result
 pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.collect_spans = true;
+    if let Some(budget) = budget {
+        config = config.with_batch_size(budget.batch_rows());
+    }
     if let Some((pool_bytes, jobs)) = budget.and_then(|budget| Some((budget.pool_bytes()?, budget.jobs))) {
         let reservation = &mut config.options_mut().execution.sort_spill_reservation_bytes;
         *reservation = (*reservation).min(pool_bytes / (4 * jobs.max(1)));

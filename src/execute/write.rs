@@ -6,9 +6,9 @@ use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
-use datafusion::execution::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
@@ -27,6 +27,7 @@ pub struct ChunkWriter {
     writer: ArrowWriter<std::fs::File>,
     schema: SchemaRef,
     rows: u64,
+    spilled_bytes: u64,
 }
 
 impl ChunkWriter {
@@ -42,7 +43,7 @@ impl ChunkWriter {
             .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
             .build();
         let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(write_error)?;
-        Ok(Self { writer, schema: Arc::clone(schema), rows: 0 })
+        Ok(Self { writer, schema: Arc::clone(schema), rows: 0, spilled_bytes: 0 })
     }
 
     /// Runs a plan and appends its rows. Dropping the future stops the plan.
@@ -53,7 +54,13 @@ impl ChunkWriter {
     pub async fn append(&mut self, state: &SessionState, plan: &LogicalPlan) -> Result<()> {
         let state = exact(state, plan).map_err(execution_error)?;
         let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
-        let mut batches = execute_stream(physical, state.task_ctx()).map_err(execution_error)?;
+        let batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(execution_error)?;
+        let written = self.write(batches).await;
+        self.spilled_bytes += spilled_bytes(physical.as_ref());
+        written
+    }
+
+    async fn write(&mut self, mut batches: SendableRecordBatchStream) -> Result<()> {
         while let Some(batch) = batches.next().await {
             let batch = conform(batch.map_err(execution_error)?, &self.schema)?;
             self.rows += batch.num_rows() as u64;
@@ -63,6 +70,11 @@ impl ChunkWriter {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that operators wrote to spill files, those of plans that failed too.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.spilled_bytes
     }
 
     /// Rows so far.
@@ -79,6 +91,12 @@ impl ChunkWriter {
         self.writer.close().map_err(write_error)?;
         Ok(self.rows)
     }
+}
+
+/// What all operators of a plan that has run wrote to spill files.
+fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
+    let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0) as u64;
+    own + plan.children().into_iter().map(|child| spilled_bytes(child.as_ref())).sum::<u64>()
 }
 
 /// Whether a plan failed because the memory limit did not suffice beside what else was running.

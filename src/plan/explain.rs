@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
-use crate::chunk::{BYTES_PER_CHUNK, ChunkFunction};
+use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction};
 use crate::plan::prove::{Considered, Role, Verdict};
 use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
@@ -48,7 +48,14 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
                 ChunkFunction::Hash(_) => "hash",
                 ChunkFunction::Range(_) => "range",
             };
-            writeln!(out, "  {} chunks by {function} of ({}){found}", proof.chunks(), keys.join(", "))
+            let asked = task.chunking.as_ref().is_some_and(|chunking| chunking.by == ChunkBy::Range);
+            let why = match proof.function() {
+                ChunkFunction::Hash(_) if asked => {
+                    "; not by range, since no statistics of its inputs give bounds: sort a Parquet source by the key"
+                }
+                _ => "",
+            };
+            writeln!(out, "  {} chunks by {function} of ({}){found}{why}", proof.chunks(), keys.join(", "))
         }
     };
     explain_considered(out, step);

@@ -1,6 +1,7 @@
 //! One chunk: its plan, its file, its entry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
@@ -36,6 +37,8 @@ pub struct ChunkJob {
     pub fingerprints: Vec<Fingerprint>,
     /// Whether a file that is there is replaced.
     pub force: bool,
+    /// What operators of the chunks so far wrote to spill files.
+    pub spilled_bytes: AtomicU64,
 }
 
 impl ChunkJob {
@@ -139,7 +142,9 @@ impl ChunkJob {
         };
         let plan = rewrite(proof, piece, &provide)
             .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;
+        let spilled_before = writer.spilled_bytes();
         let appended = writer.append(&with_joins(&self.context.state, joins), &plan).await;
+        self.spilled_bytes.fetch_add(writer.spilled_bytes() - spilled_before, Ordering::Relaxed);
         if appended.is_err() {
             // If a source changed, this is why the plan failed.
             self.check_sources().await?;

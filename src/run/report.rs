@@ -50,6 +50,10 @@ pub struct TaskReport {
     pub rows: u64,
     /// Bytes of its files.
     pub bytes: u64,
+    /// Bytes of the splits that were made for it; 0 when it read none, or those that were there.
+    pub split_bytes: u64,
+    /// Bytes that operators of its chunks wrote to spill files.
+    pub spilled_bytes: u64,
     /// Time from its start to its publication, in milliseconds; it includes waiting for a free job.
     pub wall_ms: u64,
     /// What each reading of an input gave to a chunk.
@@ -101,6 +105,8 @@ impl TaskReport {
             reused: 0,
             rows: 0,
             bytes: 0,
+            split_bytes: 0,
+            spilled_bytes: 0,
             wall_ms: 0,
             inputs: Vec::new(),
             steps: Vec::new(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::DataFusionError;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream_partitioned};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
@@ -68,20 +69,26 @@ impl Splits {
         Ok(open(context.cache.folder(), &id)?.map(|files| Split { id, files, columns: job.columns() }))
     }
 
-    /// The split, made now unless it was before; who needs it meanwhile waits.
+    /// The split, made now unless it was before, and its bytes if it was made now; who needs it meanwhile waits.
     ///
     /// # Errors
     /// When the input can't be read or the split not be written.
-    pub async fn make(&self, context: &Context, job: &SplitJob<'_>, permits: &Semaphore) -> Result<Split> {
+    pub async fn make(&self, context: &Context, job: &SplitJob<'_>, permits: &Arc<Semaphore>) -> Result<(Split, u64)> {
         let id = job.id()?;
         let cell = self.cell(id);
-        let make = || async {
+        let mut made = 0;
+        let make = async {
             match open(context.cache.folder(), &id)? {
                 Some(files) => Ok(Split { id, files, columns: job.columns() }),
-                None => job.run(context, id, permits).await,
+                None => {
+                    let (split, bytes) = job.run(context, id, permits).await?;
+                    made = bytes;
+                    Ok(split)
+                }
             }
         };
-        cell.get_or_try_init(make).await.cloned()
+        let split = cell.get_or_try_init(|| make).await?.clone();
+        Ok((split, made))
     }
 
     fn cell(&self, id: SplitId) -> Arc<OnceCell<Split>> {
@@ -99,22 +106,24 @@ impl SplitJob<'_> {
         self.need.columns.iter().copied().collect()
     }
 
-    /// With all permits: a split uses all processors.
-    async fn run(&self, context: &Context, id: SplitId, permits: &Semaphore) -> Result<Split> {
+    /// As one stream per job, each with a permit of its own, so that chunks of other tasks, and other splits, run
+    /// where one has ended or not begun.
+    async fn run(&self, context: &Context, id: SplitId, permits: &Arc<Semaphore>) -> Result<(Split, u64)> {
         let Some(Role::Partitioned { keys, names: _ }) = self.proof.inputs().get(self.scan).map(|input| &input.role)
         else {
             return Err(Error::new(ErrorKind::Execute, "an input that is not cut can't be split; this is a bug"));
         };
-        // The semaphore is never closed, so this waits and succeeds.
-        let _all = permits.acquire_many(context.budget.jobs as u32).await;
         let table = self.input.whole(&context.cache)?;
         let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(failed)?;
         let mut state = exact(&context.state, &plan).map_err(failed)?;
-        state.config_mut().options_mut().execution.target_partitions = context.budget.jobs;
+        let options = state.config_mut().options_mut();
+        options.execution.target_partitions = context.budget.jobs;
+        // Streams that wait for a permit must not be sent what others read.
+        options.optimizer.enable_round_robin_repartition = false;
         let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
         let streams = physical.output_partitioning().partition_count().max(1);
         let share = context.budget.pool_bytes().map_or(usize::MAX, |pool| pool / 4) / streams;
-        let buffer_bytes = share.clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+        let most_bytes = share.clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
         let folder = context.cache.new_folder()?;
         let chunks = self.proof.chunks();
         let mut running = JoinSet::new();
@@ -124,7 +133,12 @@ impl SplitJob<'_> {
             let metadata = metadata.clone();
             let path = folder.join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
+            let (permits, pool) = (Arc::clone(permits), Arc::clone(&state.runtime_env().memory_pool));
             running.spawn(async move {
+                // The semaphore is never closed, so this waits and succeeds.
+                let _permit = permits.acquire().await;
+                let reserved = reserve(&pool, most_bytes);
+                let buffer_bytes = reserved.size().max(*BUFFER_BYTES.start());
                 split(stream, chunks, file, buffer_bytes, [metadata]).await.map(|size| (path, size))
             });
         }
@@ -149,8 +163,18 @@ impl SplitJob<'_> {
             .map_err(|e| Error::new(ErrorKind::Storage, "a split can't be stored").with_source(e))??;
         let input = self.proof.inputs()[self.scan].table.clone();
         context.events.send(Event::Split { task: self.task.to_string(), input, rows, bytes });
-        Ok(Split { id, files, columns: self.columns() })
+        Ok((Split { id, files, columns: self.columns() }, bytes))
     }
+}
+
+/// As much of `most_bytes` as is to be had beside the chunks that run, by halves.
+fn reserve(pool: &Arc<dyn MemoryPool>, most_bytes: usize) -> MemoryReservation {
+    let reservation = MemoryConsumer::new("split").register(pool);
+    let mut bytes = most_bytes;
+    while bytes >= *BUFFER_BYTES.start() && reservation.try_grow(bytes).is_err() {
+        bytes /= 2;
+    }
+    reservation
 }
 
 fn failed(error: DataFusionError) -> Error {

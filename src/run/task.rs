@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -130,7 +132,8 @@ impl TaskJob {
         });
         if !missing.is_empty() {
             report.status = Status::Executed;
-            let inputs = self.sliced(number, missing.len() as u32).await?;
+            let (inputs, split_bytes) = self.sliced(number, missing.len() as u32).await?;
+            report.split_bytes += split_bytes;
             if let Some(step) = report.steps.get_mut(number) {
                 step.inputs.iter_mut().zip(&inputs).for_each(|(input, sliced)| input.mode = sliced.mode());
             }
@@ -146,6 +149,7 @@ impl TaskJob {
                 components: components.clone(),
                 fingerprints: fingerprints.clone(),
                 force: self.force,
+                spilled_bytes: AtomicU64::new(0),
             });
             let mut running = JoinSet::new();
             for chunk in missing {
@@ -161,36 +165,45 @@ impl TaskJob {
                 entries[chunk as usize] = Some(result.map_err(|e| e.with_chunk(chunk))?);
                 report.executed += 1;
             }
+            report.spilled_bytes += job.spilled_bytes.load(Ordering::Relaxed);
         }
         let entries: Vec<Arc<ChunkEntry>> = entries.into_iter().flatten().collect();
         Ok((Output { schema: Arc::clone(proof.schema()), entries }, components))
     }
 
-    /// What the chunks of a step, of which `runs` will run, read of each scan, by number, and how.
-    async fn sliced(&self, number: usize, runs: u32) -> Result<Vec<Sliced>> {
+    /// What the chunks of a step, of which `runs` will run, read of each scan, by number, and how; and the bytes of the
+    /// splits that were made for it.
+    async fn sliced(&self, number: usize, runs: u32) -> Result<(Vec<Sliced>, u64)> {
+        let scans = 0..self.planned.steps[number].resolved.scans.len();
+        // Side by side: where one has no more work for a processor the next one has.
+        let sliced = try_join_all(scans.map(|scan| self.sliced_scan(number, scan, runs))).await?;
+        let (sliced, split_bytes): (Vec<_>, Vec<_>) = sliced.into_iter().unzip();
+        Ok((sliced, split_bytes.iter().sum()))
+    }
+
+    async fn sliced_scan(&self, number: usize, scan: usize, runs: u32) -> Result<(Sliced, u64)> {
         let PlannedTask { task, steps } = self.planned.as_ref();
         let step @ Step { resolved, proof, needs, .. } = &steps[number];
-        let mut sliced = Vec::new();
-        for (scan, Scan { table, schema, .. }) in resolved.scans.iter().enumerate() {
-            let (Some(input), Some(slice)) = (self.inputs.get(table), step.slice(scan, runs, task.read_by)) else {
-                return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
-            };
-            let job = needs.get(scan).map(|need| SplitJob { task: &task.name, proof, scan, input, need });
-            let job = job.filter(|_| [InputMode::Rescan, InputMode::Split].contains(&slice.mode()));
-            let splits = &self.context.splits;
-            let split = match &job {
-                Some(job) if slice.mode() == InputMode::Split => {
-                    Some(splits.make(&self.context, job, &self.permits).await?)
-                }
-                Some(job) if task.read_by.is_none() => splits.find(&self.context, job)?,
-                _ => None,
-            };
-            sliced.push(match &split {
-                Some(split) => Sliced::of_split(split, schema, proof.chunks())?,
-                None => Sliced::new(input, &slice, proof.chunks(), &self.context.cache)?,
-            });
-        }
-        Ok(sliced)
+        let Scan { table, schema, .. } = &resolved.scans[scan];
+        let (Some(input), Some(slice)) = (self.inputs.get(table), step.slice(scan, runs, task.read_by)) else {
+            return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
+        };
+        let job = needs.get(scan).map(|need| SplitJob { task: &task.name, proof, scan, input, need });
+        let job = job.filter(|_| [InputMode::Rescan, InputMode::Split].contains(&slice.mode()));
+        let splits = &self.context.splits;
+        let (split, split_bytes) = match &job {
+            Some(job) if slice.mode() == InputMode::Split => {
+                let (split, bytes) = splits.make(&self.context, job, &self.permits).await?;
+                (Some(split), bytes)
+            }
+            Some(job) if task.read_by.is_none() => (splits.find(&self.context, job)?, 0),
+            _ => (None, 0),
+        };
+        let sliced = match &split {
+            Some(split) => Sliced::of_split(split, schema, proof.chunks())?,
+            None => Sliced::new(input, &slice, proof.chunks(), &self.context.cache)?,
+        };
+        Ok((sliced, split_bytes))
     }
 
     /// What each chunk of a step is made of that others are not: its range, and of sources that it reads by row group the

@@ -56,7 +56,19 @@ fn the_report_is_json_with_what_each_task_did() {
     let tasks = report["tasks"].as_array().unwrap();
     assert_eq!(tasks.iter().map(|task| &task["name"]).collect::<Vec<_>>(), ["revenue", "regions", "summary"]);
     let every = [
-        "bytes", "chunks", "executed", "inputs", "keys", "name", "reason", "reused", "rows", "status", "steps",
+        "bytes",
+        "chunks",
+        "executed",
+        "inputs",
+        "keys",
+        "name",
+        "reason",
+        "reused",
+        "rows",
+        "spilled_bytes",
+        "split_bytes",
+        "status",
+        "steps",
         "wall_ms",
     ];
     for task in tasks {

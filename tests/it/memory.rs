@@ -28,7 +28,8 @@ async fn most_parts(key: &str, (rows, length): (usize, usize), query: &str, limi
     let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2).memory_limit_bytes(limit_bytes);
     let engine = engine.on_event(move |event| {
         if let Event::ShortOfMemory { chunk, parts, .. } = event {
-            seen.lock().unwrap().insert(chunk, parts);
+            // Another part of the chunk, cut less, may be short of memory later.
+            seen.lock().unwrap().entry(chunk).and_modify(|most| *most = parts.max(*most)).or_insert(parts);
         }
     });
     let engine = engine.build().unwrap();

@@ -206,6 +206,12 @@ async fn inputs_in_any_order_are_cut_by_hash_unless_ranges_are_asked_for() {
     for table in ["t", "r"] {
         assert_eq!(Multiset::of(engine.table(table).await.unwrap()).await, whole, "{report:#?}");
     }
+    // No statistics tell of an expression.
+    let by_expression =
+        "WITH (chunk_by = 'range', chunks = 3) AS SELECT k % 3 AS m, count(*) AS n FROM items GROUP BY 1";
+    let sql = format!("{sources}CREATE TABLE e {by_expression};");
+    let text = explained(&engine, &sql, folder.path(), "e").await;
+    assert!(text.contains("found by the engine; not by range, since"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,6 +239,7 @@ async fn an_input_is_split_once_for_all_tasks_that_cut_it_alike() {
     for (name, query) in [("counted", counted), ("joined", joined)] {
         assert_eq!(Multiset::of(engine.table(name).await.unwrap()).await, query_rows(&whole, query).await, "{name}");
         assert_eq!(mode(&report, name, "items"), InputMode::Split);
+        assert!(report.task(name).unwrap().split_bytes > 0);
     }
     let mut first = made();
     first.sort();
@@ -245,6 +252,7 @@ async fn an_input_is_split_once_for_all_tasks_that_cut_it_alike() {
     let again = format!("{sql}{}", with("twin", &counted.replace("count(*)", "count(*) + 1"), "version = 1"));
     let report = run(&engine, &again, folder.path()).await;
     assert_eq!((mode(&report, "twin", "items"), made()), (InputMode::Split, Vec::new()));
+    assert_eq!(report.task("twin").unwrap().split_bytes, 0);
     // Told not to.
     let rescans =
         format!("{sources}{}", with("rescans", &counted.replace("count(*)", "count(*) + 2"), "read_by = 'rescan'"));
