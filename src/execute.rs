@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod footers;
+pub mod own_text;
 pub mod session;
 pub mod sorted_joins;
 pub mod split;
