@@ -23,10 +23,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cache::index::{Index, Opened};
-use crate::cache::publish::{PublishedTable, Version};
+use crate::cache::publish::{PublishedFile, PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::checksum::{Verified, checksum_of};
+use crate::failpoint::failpoint;
 use crate::plan::fingerprint::{Components, Fingerprint};
 
 /// A cache folder opened for writing by this process; others may have it open too.
@@ -35,6 +37,7 @@ pub struct Cache {
     folder: PathBuf,
     index: Index,
     temp: TempFolder,
+    verified: Arc<Verified>,
 }
 
 impl Cache {
@@ -45,7 +48,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`crate::error::ErrorKind::Storage`] when the folder can't be created, read or written.
-    pub fn open(folder: &Path) -> Result<(Self, Vec<String>)> {
+    pub fn open(folder: &Path, verified: Arc<Verified>) -> Result<(Self, Vec<String>)> {
         let folder = std::path::absolute(folder).map_err(|e| Error::storage("use", folder, e))?;
         for part in [store::CHUNKS, publish::VERSIONS, publish::TABLES] {
             store::create_folder(&folder.join(part))?;
@@ -63,7 +66,7 @@ impl Cache {
             }
             Err(other) => return Err(other),
         };
-        let cache = Self { folder, index, temp };
+        let cache = Self { folder, index, temp, verified };
         if opened == Opened::New {
             warnings.extend(cache.rebuild()?);
         }
@@ -87,11 +90,20 @@ impl Cache {
 
     /// The entries of those fingerprints whose files are there, in the same order.
     pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
-        let found = self.index.find(fingerprints)?;
+        let mut found = self.index.find(fingerprints)?;
+        for (entry, fingerprint) in found.iter_mut().zip(fingerprints) {
+            if entry.is_none()
+                && let Some((there, components)) = store::find(&self.folder, fingerprint)
+            {
+                let there = Arc::new(there);
+                self.index.insert(&there, &components)?;
+                *entry = Some(there);
+            }
+        }
         Ok(found.into_iter().map(|entry| entry.filter(|e| store::is_whole(&self.folder, e))).collect())
     }
 
-    /// Checks the footers of chunk files that are about to be read. Damaged files are set aside, so that the next run
+    /// Checks chunk files that are about to be read: their bytes must be those that were written. Damaged files are set aside, so that the next run
     /// computes their chunks again.
     ///
     /// # Errors
@@ -100,7 +112,7 @@ impl Cache {
         let mut damaged = Ok(());
         for entry in entries {
             let path = entry.path(&self.folder);
-            if store::read_entry(&path).is_ok_and(|(found, _)| found.fingerprint == entry.fingerprint) {
+            if self.verified.has(&path, &entry.checksum).is_ok_and(|is_it| is_it) {
                 continue;
             }
             let aside = store::set_aside(&self.folder, &path)?;
@@ -136,6 +148,7 @@ impl Cache {
     ) -> Result<Arc<ChunkEntry>> {
         let entry = Arc::new(pending.commit(&self.folder, entry, replace)?);
         self.index.insert(&entry, components)?;
+        failpoint();
         Ok(entry)
     }
 
@@ -153,7 +166,9 @@ impl Cache {
     pub fn publish(&self, table: &str, entries: &[Arc<ChunkEntry>], components: &Components) -> Result<bool> {
         let version = Version::of(entries);
         let switched = publish::publish(&self.folder, &self.temp, table, &version, entries)?;
+        failpoint();
         self.index.set_published(table, version.as_str(), components)?;
+        failpoint();
         Ok(switched)
     }
 
@@ -165,13 +180,64 @@ impl Cache {
         let mut published = Vec::new();
         for table in publish::tables(&self.folder)? {
             if let Some(PublishedTable { version, files, .. }) = publish::open(&self.folder, &table)?
-                && let Some((_, file)) = files.first()
-                && let Ok((_, components)) = store::read_entry(file)
+                && let Some(PublishedFile { path, checksum, .. }) = files.first()
+                && let Ok((_, components)) = store::read_footer(path, *checksum)
             {
                 published.push((table, version, components));
             }
         }
         self.index.add_all(&entries, &published)?;
         Ok(warnings)
+    }
+
+    /// Reads all chunk files and the files of the published tables, and compares them with their checksums. Damaged files
+    /// are set aside, so that the next run computes their chunks again, or links the tables' files anew.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Storage`] when a folder can't be read or a damaged file not be set aside.
+    pub fn verify(&self) -> Result<Verification> {
+        let mut done = Verification::default();
+        let files = store::files(&self.folder)?;
+        let named: Vec<_> = files.iter().filter_map(|path| Some((path, store::named(path)?))).collect();
+        let fingerprints: Vec<Fingerprint> = named.iter().map(|(_, fingerprint)| *fingerprint).collect();
+        for ((path, _), entry) in named.into_iter().zip(self.find(&fingerprints)?) {
+            let is_it = |entry: &Arc<ChunkEntry>| checksum_of(path).is_ok_and(|found| found == entry.checksum);
+            done.add(path, entry.as_ref().is_some_and(is_it));
+            if done.damaged.last() == Some(path) {
+                store::set_aside(&self.folder, path)?;
+            }
+        }
+        for table in publish::tables(&self.folder)? {
+            for PublishedFile { path, checksum, .. } in
+                publish::open(&self.folder, &table)?.into_iter().flat_map(|table| table.files)
+            {
+                done.add(&path, checksum_of(&path).is_ok_and(|found| found == checksum));
+                if done.damaged.last() == Some(&path) {
+                    store::set_aside(&self.folder, &path)?;
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// What [`Cache::verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Number of files that were read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Where the damaged ones were.
+    pub damaged: Vec<PathBuf>,
+}
+
+impl Verification {
+    fn add(&mut self, path: &Path, is_as_written: bool) {
+        self.files += 1;
+        self.bytes += std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        if !is_as_written {
+            self.damaged.push(path.to_path_buf());
+        }
     }
 }

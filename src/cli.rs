@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 a task failed or the cache can't be used, 2 wrong usage or invalid SQL, 130 interrupted.
 
+mod cache;
 mod demo;
 mod explain;
 mod progress;
@@ -44,6 +45,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Query the published tables
     Query(query::Arguments),
+    /// Look at the cache and check it
+    Cache(cache::Arguments),
     /// Make TPC-H data, run a pipeline over it, and show what to try next
     Demo(demo::Arguments),
 }
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Query(arguments) => query::main(&arguments),
+        Command::Cache(arguments) => cache::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
     };
     match done {

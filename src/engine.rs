@@ -8,11 +8,13 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{DataFrame, SessionContext};
 
-use crate::cache::{Cache, publish};
+use crate::cache::publish::{self, PublishedSummary};
+use crate::cache::{Cache, Verification};
 use crate::config::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
+use crate::execute::checksum::Verified;
 use crate::execute::session::{exact, runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
@@ -39,6 +41,8 @@ pub struct Engine {
     rotates_scans: bool,
     /// Opened by the first run: reading needs no writable folder.
     cache: Mutex<Option<Arc<Cache>>>,
+    /// Files of the cache that were compared with their checksums.
+    verified: Arc<Verified>,
     /// What operators of the latest run reserve; for benches.
     #[cfg(feature = "testing")]
     pool: Mutex<Option<Arc<dyn datafusion::execution::memory_pool::MemoryPool>>>,
@@ -115,6 +119,7 @@ impl EngineBuilder {
             rules,
             rotates_scans,
             cache: Mutex::new(None),
+            verified: Arc::default(),
             #[cfg(feature = "testing")]
             pool: Mutex::new(None),
         })
@@ -192,7 +197,7 @@ impl Engine {
     /// [`ErrorKind::Usage`] when it is not published, [`ErrorKind::Storage`] when it can't be read.
     pub async fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
         let state = session(runtime(None, None)?, None);
-        Ok(Arc::new(published(&self.settings.cache_folder, name, None, &state).await?))
+        Ok(Arc::new(published(&self.settings.cache_folder, name, None, &state, &self.verified).await?))
     }
 
     /// Chunk `chunk`, from 0, of the published table `name`.
@@ -201,7 +206,7 @@ impl Engine {
     /// As [`Engine::table`], and [`ErrorKind::Usage`] when there is no such chunk.
     pub async fn table_chunk(&self, name: &str, chunk: u32) -> Result<Arc<dyn TableProvider>> {
         let state = session(runtime(None, None)?, None);
-        Ok(Arc::new(published(&self.settings.cache_folder, name, Some(chunk), &state).await?))
+        Ok(Arc::new(published(&self.settings.cache_folder, name, Some(chunk), &state, &self.verified).await?))
     }
 
     /// A query over the published tables, on all processors and not cut.
@@ -216,13 +221,41 @@ impl Engine {
         let invalid = |e: DataFusionError| Error::new(ErrorKind::Sql, "the query is invalid").with_source(e);
         let context = SessionContext::new_with_state(state.clone());
         for name in publish::tables(&self.settings.cache_folder)? {
-            let table = published(&self.settings.cache_folder, &name, None, &state).await?;
+            let table = published(&self.settings.cache_folder, &name, None, &state, &self.verified).await?;
             context.register_table(datafusion::common::TableReference::bare(name), Arc::new(table)).map_err(invalid)?;
         }
         let options = datafusion::prelude::SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
         let rows = context.sql_with_options(sql, options).await.map_err(invalid)?;
         let (state, plan) = rows.into_parts();
         Ok(DataFrame::new(exact(&state, &plan).map_err(invalid)?, plan))
+    }
+
+    /// Reads all chunk files and published tables of the cache and compares them with their checksums. Damaged files
+    /// are set aside, so that the next run computes their chunks again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the cache folder can't be read or written.
+    pub fn verify_cache(&self) -> Result<Verification> {
+        self.open_cache()?.verify()
+    }
+
+    /// Makes the cache's index again from the footers of its files; returns a warning for each file that is none of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the cache folder can't be read or written.
+    pub fn rebuild_cache(&self) -> Result<Vec<String>> {
+        self.open_cache()?.rebuild()
+    }
+
+    /// The published tables, by name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the cache folder can't be read.
+    pub fn published_tables(&self) -> Result<Vec<PublishedSummary>> {
+        publish::tables(&self.settings.cache_folder)?
+            .iter()
+            .filter_map(|table| publish::summary(&self.settings.cache_folder, table).transpose())
+            .collect()
     }
 
     fn budget(&self) -> Budget {
@@ -234,7 +267,7 @@ impl Engine {
         if let Some(cache) = opened.as_ref() {
             return Ok(Arc::clone(cache));
         }
-        let (cache, warnings) = Cache::open(&self.settings.cache_folder)?;
+        let (cache, warnings) = Cache::open(&self.settings.cache_folder, Arc::clone(&self.verified))?;
         for message in warnings {
             self.events.send(Event::Warning { message });
         }

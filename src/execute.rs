@@ -2,6 +2,7 @@
 //! files.
 
 pub mod budget;
+pub mod checksum;
 pub mod footers;
 pub mod own_text;
 pub mod session;

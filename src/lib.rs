@@ -100,6 +100,10 @@
 //! A source's files are listed once per run. If one changes before a chunk that read it is committed, the task fails and
 //! nothing is published.
 //!
+//! Every file has a checksum, in the index and in the list beside a published table, and is compared with it before a
+//! process reads it first: a damaged one is an error, is set aside, and is computed again by the next run.
+//! [`Engine::verify_cache`] compares all of them.
+//!
 //! # Words
 //!
 //! | word | meaning |
@@ -122,7 +126,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `error`, `config`, `event` | one error type; settings as plain data; what happened |
+//! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die |
 //! | `chunk` | keys × N × a function, hash or range; which types are keys; which chunks overlap |
 //! | `task`, `pipeline` | a task, its inputs and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
@@ -145,6 +149,7 @@ mod engine;
 mod error;
 mod event;
 mod execute;
+mod failpoint;
 mod pipeline;
 mod plan;
 mod run;
@@ -158,6 +163,8 @@ pub mod testing;
 
 pub use datafusion;
 
+pub use crate::cache::Verification;
+pub use crate::cache::publish::{ChunkSummary, PublishedSummary};
 pub use crate::chunk::MAX_CHUNKS;
 pub use crate::chunk::bucket::chunk_of_udf;
 pub use crate::config::Settings;

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::checksum::Checksum;
 use crate::plan::fingerprint::{Components, Fingerprint};
 
 /// Name of the index, inside the cache folder.
@@ -28,17 +29,24 @@ const BUSY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Version of the tables below, kept as SQLite's `user_version`.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 const SCHEMA: &str = "
+    DROP TABLE IF EXISTS chunk; DROP TABLE IF EXISTS recipe; DROP TABLE IF EXISTS published;
     CREATE TABLE chunk (
         fingerprint BLOB PRIMARY KEY, recipe BLOB NOT NULL, table_name TEXT NOT NULL, chunk INTEGER NOT NULL,
         chunks INTEGER NOT NULL, keys TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        written_unix_ns INTEGER NOT NULL
+        written_unix_ns INTEGER NOT NULL, checksum BLOB NOT NULL, row_checksum BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE recipe (fingerprint BLOB PRIMARY KEY, components TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE published (table_name TEXT PRIMARY KEY, version TEXT NOT NULL, recipe BLOB NOT NULL) WITHOUT ROWID;
 ";
+
+const FIND: &str = "
+    SELECT table_name, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum, row_checksum
+    FROM chunk WHERE fingerprint = ?1";
+const PUBLISHED: &str = "
+    SELECT components FROM published JOIN recipe ON recipe = recipe.fingerprint WHERE table_name = ?1 AND version = ?2";
 
 /// Whether an index was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +83,8 @@ impl Index {
                     check_sound(&transaction).map_err(failed)?;
                     Opened::Existing
                 }
-                0 => {
+                // An older one is made again, too.
+                0..SCHEMA_VERSION => {
                     transaction.execute_batch(SCHEMA).map_err(failed)?;
                     transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
                     Opened::New
@@ -124,11 +133,7 @@ impl Index {
     /// The entries of `fingerprints`, in the same order.
     pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
         let connection = self.connection();
-        let mut statement = connection
-            .prepare(
-                "SELECT table_name, chunk, chunks, keys, rows, bytes, written_unix_ns FROM chunk WHERE fingerprint = ?1",
-            )
-            .map_err(|e| self.error(e))?;
+        let mut statement = connection.prepare(FIND).map_err(|e| self.error(e))?;
         let mut found = Vec::with_capacity(fingerprints.len());
         for fingerprint in fingerprints {
             if let Some(entry) = self.rows.get(fingerprint) {
@@ -137,7 +142,7 @@ impl Index {
             }
             let row = statement.query_row([fingerprint.as_bytes().as_slice()], |row| {
                 let keys: String = row.get(3)?;
-                Ok(ChunkEntry {
+                let entry = ChunkEntry {
                     fingerprint: *fingerprint,
                     table: row.get(0)?,
                     chunk: row.get(1)?,
@@ -146,9 +151,16 @@ impl Index {
                     rows: row.get::<_, i64>(4)?.cast_unsigned(),
                     bytes: row.get::<_, i64>(5)?.cast_unsigned(),
                     written_unix_ns: row.get::<_, i64>(6)?.cast_unsigned(),
-                })
+                    checksum: Checksum::from_bytes(row.get(7)?),
+                };
+                let is_as_written = row.get::<_, [u8; 32]>(8)? == *row_checksum(&entry).as_bytes();
+                Ok(is_as_written.then(|| Arc::new(entry)))
             });
-            let entry = row.optional().map_err(|e| self.error(e))?.map(Arc::new);
+            // A row that can't be read, or is not what was written, is a miss: its file is looked at then.
+            let entry = match row.optional() {
+                Err(e) if e.sqlite_error_code().is_none() => None,
+                other => other.map_err(|e| self.error(e))?.flatten(),
+            };
             if let Some(entry) = &entry {
                 self.rows.insert(*fingerprint, Arc::clone(entry));
             }
@@ -168,12 +180,7 @@ impl Index {
     pub fn published(&self, table: &str, version: &str) -> Result<Option<Components>> {
         let json: Option<String> = self
             .connection()
-            .query_row(
-                "SELECT components FROM published JOIN recipe ON recipe = recipe.fingerprint
-                 WHERE table_name = ?1 AND version = ?2",
-                [table, version],
-                |row| row.get(0),
-            )
+            .query_row(PUBLISHED, [table, version], |row| row.get(0))
             .optional()
             .map_err(|e| self.error(e))?;
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()).map(Components))
@@ -225,31 +232,51 @@ impl Index {
 
 /// Reads every page, so that damage shows while the index can still be made again, and not in the middle of a run.
 fn check_sound(connection: &Connection) -> rusqlite::Result<()> {
+    let damaged = |found| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(found)));
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    match found.as_str() {
-        "ok" => Ok(()),
-        _ => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(found))),
+    // Names of tables and columns are no structure.
+    let unknown = [FIND, PUBLISHED].into_iter().find_map(|statement| connection.prepare(statement).err());
+    match (found.as_str(), unknown) {
+        ("ok", None) => Ok(()),
+        ("ok", Some(unknown)) => damaged(unknown.to_string()),
+        _ => damaged(found),
     }
 }
 
 fn insert(transaction: &Transaction<'_>, entry: &ChunkEntry, components: &Components) -> rusqlite::Result<()> {
-    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns } = entry;
+    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum } = entry;
     let recipe = insert_recipe(transaction, components)?;
     let keys = serde_json::Value::from(keys.clone()).to_string();
-    transaction.prepare("INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(
-        params![
-            fingerprint.as_bytes().as_slice(),
-            recipe.as_bytes().as_slice(),
-            table,
-            chunk,
-            chunks,
-            keys,
-            rows.cast_signed(),
-            bytes.cast_signed(),
-            written_unix_ns.cast_signed(),
-        ],
-    )?;
+    let row = "INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    transaction.prepare(row)?.execute(params![
+        fingerprint.as_bytes().as_slice(),
+        recipe.as_bytes().as_slice(),
+        table,
+        chunk,
+        chunks,
+        keys,
+        rows.cast_signed(),
+        bytes.cast_signed(),
+        written_unix_ns.cast_signed(),
+        checksum.as_bytes().as_slice(),
+        row_checksum(entry).as_bytes().as_slice(),
+    ])?;
     Ok(())
+}
+
+/// Tells a row that is not what was written: SQLite finds damaged pages only where their structure suffers.
+fn row_checksum(entry: &ChunkEntry) -> Checksum {
+    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum } = entry;
+    let numbers = [u64::from(*chunk), u64::from(*chunks), *rows, *bytes, *written_unix_ns, keys.len() as u64];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(fingerprint.as_bytes()).update(checksum.as_bytes());
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
+    for text in keys.iter().chain([table]) {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    hasher.finalize()
 }
 
 fn insert_recipe(transaction: &Transaction<'_>, components: &Components) -> rusqlite::Result<Fingerprint> {

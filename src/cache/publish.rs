@@ -5,15 +5,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cache::store::{ChunkEntry, create_folder, read_folder, sync_folder};
+use crate::cache::store::{ChunkEntry, create_folder, read_folder, read_footer, sync_folder};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::checksum::Checksum;
+use crate::failpoint::failpoint;
 use crate::plan::fingerprint::Fingerprint;
 
 /// Name of the folder of versions, inside the cache folder.
 pub const VERSIONS: &str = "versions";
 /// Name of the folder of published tables, inside the cache folder.
 pub const TABLES: &str = "tables";
+
+/// Name of the list of a version's files and their checksums, one a line as `b3sum` writes and checks them. Spark and
+/// others take files whose names begin so for none of the table's.
+pub const CHECKSUMS: &str = "_checksums.b3";
 
 /// Names one version of a table: its chunks and when each was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +48,19 @@ impl Version {
 pub struct PublishedTable {
     /// Name of the version.
     pub version: String,
-    /// Chunk numbers and files, in order.
-    pub files: Vec<(u32, PathBuf)>,
+    /// Its files, in order of chunks.
+    pub files: Vec<PublishedFile>,
+}
+
+/// A file of a published table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedFile {
+    /// Number of the chunk.
+    pub chunk: u32,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its checksum when it was written.
+    pub checksum: Checksum,
 }
 
 /// Links `entries` into a folder of their own and points `tables/<table>` to it by one rename.
@@ -58,7 +75,9 @@ pub fn publish(
 ) -> Result<bool> {
     let versions = cache.join(VERSIONS).join(table);
     let folder = versions.join(version.as_str());
-    let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes));
+    let checksums = checksums(entries);
+    let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes))
+        && fs::read_to_string(folder.join(CHECKSUMS)).is_ok_and(|found| found == checksums);
     if is_whole && current(cache, table)?.as_deref() == Some(version.as_str()) {
         return Ok(false);
     }
@@ -70,9 +89,16 @@ pub fn publish(
             if let Some(parent) = link.parent() {
                 fs::create_dir_all(parent).map_err(|e| Error::storage("create", parent, e))?;
                 link_or_copy(&entry.path(cache), &link)?;
+                failpoint();
                 sync_folder(parent)?;
             }
         }
+        let list = building.join(CHECKSUMS);
+        fs::create_dir_all(&building)
+            .and_then(|()| fs::write(&list, checksums))
+            .and_then(|()| fs::File::open(&list)?.sync_all())
+            .map_err(|e| Error::storage("write", &list, e))?;
+        failpoint();
         sync_folder(&building)?;
         // A damaged folder of this version gives way; nothing replaces a non-empty folder by rename.
         let aside = temp.new_path("damaged");
@@ -80,19 +106,23 @@ pub fn publish(
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", &folder, e)),
             _ => {}
         }
+        failpoint();
         match fs::rename(&building, &folder) {
             // Another process has just published the same chunks.
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             other => other.map_err(|e| Error::storage("create", &folder, e))?,
         }
+        failpoint();
         sync_folder(&versions)?;
     }
     let tables = cache.join(TABLES);
     let link = temp.new_path("link");
     let target = Path::new("..").join(VERSIONS).join(table).join(version.as_str());
     std::os::unix::fs::symlink(&target, &link).map_err(|e| Error::storage("create", &link, e))?;
+    failpoint();
     let published = tables.join(table);
     fs::rename(&link, &published).map_err(|e| Error::storage("publish", &published, e))?;
+    failpoint();
     sync_folder(&tables)?;
     Ok(true)
 }
@@ -111,19 +141,75 @@ pub fn current(cache: &Path, table: &str) -> Result<Option<String>> {
 pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
     let Some(version) = current(cache, table)? else { return Ok(None) };
     let folder = cache.join(VERSIONS).join(table).join(&version);
-    let mut files = Vec::new();
-    for chunk in read_folder(&folder)? {
-        let number = chunk.file_name().and_then(|n| n.to_str()?.strip_prefix("chunk=")?.parse().ok());
-        if let Some(number) = number {
-            files.extend(read_folder(&chunk)?.into_iter().map(|file| (number, file)));
+    let list = fs::read_to_string(folder.join(CHECKSUMS)).unwrap_or_default();
+    let files = list.lines().map(|line| {
+        let (checksum, name) = line.split_once("  ")?;
+        let chunk = name.split('/').next()?.strip_prefix("chunk=")?.parse().ok()?;
+        Some(PublishedFile { chunk, path: folder.join(name), checksum: Checksum::from_hex(checksum).ok()? })
+    });
+    match files.collect::<Option<Vec<_>>>() {
+        Some(files) if !files.is_empty() => Ok(Some(PublishedTable { version, files })),
+        _ => {
+            let message = format!(
+                "the published table `{table}` has lost the list of its files in {}; run it again",
+                folder.display()
+            );
+            Err(Error::new(ErrorKind::Storage, message))
         }
     }
-    if files.is_empty() {
-        let message = format!("the published table `{table}` has lost its files in {}; run it again", folder.display());
-        return Err(Error::new(ErrorKind::Storage, message));
+}
+
+/// The list of a version's files and their checksums.
+fn checksums(entries: &[Arc<ChunkEntry>]) -> String {
+    let line = |entry: &Arc<ChunkEntry>| {
+        format!("{}  {}\n", entry.checksum.to_hex(), link_path(Path::new(""), entry).display())
+    };
+    entries.iter().map(line).collect()
+}
+
+/// A published table in a few numbers.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedSummary {
+    /// Its name.
+    pub table: String,
+    /// Name of its version: 32 hexadecimal digits.
+    pub version: String,
+    /// Columns that alone decide a row's chunk; empty when the keys are not among its columns.
+    pub keys: Vec<String>,
+    /// Its chunks, in order.
+    pub chunks: Vec<ChunkSummary>,
+}
+
+/// A chunk of a published table.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkSummary {
+    /// Its number, from 0.
+    pub chunk: u32,
+    /// Its rows.
+    pub rows: u64,
+    /// Size of its file.
+    pub bytes: u64,
+    /// When it was written, in nanoseconds since 1970.
+    pub written_unix_ns: u64,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// What is published as `table`, by the footers of its files; `None` when it is not published.
+///
+/// # Errors
+/// [`ErrorKind::Storage`] when a file is gone or its footer damaged.
+pub fn summary(cache: &Path, table: &str) -> Result<Option<PublishedSummary>> {
+    let Some(PublishedTable { version, files }) = open(cache, table)? else { return Ok(None) };
+    let mut summary = PublishedSummary { table: table.to_string(), version, keys: Vec::new(), chunks: Vec::new() };
+    for PublishedFile { chunk, path, checksum } in files {
+        let (ChunkEntry { keys, rows, bytes, written_unix_ns, .. }, _) = read_footer(&path, checksum)?;
+        summary.keys = keys;
+        summary.chunks.push(ChunkSummary { chunk, rows, bytes, written_unix_ns, path });
     }
-    files.sort();
-    Ok(Some(PublishedTable { version, files }))
+    Ok(Some(summary))
 }
 
 /// Names of the published tables, sorted.

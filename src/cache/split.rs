@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use crate::cache::store::{create_folder, read_folder, sync_folder};
 use crate::error::{Error, Result};
 use crate::execute::split::file::SplitFile;
+use crate::failpoint::failpoint;
 use crate::plan::fingerprint::Fingerprint;
 
 /// Name of the folder of splits, inside the cache folder.
@@ -86,6 +87,7 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path) -> Result<()> {
         File::open(&path).and_then(|file| file.sync_all()).map_err(|e| Error::storage("write", &path, e))?;
     }
     sync_folder(written)?;
+    failpoint();
     let folder = id.folder(cache);
     let of_cut = folder.parent().unwrap_or(cache);
     create_folder(of_cut)?;
@@ -94,6 +96,7 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path) -> Result<()> {
     {
         return Err(Error::storage("create", &folder, error));
     }
+    failpoint();
     sync_folder(of_cut)?;
     for other in read_folder(of_cut)?.into_iter().filter(|other| *other != folder) {
         let _ = fs::remove_dir_all(other);

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::checksum::{Checksum, checksum_of};
+use crate::failpoint::failpoint;
 use crate::plan::fingerprint::{Components, Fingerprint};
 
 /// Name of the folder of chunk files, inside the cache folder.
@@ -39,9 +41,11 @@ pub struct ChunkEntry {
     pub bytes: u64,
     /// When it was written, in nanoseconds since 1970: tells a file from one that was computed again.
     pub written_unix_ns: u64,
+    /// Checksum of the file.
+    pub checksum: Checksum,
 }
 
-/// The footer's form of a [`ChunkEntry`]; its size is the file's.
+/// The footer's form of a [`ChunkEntry`]; size and checksum are the file's.
 #[derive(Debug, Serialize, Deserialize)]
 struct Footer {
     format: u32,
@@ -61,7 +65,8 @@ const FORMAT: u32 = 1;
 impl ChunkEntry {
     /// The metadata for the footer of this chunk's file, written before its size is known.
     pub fn footer(&self, components: &Components) -> Result<KeyValue> {
-        let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns } = self.clone();
+        let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns, checksum: _ } =
+            self.clone();
         let footer = Footer {
             format: FORMAT,
             fingerprint: fingerprint.to_string(),
@@ -80,8 +85,7 @@ impl ChunkEntry {
 
     /// Path of this chunk's file.
     pub fn path(&self, cache: &Path) -> PathBuf {
-        let name = self.fingerprint.to_string();
-        cache.join(CHUNKS).join(&name[..2]).join(name).with_extension("parquet")
+        chunk_path(cache, &self.fingerprint)
     }
 }
 
@@ -97,6 +101,7 @@ impl PendingChunk {
     pub fn create(temp: &TempFolder) -> Result<Self> {
         let path = temp.new_path("parquet");
         let file = File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
+        failpoint();
         Ok(Self { path, file })
     }
 
@@ -115,10 +120,12 @@ impl PendingChunk {
     /// A whole file that got the name meanwhile, from a task of the same query or another process, keeps it, since it
     /// may be being read; `replace` replaces it.
     pub fn commit(self, cache: &Path, entry: ChunkEntry, replace: bool) -> Result<ChunkEntry> {
+        failpoint();
         self.file.sync_all().map_err(|e| Error::storage("write", &self.path, e))?;
         let path = entry.path(cache);
         let folder = path.parent().unwrap_or(cache);
         create_folder(folder)?;
+        failpoint();
         // A link never replaces a file, as a rename would; the old name goes with `self`.
         let is_linked = !replace && fs::hard_link(&self.path, &path).is_ok();
         let there = if is_linked || replace { None } else { read_entry(&path).ok().map(|(there, _)| there) };
@@ -126,7 +133,9 @@ impl PendingChunk {
         if !is_linked && there.is_none() {
             fs::rename(&self.path, &path).map_err(|e| Error::storage("create", &path, e))?;
         }
+        failpoint();
         sync_folder(folder)?;
+        failpoint();
         Ok(there.unwrap_or(entry))
     }
 }
@@ -138,16 +147,53 @@ impl Drop for PendingChunk {
     }
 }
 
+/// The name of a chunk's file.
+fn chunk_path(cache: &Path, fingerprint: &Fingerprint) -> PathBuf {
+    let name = fingerprint.to_string();
+    cache.join(CHUNKS).join(&name[..2]).join(name).with_extension("parquet")
+}
+
+/// The chunk of this fingerprint, if its file is there and is what its name says: who wrote it may have stopped before
+/// it was noted in the index.
+pub fn find(cache: &Path, fingerprint: &Fingerprint) -> Option<(ChunkEntry, Components)> {
+    let path = chunk_path(cache, fingerprint);
+    if !path.is_file() {
+        return None;
+    }
+    read_entry(&path).ok().filter(|(entry, _)| entry.fingerprint == *fingerprint)
+}
+
+/// The fingerprint in the name of a chunk's file.
+pub fn named(path: &Path) -> Option<Fingerprint> {
+    Fingerprint::from_hex(path.file_stem()?.to_str()?)
+}
+
+/// Paths of all chunk files.
+pub fn files(cache: &Path) -> Result<Vec<PathBuf>> {
+    let folders = read_folder(&cache.join(CHUNKS))?;
+    let files = folders.iter().map(|folder| read_folder(folder)).collect::<Result<Vec<_>>>()?;
+    Ok(files.concat())
+}
+
 /// Whether the chunk's file is there at its full size.
 pub fn is_whole(cache: &Path, entry: &ChunkEntry) -> bool {
     fs::metadata(entry.path(cache)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
 }
 
-/// Reads a chunk file's footer.
+/// Reads a chunk file's footer, and the whole file for its checksum.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`] when the file can't be read, is not Parquet, or was not written by a compatible version.
 pub fn read_entry(path: &Path) -> Result<(ChunkEntry, Components)> {
+    let checksum = checksum_of(path).map_err(|e| Error::storage("read", path, e))?;
+    read_footer(path, checksum)
+}
+
+/// Reads the footer of a chunk file whose checksum is known.
+///
+/// # Errors
+/// As [`read_entry`].
+pub fn read_footer(path: &Path, checksum: Checksum) -> Result<(ChunkEntry, Components)> {
     let file = File::open(path).map_err(|e| Error::storage("read", path, e))?;
     let bytes = file.metadata().map_err(|e| Error::storage("read", path, e))?.len();
     let damaged =
@@ -166,7 +212,7 @@ pub fn read_entry(path: &Path) -> Result<(ChunkEntry, Components)> {
     }
     let fingerprint =
         Fingerprint::from_hex(&fingerprint).ok_or_else(|| damaged("its fingerprint is not one".into()))?;
-    let entry = ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns };
+    let entry = ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum };
     Ok((entry, Components(components)))
 }
 
@@ -182,14 +228,11 @@ pub struct Found {
 /// Reads the footers of all chunk files.
 pub fn read_all(cache: &Path) -> Result<Found> {
     let mut found = Found::default();
-    let chunks = cache.join(CHUNKS);
-    for folder in read_folder(&chunks)? {
-        for path in read_folder(&folder)? {
-            match read_entry(&path) {
-                Ok((entry, components)) if entry.path(cache) == path => found.entries.push((entry, components)),
-                Ok(_) => found.warnings.push(format!("{} is not the chunk that its name says", path.display())),
-                Err(error) => found.warnings.push(error.to_string()),
-            }
+    for path in files(cache)? {
+        match read_entry(&path) {
+            Ok((entry, components)) if entry.path(cache) == path => found.entries.push((entry, components)),
+            Ok(_) => found.warnings.push(format!("{} is not the chunk that its name says", path.display())),
+            Err(error) => found.warnings.push(error.to_string()),
         }
     }
     Ok(found)

@@ -16,6 +16,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::checksum::{Checksum, ChecksumWriter};
 use crate::execute::session::exact;
 use crate::task::TaskOptions;
 
@@ -24,7 +25,7 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// A chunk's Parquet file being written.
 pub struct ChunkWriter {
-    writer: ArrowWriter<std::fs::File>,
+    writer: ArrowWriter<ChecksumWriter>,
     schema: SchemaRef,
     rows: u64,
     spilled_bytes: u64,
@@ -42,7 +43,8 @@ impl ChunkWriter {
             .set_max_row_group_row_count(Some(*row_group_rows))
             .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
             .build();
-        let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(write_error)?;
+        let writer = ArrowWriter::try_new(ChecksumWriter::new(file), Arc::clone(schema), Some(properties))
+            .map_err(write_error)?;
         Ok(Self { writer, schema: Arc::clone(schema), rows: 0, spilled_bytes: 0 })
     }
 
@@ -82,14 +84,14 @@ impl ChunkWriter {
         self.rows
     }
 
-    /// Ends the file; `footer` makes its metadata from the number of rows, which is returned.
+    /// Ends the file; `footer` makes its metadata from the number of rows, which is returned with the file's checksum.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the file can't be written.
-    pub fn finish(mut self, footer: impl FnOnce(u64) -> Result<KeyValue>) -> Result<u64> {
+    pub fn finish(mut self, footer: impl FnOnce(u64) -> Result<KeyValue>) -> Result<(u64, Checksum)> {
         self.writer.append_key_value_metadata(footer(self.rows)?);
-        self.writer.close().map_err(write_error)?;
-        Ok(self.rows)
+        let file = self.writer.into_inner().map_err(write_error)?;
+        Ok((self.rows, file.checksum()))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::cache::store::ChunkEntry;
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::execute::checksum::Checksum;
 use crate::execute::session::{Joins, with_joins};
 use crate::execute::write::{ChunkWriter, is_out_of_memory};
 use crate::plan::fingerprint::{Components, Fingerprint};
@@ -118,10 +119,11 @@ impl ChunkJob {
             rows: 0,
             bytes: 0,
             written_unix_ns: unix_ns(),
+            checksum: Checksum::from_bytes([0; 32]),
         };
         let footer = |rows| ChunkEntry { rows, ..entry.clone() }.footer(&self.components);
-        let rows = writer.finish(footer)?;
-        (entry.rows, entry.bytes) = (rows, pending.bytes()?);
+        let (rows, checksum) = writer.finish(footer)?;
+        (entry.rows, entry.checksum, entry.bytes) = (rows, checksum, pending.bytes()?);
         // A chunk of a source that changed meanwhile must never be found under the old identity.
         self.check_sources().await?;
         let entry = cache.commit(pending, entry, &self.components, self.force)?;

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cli;
+mod crash;
 mod demo;
 mod fuzz;
+mod integrity;
 mod layers;
 mod memory;
 mod plans;

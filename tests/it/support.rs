@@ -1,6 +1,6 @@
 //! What the tests share: the oracle (plain DataFusion, whole tables) and tables compared as multisets of rows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -141,4 +141,50 @@ pub fn write_parquet(path: &Path, batch: &RecordBatch) {
     let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
+}
+
+/// The rows of a published table, or why they can't be read.
+pub async fn read_rows(engine: &Engine, table: &str) -> Result<Multiset, String> {
+    let table = engine.table(table).await.map_err(|e| e.to_string())?;
+    let rows = SessionContext::new().read_table(table).map_err(|e| e.to_string())?;
+    rows.collect().await.map(|batches| Multiset::of_batches(&batches)).map_err(|e| e.to_string())
+}
+
+/// Copies a folder with the symbolic links in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(&path).unwrap(), to).unwrap();
+        } else if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            std::fs::copy(&path, to).unwrap();
+        }
+    }
+}
+
+/// All files in a folder and below, but symbolic links.
+pub fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() && !path.is_symlink() {
+            true => found.extend(files_in(&path)),
+            false if path.is_file() && !path.is_symlink() => found.push(path),
+            false => {}
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Numbers that look random: SplitMix64.
+pub fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

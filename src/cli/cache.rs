@@ -1,0 +1,137 @@
+//! `chunkwise cache`.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Subcommand;
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
+
+use crate::cache::publish::{ChunkSummary, PublishedSummary};
+use crate::cli::{CacheArgument, complain, say};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Arguments of `chunkwise cache`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the published tables
+    Ls {
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
+    /// List the chunks of a published table
+    Show {
+        /// The table
+        table: String,
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
+    /// Read all files and compare them with their checksums; damaged chunks are set aside and run again
+    Verify {
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
+    /// Make the index again from the files' footers
+    Rebuild {
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
+}
+
+/// Does what the arguments say; the exit code is 1 where something was damaged.
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    let engine = |cache: &CacheArgument| Engine::builder().cache_folder(&cache.folder).build();
+    match &arguments.command {
+        Command::Ls { cache } => ls(&engine(cache)?),
+        Command::Show { table, cache } => show(&engine(cache)?, table),
+        Command::Verify { cache } => verify(&engine(cache)?),
+        Command::Rebuild { cache } => rebuild(&engine(cache)?),
+    }
+}
+
+fn ls(engine: &Engine) -> Result<ExitCode> {
+    let mut rows = vec![["table", "chunks", "rows", "bytes", "written", "version"].map(str::to_string)];
+    for PublishedSummary { table, version, chunks, .. } in engine.published_tables()? {
+        let sum = |of: fn(&ChunkSummary) -> u64| chunks.iter().map(of).sum::<u64>();
+        rows.push([
+            table,
+            chunks.len().to_string(),
+            HumanCount(sum(|chunk| chunk.rows)).to_string(),
+            HumanBytes(sum(|chunk| chunk.bytes)).to_string(),
+            chunks.iter().map(|chunk| chunk.written_unix_ns).max().map_or_else(String::new, ago),
+            version.chars().take(8).collect(),
+        ]);
+    }
+    say_table(&rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(engine: &Engine, table: &str) -> Result<ExitCode> {
+    let tables = engine.published_tables()?;
+    let Some(PublishedSummary { version, keys, chunks, .. }) = tables.iter().find(|found| found.table == table) else {
+        let known: Vec<&str> = tables.iter().map(|found| found.table.as_str()).collect();
+        let message = format!("no table `{table}` is published; published are: {}", known.join(", "));
+        return Err(Error::new(ErrorKind::Usage, message));
+    };
+    let keys = match keys.as_slice() {
+        [] => "its columns do not tell a row's chunk".to_string(),
+        keys => format!("stored by ({})", keys.join(", ")),
+    };
+    say(format_args!("version {version}; {keys}"));
+    let mut rows = vec![["chunk", "rows", "bytes", "written", "file"].map(str::to_string)];
+    rows.extend(chunks.iter().map(|chunk| {
+        [
+            chunk.chunk.to_string(),
+            HumanCount(chunk.rows).to_string(),
+            HumanBytes(chunk.bytes).to_string(),
+            ago(chunk.written_unix_ns),
+            chunk.path.display().to_string(),
+        ]
+    }));
+    say_table(&rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(engine: &Engine) -> Result<ExitCode> {
+    let found = engine.verify_cache()?;
+    let (files, bytes) = (HumanCount(found.files), HumanBytes(found.bytes));
+    if found.damaged.is_empty() {
+        say(format_args!("{files} files, {bytes}: all as they were written"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for path in &found.damaged {
+        complain(format_args!("damaged: {}", path.display()));
+    }
+    let count = found.damaged.len();
+    complain(format_args!("{files} files, {bytes}: {count} damaged; chunk files were set aside, run the tasks again"));
+    Ok(ExitCode::from(1))
+}
+
+fn rebuild(engine: &Engine) -> Result<ExitCode> {
+    let warnings = engine.rebuild_cache()?;
+    warnings.iter().for_each(|warning| complain(format_args!("warning: {warning}")));
+    say("the index was made again");
+    Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// How long ago that was.
+fn ago(unix_ns: u64) -> String {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_nanos(unix_ns)).unwrap_or_default();
+    format!("{} ago", HumanDuration(passed))
+}
+
+/// Columns side by side.
+fn say_table<const N: usize>(rows: &[[String; N]]) {
+    let widths: [usize; N] =
+        std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or_default());
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
