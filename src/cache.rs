@@ -19,6 +19,7 @@ pub mod split;
 pub mod store;
 pub mod temp;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::cache::publish::{PublishedFile, PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::checksum::{Verified, checksum_of};
+use crate::execute::checksum::{Checksum, Verified, checksum_of};
 use crate::failpoint::failpoint;
 use crate::plan::fingerprint::{Components, Fingerprint};
 
@@ -103,8 +104,8 @@ impl Cache {
         Ok(found.into_iter().map(|entry| entry.filter(|e| store::is_whole(&self.folder, e))).collect())
     }
 
-    /// Checks chunk files that are about to be read: their bytes must be those that were written. Damaged files are set aside, so that the next run
-    /// computes their chunks again.
+    /// Checks chunk files that are about to be read: their bytes must be those that were written. Damaged files are set
+    /// aside, so that the next run computes their chunks again.
     ///
     /// # Errors
     /// [`crate::error::ErrorKind::Storage`] when a file was damaged.
@@ -112,7 +113,7 @@ impl Cache {
         let mut damaged = Ok(());
         for entry in entries {
             let path = entry.path(&self.folder);
-            if self.verified.has(&path, &entry.checksum).is_ok_and(|is_it| is_it) {
+            if self.is_as_written(entry, |checksum| self.verified.has(&path, checksum))? {
                 continue;
             }
             let aside = store::set_aside(&self.folder, &path)?;
@@ -122,6 +123,18 @@ impl Cache {
             damaged = damaged.and(Err(Error::new(ErrorKind::Storage, message)));
         }
         damaged
+    }
+
+    /// Whether a chunk's file is what was written, by whoever wrote it last: another process may have replaced it since its
+    /// row was read.
+    fn is_as_written(&self, entry: &ChunkEntry, has: impl Fn(&Checksum) -> io::Result<bool>) -> Result<bool> {
+        if has(&entry.checksum).is_ok_and(|is_it| is_it) {
+            return Ok(true);
+        }
+        self.index.forget(&entry.fingerprint);
+        let now = self.index.find(&[entry.fingerprint])?.into_iter().flatten().next();
+        let now = now.filter(|now| now.checksum != entry.checksum);
+        Ok(now.is_some_and(|now| has(&now.checksum).is_ok_and(|is_it| is_it)))
     }
 
     /// A new folder among this process's unfinished files.
@@ -201,8 +214,9 @@ impl Cache {
         let named: Vec<_> = files.iter().filter_map(|path| Some((path, store::named(path)?))).collect();
         let fingerprints: Vec<Fingerprint> = named.iter().map(|(_, fingerprint)| *fingerprint).collect();
         for ((path, _), entry) in named.into_iter().zip(self.find(&fingerprints)?) {
-            let is_it = |entry: &Arc<ChunkEntry>| checksum_of(path).is_ok_and(|found| found == entry.checksum);
-            done.add(path, entry.as_ref().is_some_and(is_it));
+            let has = |checksum: &Checksum| Ok(checksum_of(path)? == *checksum);
+            let is_as_written = entry.map_or(Ok(false), |entry| self.is_as_written(&entry, has))?;
+            done.add(path, is_as_written);
             if done.damaged.last() == Some(path) {
                 store::set_aside(&self.folder, path)?;
             }

@@ -14,9 +14,15 @@ use crate::chunk::range::Bounds;
 /// Chunks of a task whose key the engine finds, unless it says how many.
 pub const DEFAULT_CHUNKS: u32 = 16;
 
-/// A task that says nothing of its cut has a chunk for about as many bytes of its inputs' files, at most
-/// [`DEFAULT_CHUNKS`].
-pub const BYTES_PER_CHUNK: u64 = 256 << 20;
+/// A task that says nothing of its cut is cut if its inputs' files have so many bytes.
+pub const LEAST_CUT_BYTES: u64 = 512 << 20;
+
+/// It has a chunk for about as many of these bytes, at most [`MOST_CHUNKS_BY_SIZE`]: smaller chunks, whose rows stay
+/// nearer to the processor, take less time than larger ones, as far as many files are no burden.
+pub const BYTES_PER_CHUNK: u64 = 32 << 20;
+
+/// See [`BYTES_PER_CHUNK`]; memory may ask for more.
+pub const MOST_CHUNKS_BY_SIZE: u32 = 64;
 
 /// The most chunks that one task may have.
 pub const MAX_CHUNKS: u32 = 4096;

@@ -47,6 +47,8 @@ pub struct RunOptions {
     pub tasks: Vec<String>,
     /// Runs every chunk again, whatever the cache has.
     pub force: bool,
+    /// Runs and publishes nothing: the report says what would run and why, its `executed` being the chunks that would.
+    pub dry_run: bool,
 }
 
 /// What a run works with.
@@ -197,6 +199,7 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 inputs: inputs.collect(),
                 permits: Arc::clone(&permits),
                 force: options.force,
+                is_dry: options.dry_run,
                 planned,
             };
             running.spawn(job.run());
@@ -215,6 +218,9 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 fail(&mut schedule, &mut reports, report, &error, &context.events);
             }
         }
+    }
+    for error in context.splits.finish().await {
+        context.events.send(Event::Warning { message: error.to_string() });
     }
     Ok(RunReport {
         wall_ms: report::millis(start.elapsed()),

@@ -180,11 +180,13 @@ impl World {
     /// What became of the task of `case`, whose rows should be `expected`.
     pub async fn outcome(&self, case: &Case, expected: &[Row], task: &TaskReport, folder: &Path) -> Outcome {
         let difference = match task.status {
-            Status::Executed | Status::Reused => match published(&folder.join("cache/tables").join(&case.name)) {
-                Ok(found) if are_equal(&found, expected) => return Outcome::Same(found.len()),
-                Ok(found) => Ok(found),
-                Err(error) => Err(error),
-            },
+            Status::Executed | Status::Planned | Status::Reused => {
+                match published(&folder.join("cache/tables").join(&case.name)) {
+                    Ok(found) if are_equal(&found, expected) => return Outcome::Same(found.len()),
+                    Ok(found) => Ok(found),
+                    Err(error) => Err(error),
+                }
+            }
             Status::Failed | Status::Skipped => Err(task.reason.clone()),
         };
         match &difference {

@@ -169,6 +169,11 @@ impl Index {
         Ok(found)
     }
 
+    /// Reads a chunk's row again when it is asked for next.
+    pub fn forget(&self, fingerprint: &Fingerprint) {
+        self.rows.invalidate(fingerprint);
+    }
+
     /// Adds a chunk whose file is in place.
     pub fn insert(&self, entry: &Arc<ChunkEntry>, components: &Components) -> Result<()> {
         self.write(|transaction| insert(transaction, entry, components))?;

@@ -17,10 +17,6 @@ pub const VERSIONS: &str = "versions";
 /// Name of the folder of published tables, inside the cache folder.
 pub const TABLES: &str = "tables";
 
-/// Name of the list of a version's files and their checksums, one a line as `b3sum` writes and checks them. Spark and
-/// others take files whose names begin so for none of the table's.
-pub const CHECKSUMS: &str = "_checksums.b3";
-
 /// Names one version of a table: its chunks and when each was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(String);
@@ -77,7 +73,7 @@ pub fn publish(
     let folder = versions.join(version.as_str());
     let checksums = checksums(entries);
     let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes))
-        && fs::read_to_string(folder.join(CHECKSUMS)).is_ok_and(|found| found == checksums);
+        && fs::read_to_string(list_path(&folder)).is_ok_and(|found| found == checksums);
     if is_whole && current(cache, table)?.as_deref() == Some(version.as_str()) {
         return Ok(false);
     }
@@ -93,11 +89,11 @@ pub fn publish(
                 sync_folder(parent)?;
             }
         }
-        let list = building.join(CHECKSUMS);
-        fs::create_dir_all(&building)
-            .and_then(|()| fs::write(&list, checksums))
+        let list = temp.new_path("b3");
+        fs::write(&list, checksums)
             .and_then(|()| fs::File::open(&list)?.sync_all())
-            .map_err(|e| Error::storage("write", &list, e))?;
+            .and_then(|()| fs::rename(&list, list_path(&folder)))
+            .map_err(|e| Error::storage("write", &list_path(&folder), e))?;
         failpoint();
         sync_folder(&building)?;
         // A damaged folder of this version gives way; nothing replaces a non-empty folder by rename.
@@ -141,7 +137,7 @@ pub fn current(cache: &Path, table: &str) -> Result<Option<String>> {
 pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
     let Some(version) = current(cache, table)? else { return Ok(None) };
     let folder = cache.join(VERSIONS).join(table).join(&version);
-    let list = fs::read_to_string(folder.join(CHECKSUMS)).unwrap_or_default();
+    let list = fs::read_to_string(list_path(&folder)).unwrap_or_default();
     let files = list.lines().map(|line| {
         let (checksum, name) = line.split_once("  ")?;
         let chunk = name.split('/').next()?.strip_prefix("chunk=")?.parse().ok()?;
@@ -151,12 +147,18 @@ pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
         Some(files) if !files.is_empty() => Ok(Some(PublishedTable { version, files })),
         _ => {
             let message = format!(
-                "the published table `{table}` has lost the list of its files in {}; run it again",
-                folder.display()
+                "the published table `{table}` has lost the list of its files, {}; run it again",
+                list_path(&folder).display()
             );
             Err(Error::new(ErrorKind::Storage, message))
         }
     }
+}
+
+/// Beside a version's folder lies the list of its files and their checksums, a line for each as `b3sum` writes and checks
+/// them; the folder has nothing but Parquet.
+fn list_path(folder: &Path) -> PathBuf {
+    folder.with_extension("b3")
 }
 
 /// The list of a version's files and their checksums.

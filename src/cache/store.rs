@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, checksum_of};
 use crate::failpoint::failpoint;
 use crate::plan::fingerprint::{Components, Fingerprint};
+use crate::plan::prove::Proof;
 
 /// Name of the folder of chunk files, inside the cache folder.
 pub const CHUNKS: &str = "chunks";
@@ -63,6 +64,21 @@ struct Footer {
 const FORMAT: u32 = 1;
 
 impl ChunkEntry {
+    /// A chunk of the table of step `table`, cut by `proof`, before it is written.
+    pub fn new(fingerprint: Fingerprint, table: &str, chunk: u32, proof: &Proof) -> Self {
+        Self {
+            fingerprint,
+            table: table.to_string(),
+            chunk,
+            chunks: proof.chunks(),
+            keys: proof.stored_by().to_vec(),
+            rows: 0,
+            bytes: 0,
+            written_unix_ns: 0,
+            checksum: Checksum::from_bytes([0; 32]),
+        }
+    }
+
     /// The metadata for the footer of this chunk's file, written before its size is known.
     pub fn footer(&self, components: &Components) -> Result<KeyValue> {
         let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns, checksum: _ } =

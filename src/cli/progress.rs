@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressStyl
 use crate::cli::{complain, say};
 use crate::event::Event;
 use crate::pipeline::Pipeline;
-use crate::run::report::{RunReport, Status};
+use crate::run::report::{RunReport, Status, TaskReport};
 
 /// Shows a run's events. Clones show to the same place.
 #[derive(Debug, Clone)]
@@ -81,6 +81,17 @@ impl Progress {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *running).into_values().for_each(|bar| self.clear(Some(bar)));
         let Some(report) = report else { return };
+        let width = self.width;
+        for TaskReport { name, status, executed, chunks, reason, .. } in &report.tasks {
+            if *status == Status::Planned {
+                self.line(&format!("{name:width$}  would run {executed} of {}; {reason}", chunks_of(*chunks)));
+            }
+        }
+        if report.tasks.iter().any(|task| task.status == Status::Planned) {
+            let reused = report.tasks.iter().filter(|task| task.status == Status::Reused).count();
+            self.line(&format!("nothing was run; {reused} of {} tasks would be reused", report.tasks.len()));
+            return;
+        }
         let count = |status| report.tasks.iter().filter(|task| task.status == status).count();
         let memory =
             report.peak_rss_bytes.map_or(String::new(), |bytes| format!(", peak memory {}", HumanBytes(bytes)));

@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Run every chunk again, whatever the cache has
     #[arg(long)]
     force: bool,
+    /// Only say what would run and why
+    #[arg(long)]
+    dry_run: bool,
     /// Write what was done to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -39,7 +42,7 @@ pub struct Options {
     /// Chunks at a time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
-    /// Memory that all running chunks may hold together before they spill: bytes, or with KB, MB, GB, KiB, MiB, GiB
+    /// Memory that the process may have: bytes, or with KB, MB, GB, KiB, MiB, GiB [default: half of what there is]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<usize>,
 }
@@ -54,7 +57,8 @@ impl Options {
 /// Runs the tasks of the given files.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let pipeline = sql::load(&arguments.paths)?;
-    let options = RunOptions { tasks: arguments.tasks.clone(), force: arguments.force };
+    let Arguments { tasks, force, dry_run, .. } = arguments;
+    let options = RunOptions { tasks: tasks.clone(), force: *force, dry_run: *dry_run };
     let Some(report) = run(&pipeline, &options, &arguments.options)? else {
         complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));

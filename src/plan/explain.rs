@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
-use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction};
+use crate::chunk::{ChunkBy, ChunkFunction, LEAST_CUT_BYTES};
 use crate::plan::prove::{Considered, Role, Verdict};
 use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
@@ -34,9 +34,9 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
     let _ = match proof.keys() {
         [] if task.chunking.is_none() => {
             let bytes: u64 = step.resolved.scans.iter().map(|scan| scan.bytes).sum();
-            let most = BYTES_PER_CHUNK >> 20;
-            match bytes < 2 * BYTES_PER_CHUNK {
-                true => writeln!(out, "  runs whole, as one chunk: its inputs have less than {} MiB", 2 * most),
+            let most = LEAST_CUT_BYTES >> 20;
+            match bytes < LEAST_CUT_BYTES {
+                true => writeln!(out, "  runs whole, as one chunk: its inputs have less than {most} MiB"),
                 false => writeln!(out, "  runs whole, as one chunk"),
             }
         }

@@ -23,7 +23,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
-use crate::chunk::{BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
+use crate::chunk::{
+    BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, LEAST_CUT_BYTES, MAX_CHUNKS, MOST_CHUNKS_BY_SIZE,
+};
 use crate::error::Result;
 use crate::plan::need::Need;
 use crate::plan::prove::rule::{Rule, Rules};
@@ -103,7 +105,10 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previo
         Some(chunking) => chunking,
         None => {
             let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
-            let chunks = (bytes / BYTES_PER_CHUNK).clamp(1, DEFAULT_CHUNKS.into()) as u32;
+            let chunks = match bytes < LEAST_CUT_BYTES {
+                true => 1,
+                false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
+            };
             let chunks = (1 << chunks.ilog2()).max(fitting);
             found = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
             &found

@@ -10,7 +10,6 @@ use crate::cache::store::ChunkEntry;
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::execute::checksum::Checksum;
 use crate::execute::session::{Joins, with_joins};
 use crate::execute::write::{ChunkWriter, is_out_of_memory};
 use crate::plan::fingerprint::{Components, Fingerprint};
@@ -110,24 +109,20 @@ impl ChunkJob {
                 Ok(()) => {}
             }
         }
-        let mut entry = ChunkEntry {
-            fingerprint: self.fingerprints[chunk as usize],
-            table: name.clone(),
-            chunk,
-            chunks: proof.chunks(),
-            keys: proof.stored_by().to_vec(),
-            rows: 0,
-            bytes: 0,
-            written_unix_ns: unix_ns(),
-            checksum: Checksum::from_bytes([0; 32]),
-        };
+        let mut entry = ChunkEntry::new(self.fingerprints[chunk as usize], name, chunk, proof);
+        entry.written_unix_ns = unix_ns();
         let footer = |rows| ChunkEntry { rows, ..entry.clone() }.footer(&self.components);
         let (rows, checksum) = writer.finish(footer)?;
         (entry.rows, entry.checksum, entry.bytes) = (rows, checksum, pending.bytes()?);
         // A chunk of a source that changed meanwhile must never be found under the old identity.
         self.check_sources().await?;
-        let entry = cache.commit(pending, entry, &self.components, self.force)?;
+        // Others go on while the file reaches the disk.
         drop(permit);
+        let (cache, components, force) = (Arc::clone(cache), self.components.clone(), self.force);
+        let commit = move || cache.commit(pending, entry, &components, force);
+        let entry = tokio::task::spawn_blocking(commit)
+            .await
+            .map_err(|e| Error::new(ErrorKind::Storage, "a chunk can't be stored").with_source(e))??;
         let (rows, bytes) = (entry.rows, entry.bytes);
         events.send(Event::ChunkDone { task: task.name.clone(), chunk, rows, bytes });
         Ok(entry)

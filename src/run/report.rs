@@ -18,9 +18,9 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// Whether every task was executed or reused.
+    /// Whether every task was executed or reused, or would be.
     pub fn succeeded(&self) -> bool {
-        self.tasks.iter().all(|task| matches!(task.status, Status::Executed | Status::Reused))
+        self.tasks.iter().all(|task| matches!(task.status, Status::Executed | Status::Reused | Status::Planned))
     }
 
     /// One task's part.
@@ -42,7 +42,7 @@ pub struct TaskReport {
     pub keys: Vec<String>,
     /// Its number of chunks.
     pub chunks: u32,
-    /// Chunks that ran.
+    /// Chunks that ran, or would run if this were no dry run.
     pub executed: u32,
     /// Chunks that were in the cache.
     pub reused: u32,
@@ -122,6 +122,8 @@ pub enum Status {
     Executed,
     /// All chunks were in the cache, and the table is published.
     Reused,
+    /// At least one chunk would run, if this were no dry run.
+    Planned,
     /// It failed or was refused; its table is as before.
     Failed,
     /// Something it reads failed.

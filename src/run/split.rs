@@ -29,6 +29,8 @@ const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=64 << 20;
 #[derive(Debug, Default)]
 pub struct Splits {
     made: Mutex<HashMap<SplitId, Arc<OnceCell<Split>>>>,
+    /// On their way to the disk and into the cache, while chunks read them already.
+    committing: Mutex<JoinSet<Result<()>>>,
 }
 
 /// An input that was split.
@@ -89,6 +91,18 @@ impl Splits {
         };
         let split = cell.get_or_try_init(|| make).await?.clone();
         Ok((split, made))
+    }
+
+    /// Waits until all splits that were made are in the cache; returns why some are not.
+    pub async fn finish(&self) -> Vec<Error> {
+        let committing = std::mem::take(&mut *self.committing.lock().unwrap_or_else(PoisonError::into_inner));
+        let panicked = |e| Err(Error::new(ErrorKind::Storage, "a split can't be stored").with_source(e));
+        let mut committing = committing;
+        let mut errors = Vec::new();
+        while let Some(committed) = committing.join_next().await {
+            errors.extend(committed.unwrap_or_else(panicked).err());
+        }
+        errors
     }
 
     fn cell(&self, id: SplitId) -> Arc<OnceCell<Split>> {
@@ -153,14 +167,13 @@ impl SplitJob<'_> {
         if let Some(source) = self.input.source() {
             source.check_unchanged().await?;
         }
-        // Opened before they are renamed: a descriptor stays good.
+        // Opened before they are renamed: a descriptor stays good, and chunks need not wait for the disk.
         paths.sort();
         let files = open_files(&paths)?;
         let cache = Arc::clone(&context.cache);
         let commit = move || commit(cache.folder(), &id, &folder);
-        tokio::task::spawn_blocking(commit)
-            .await
-            .map_err(|e| Error::new(ErrorKind::Storage, "a split can't be stored").with_source(e))??;
+        let committing = &context.splits.committing;
+        committing.lock().unwrap_or_else(PoisonError::into_inner).spawn_blocking(commit);
         let input = self.proof.inputs()[self.scan].table.clone();
         context.events.send(Event::Split { task: self.task.to_string(), input, rows, bytes });
         Ok((Split { id, files, columns: self.columns() }, bytes))

@@ -39,6 +39,8 @@ pub struct TaskJob {
     pub permits: Arc<Semaphore>,
     /// Whether every chunk runs again.
     pub force: bool,
+    /// Whether nothing runs, only the report is made.
+    pub is_dry: bool,
 }
 
 impl TaskJob {
@@ -58,7 +60,7 @@ impl TaskJob {
         let inputs = report.steps.iter().flat_map(|step| &step.inputs);
         report.inputs = inputs.filter(|input| read.contains(&input.table)).cloned().collect();
         report.wall_ms = report::millis(start.elapsed());
-        if result.is_ok() {
+        if result.is_ok() && !self.is_dry {
             self.context.events.send(Event::Done {
                 task: report.name.clone(),
                 executed: report.executed,
@@ -90,6 +92,9 @@ impl TaskJob {
         }
         report.rows = output.entries.iter().map(|e| e.rows).sum();
         report.bytes = output.entries.iter().map(|e| e.bytes).sum();
+        if self.is_dry {
+            return Ok(output);
+        }
         for source in &sources {
             source.check_unchanged().await?;
         }
@@ -107,7 +112,7 @@ impl TaskJob {
         report: &mut TaskReport,
     ) -> Result<(Output, Components)> {
         let task = &self.planned.task;
-        let Step { resolved, proof, .. } = &self.planned.steps[number];
+        let Step { name, resolved, proof, .. } = &self.planned.steps[number];
         let Context { cache, events, .. } = &self.context;
         let identities = self.inputs.iter().map(|(name, input)| (name.clone(), input.identity())).collect();
         let run = format!("{} {}", std::process::id(), unix_ns());
@@ -130,7 +135,14 @@ impl TaskJob {
             reused,
             reason: report.reason.clone(),
         });
-        if !missing.is_empty() {
+        if self.is_dry && !missing.is_empty() {
+            report.status = Status::Planned;
+            report.executed += missing.len() as u32;
+            for chunk in missing {
+                let fingerprint = fingerprints[chunk as usize];
+                entries[chunk as usize] = Some(Arc::new(ChunkEntry::new(fingerprint, name, chunk, proof)));
+            }
+        } else if !missing.is_empty() {
             report.status = Status::Executed;
             let (inputs, split_bytes) = self.sliced(number, missing.len() as u32).await?;
             report.split_bytes += split_bytes;

@@ -54,6 +54,27 @@ async fn the_first_run_runs_every_chunk_and_the_second_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_exactly_what_would_run() {
+    let lab = Lab::new();
+    let dry = RunOptions { dry_run: true, ..RunOptions::default() };
+    let changes: [&dyn Fn(); 3] = [&|| (), &|| lab.touch("orders.parquet"), &|| {
+        fs::remove_file(lab.chunk_file("revenue", 1)).unwrap();
+    }];
+    for change in changes {
+        change();
+        let told = lab.try_run(&lab.parse(&pipeline()), &dry).await;
+        assert!(told.report.succeeded() && told.ran.is_empty() && told.published.is_empty(), "{told:#?}");
+        let done = lab.run(&pipeline()).await;
+        for (told, done) in told.report.tasks.iter().zip(&done.report.tasks) {
+            assert_eq!((told.executed, told.reused, &told.reason), (done.executed, done.reused, &done.reason));
+            assert_eq!(told.status == Status::Planned, done.status == Status::Executed);
+        }
+    }
+    let none = lab.try_run(&lab.parse(&pipeline()), &dry).await;
+    assert!(none.report.tasks.iter().all(|task| task.status == Status::Reused), "{none:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_touched_source_runs_exactly_what_reads_it() {
     let lab = Lab::new();
     lab.run(&pipeline()).await;
@@ -188,11 +209,11 @@ async fn force_runs_every_chunk_and_gives_the_same_rows() {
     let lab = Lab::new();
     lab.run(&pipeline()).await;
     let rows = lab.rows("rich_names").await;
-    let forced = lab.run_with(&pipeline(), &RunOptions { force: true, tasks: Vec::new() }).await;
+    let forced = lab.run_with(&pipeline(), &RunOptions { force: true, ..RunOptions::default() }).await;
     assert_eq!(forced.ran, chunks(&[("names", 3), ("revenue", 4), ("rich_names", 2), ("summary", 1)]));
     assert!(forced.report.tasks.iter().all(|task| task.reason == "forced" && task.reused == 0));
     assert_eq!(lab.rows("rich_names").await, rows);
-    let only = RunOptions { force: true, tasks: vec!["summary".into()] };
+    let only = RunOptions { force: true, tasks: vec!["summary".into()], ..RunOptions::default() };
     assert_eq!(lab.run_with(&pipeline(), &only).await.ran, chunks(&[("revenue", 4), ("summary", 1)]));
     assert_eq!(lab.run(&pipeline()).await.ran, chunks(&[]));
 }
@@ -390,7 +411,7 @@ async fn a_reader_keeps_the_version_that_it_opened() {
     let chunk_rows = Multiset::of(Arc::clone(&chunk)).await;
     write_parquet(&lab.path("orders.parquet"), &orders(100, 3));
     lab.run(&pipeline()).await;
-    lab.run_with(&pipeline(), &RunOptions { force: true, tasks: Vec::new() }).await;
+    lab.run_with(&pipeline(), &RunOptions { force: true, ..RunOptions::default() }).await;
     let new = lab.expected(&pipeline(), "revenue").await;
     assert_ne!(old, new);
     assert_eq!(Multiset::of(opened).await, old);
