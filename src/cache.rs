@@ -235,7 +235,7 @@ impl Cache {
     }
 }
 
-/// What [`Cache::verify`] found.
+/// What [`crate::Engine::verify_cache`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
     /// Number of files that were read.
