@@ -92,10 +92,19 @@ impl Cache {
     /// The entries of those fingerprints whose files are there, in the same order.
     pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
         let mut found = self.index.find(fingerprints)?;
+        let mut listed = None;
         for (entry, fingerprint) in found.iter_mut().zip(fingerprints) {
             if entry.is_none()
                 && let Some((there, components)) = store::find(&self.folder, fingerprint)
             {
+                let listed = match &mut listed {
+                    Some(listed) => listed,
+                    None => listed.insert(publish::listed_checksums(&self.folder)?),
+                };
+                if listed.get(&publish::file_name(&there)).is_some_and(|listed| !listed.contains(&there.checksum)) {
+                    store::set_aside(&self.folder, &there.path(&self.folder))?;
+                    continue;
+                }
                 let there = Arc::new(there);
                 self.index.insert(&there, &components)?;
                 *entry = Some(there);
@@ -187,9 +196,30 @@ impl Cache {
 
     /// Makes the index again from the footers of the chunk files and the published links.
     ///
-    /// Returns a warning for each file whose footer can't be read; such files are left where they are.
+    /// Returns a warning for each file whose footer can't be read, or whose bytes are not those that its row, or the list
+    /// of a published version, says were written. Such files are left where they are, and their rows as they are.
     pub fn rebuild(&self) -> Result<Vec<String>> {
-        let store::Found { entries, warnings } = store::read_all(&self.folder)?;
+        let store::Found { mut entries, mut warnings } = store::read_all(&self.folder)?;
+        let listed = publish::listed_checksums(&self.folder)?;
+        let fingerprints: Vec<Fingerprint> = entries.iter().map(|(entry, _)| entry.fingerprint).collect();
+        for fingerprint in &fingerprints {
+            self.index.forget(fingerprint);
+        }
+        let rows = self.index.find(&fingerprints)?;
+        let mut rows = rows.into_iter();
+        entries.retain(|(entry, _)| {
+            let row = rows.next().flatten();
+            let is_as_written = match (&row, listed.get(&publish::file_name(entry))) {
+                (Some(row), _) => row.checksum == entry.checksum,
+                (None, Some(checksums)) => checksums.contains(&entry.checksum),
+                (None, None) => true,
+            };
+            if !is_as_written {
+                let path = entry.path(&self.folder);
+                warnings.push(format!("{} is not what was written; verify the cache", path.display()));
+            }
+            is_as_written
+        });
         let mut published = Vec::new();
         for table in publish::tables(&self.folder)? {
             if let Some(PublishedTable { version, files, .. }) = publish::open(&self.folder, &table)?
@@ -222,9 +252,11 @@ impl Cache {
             }
         }
         for table in publish::tables(&self.folder)? {
-            for PublishedFile { path, checksum, .. } in
-                publish::open(&self.folder, &table)?.into_iter().flat_map(|table| table.files)
-            {
+            let Ok(published) = publish::open(&self.folder, &table) else {
+                done.add(&self.folder.join(publish::TABLES).join(&table), false);
+                continue;
+            };
+            for PublishedFile { path, checksum, .. } in published.into_iter().flat_map(|table| table.files) {
                 done.add(&path, checksum_of(&path).is_ok_and(|found| found == checksum));
                 if done.damaged.last() == Some(&path) {
                     store::set_aside(&self.folder, &path)?;

@@ -23,6 +23,7 @@ use crate::task::Task;
 
 pub use crate::execute::split::file::SplitFile;
 pub use crate::execute::split::{SplitSize, SplitWriter};
+pub use crate::execute::write::spilled_bytes;
 pub use crate::plan::prove::rule::Rule;
 pub use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind};
 

@@ -11,8 +11,9 @@ use chunkwise::datafusion::execution::memory_pool::{
     FairSpillPool, MemoryPool, PeakRecordingPool, UnboundedMemoryPool,
 };
 use chunkwise::datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use chunkwise::datafusion::physical_plan::{ExecutionPlan, collect};
+use chunkwise::datafusion::physical_plan::collect;
 use chunkwise::datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use chunkwise::testing::spilled_bytes;
 use chunkwise::{Engine, RunOptions};
 use serde::{Deserialize, Serialize};
 
@@ -247,12 +248,6 @@ mod seconds {
         let seconds = f64::deserialize(deserializer)?;
         Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
     }
-}
-
-/// What all operators of a plan that has run wrote to spill files.
-fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
-    let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0) as u64;
-    own + plan.children().into_iter().map(|child| spilled_bytes(child.as_ref())).sum::<u64>()
 }
 
 /// An error and its causes.

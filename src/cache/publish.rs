@@ -1,5 +1,6 @@
 //! Published tables: a folder of hard links per version, and one symbolic link that says which version is current.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -72,8 +73,17 @@ pub fn publish(
     let versions = cache.join(VERSIONS).join(table);
     let folder = versions.join(version.as_str());
     let checksums = checksums(entries);
-    let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes))
-        && fs::read_to_string(list_path(&folder)).is_ok_and(|found| found == checksums);
+    let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes));
+    if !fs::read_to_string(list_path(&folder)).is_ok_and(|found| found == checksums) {
+        create_folder(&versions)?;
+        let list = temp.new_path("b3");
+        fs::write(&list, checksums)
+            .and_then(|()| fs::File::open(&list)?.sync_all())
+            .and_then(|()| fs::rename(&list, list_path(&folder)))
+            .map_err(|e| Error::storage("write", &list_path(&folder), e))?;
+        failpoint();
+        sync_folder(&versions)?;
+    }
     if is_whole && current(cache, table)?.as_deref() == Some(version.as_str()) {
         return Ok(false);
     }
@@ -89,11 +99,6 @@ pub fn publish(
                 sync_folder(parent)?;
             }
         }
-        let list = temp.new_path("b3");
-        fs::write(&list, checksums)
-            .and_then(|()| fs::File::open(&list)?.sync_all())
-            .and_then(|()| fs::rename(&list, list_path(&folder)))
-            .map_err(|e| Error::storage("write", &list_path(&folder), e))?;
         failpoint();
         sync_folder(&building)?;
         // A damaged folder of this version gives way; nothing replaces a non-empty folder by rename.
@@ -161,6 +166,23 @@ fn list_path(folder: &Path) -> PathBuf {
     folder.with_extension("b3")
 }
 
+/// The checksums that the lists of all versions have for each [`file_name`]: more than one where a chunk was computed
+/// again.
+pub fn listed_checksums(cache: &Path) -> Result<HashMap<String, Vec<Checksum>>> {
+    let mut found: HashMap<String, Vec<Checksum>> = HashMap::new();
+    for table in read_folder(&cache.join(VERSIONS))? {
+        for list in read_folder(&table)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "b3")) {
+            let text = fs::read_to_string(&list).unwrap_or_default();
+            for (checksum, name) in text.lines().filter_map(|line| line.split_once("  ")) {
+                if let (Ok(checksum), Some((_, name))) = (Checksum::from_hex(checksum), name.rsplit_once('/')) {
+                    found.entry(name.to_string()).or_default().push(checksum);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The list of a version's files and their checksums.
 fn checksums(entries: &[Arc<ChunkEntry>]) -> String {
     let line = |entry: &Arc<ChunkEntry>| {
@@ -221,9 +243,14 @@ pub fn tables(cache: &Path) -> Result<Vec<String>> {
 }
 
 fn link_path(folder: &Path, entry: &ChunkEntry) -> PathBuf {
+    folder.join(format!("chunk={:04}", entry.chunk)).join(file_name(entry))
+}
+
+/// The name of a chunk's file in published versions.
+pub fn file_name(entry: &ChunkEntry) -> String {
     let mut name = entry.fingerprint.to_string();
     name.truncate(16);
-    folder.join(format!("chunk={:04}", entry.chunk)).join(name).with_extension("parquet")
+    format!("{name}.parquet")
 }
 
 /// Hard links need a file system that has them and a file with links to spare.

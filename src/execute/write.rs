@@ -96,7 +96,7 @@ impl ChunkWriter {
 }
 
 /// What all operators of a plan that has run wrote to spill files.
-fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
+pub fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
     let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0) as u64;
     own + plan.children().into_iter().map(|child| spilled_bytes(child.as_ref())).sum::<u64>()
 }

@@ -95,9 +95,8 @@ impl Splits {
 
     /// Waits until all splits that were made are in the cache; returns why some are not.
     pub async fn finish(&self) -> Vec<Error> {
-        let committing = std::mem::take(&mut *self.committing.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut committing = std::mem::take(&mut *self.committing.lock().unwrap_or_else(PoisonError::into_inner));
         let panicked = |e| Err(Error::new(ErrorKind::Storage, "a split can't be stored").with_source(e));
-        let mut committing = committing;
         let mut errors = Vec::new();
         while let Some(committed) = committing.join_next().await {
             errors.extend(committed.unwrap_or_else(panicked).err());

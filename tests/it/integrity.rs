@@ -138,3 +138,36 @@ async fn a_chunk_that_is_not_in_the_index_is_found_by_its_file() {
     let report = run(&engine(&cache), &sql, folder.path()).await;
     assert!(report.tasks.iter().all(|task| task.executed == 0), "{report:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_index_does_not_take_damage_for_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT value % 7 AS k, value AS v, 'text ' || value AS s FROM generate_series(1, 900) AS t(value)";
+    make_parquet(folder.path(), "items", rows).await;
+    for is_lost in [false, true] {
+        let cache = folder.path().join(format!("cache {is_lost}"));
+        run(&engine(&cache), &sql(folder.path(), 0, 0), folder.path()).await;
+        let expected = read_rows(&engine(&cache), "parts").await.unwrap();
+        // A byte of a page, of a copy that no published table shares.
+        let chunk = files_in(&cache.join("chunks")).into_iter().max_by_key(|file| fs::metadata(file).unwrap().len());
+        let chunk = chunk.unwrap();
+        let mut bytes = fs::read(&chunk).unwrap();
+        bytes[40] ^= 1;
+        fs::remove_file(&chunk).unwrap();
+        fs::write(&chunk, bytes).unwrap();
+        if is_lost {
+            fs::remove_file(cache.join("index.sqlite")).unwrap();
+        }
+        let warnings = engine(&cache).rebuild_cache().unwrap();
+        assert!(warnings.iter().any(|warning| warning.contains("is not what was written")), "{warnings:?}");
+        let next = engine(&cache);
+        let verified = next.verify_cache().unwrap();
+        assert!(is_lost || verified.damaged == [chunk.clone()], "{verified:?}");
+        // Its readers run again.
+        let report = try_run(&next, &sql(folder.path(), 0, 1), folder.path()).await.unwrap();
+        if !report.succeeded() {
+            run(&next, &sql(folder.path(), 0, 1), folder.path()).await;
+        }
+        assert_eq!(read_rows(&next, "parts").await.as_ref(), Ok(&expected), "index lost: {is_lost}");
+    }
+}
