@@ -6,14 +6,18 @@
 //! <cache>/versions/<table>/<version>/chunk=0007/….parquet  hard links to chunk files
 //! <cache>/tables/<table>                                 symbolic link to one version: the published table
 //! <cache>/splits/<cut>/<input>/0.arrow                 inputs that were cut into chunks; see [`split`]
+//! <cache>/locks/                                       one file for each chunk and split that is being made
 //! <cache>/tmp/<process>/                                 files being written; gone with their process
 //! <cache>/damaged/                                       chunk files that were found damaged
+//! <cache>/in-use.lock                                    locked by runs, and by who removes files; see [`collect`]
 //! ```
 //!
 //! A file has its final name only when it is whole and on disk, and its index row only after that. So a crash at any
 //! point leaves whole files; at worst some that the index doesn't know, which [`Cache::rebuild`] finds again.
 
+pub mod collect;
 pub mod index;
+pub mod lock;
 pub mod publish;
 pub mod split;
 pub mod store;
@@ -23,7 +27,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::cache::index::{Index, Opened};
+use crate::cache::index::{Index, Opened, Slices};
+use crate::cache::lock::Lock;
 use crate::cache::publish::{PublishedFile, PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::cache::temp::TempFolder;
@@ -101,7 +106,10 @@ impl Cache {
                     Some(listed) => listed,
                     None => listed.insert(publish::listed_checksums(&self.folder)?),
                 };
-                if listed.get(&publish::file_name(&there)).is_some_and(|listed| !listed.contains(&there.checksum)) {
+                if listed
+                    .get(&publish::file_name(there.fingerprint))
+                    .is_some_and(|listed| !listed.contains(&there.checksum))
+                {
                     store::set_aside(&self.folder, &there.path(&self.folder))?;
                     continue;
                 }
@@ -146,6 +154,11 @@ impl Cache {
         Ok(now.is_some_and(|now| has(&now.checksum).is_ok_and(|is_it| is_it)))
     }
 
+    /// The lock of a chunk that is to be made, if no other process, or task, holds it.
+    pub fn lock(&self, fingerprint: &Fingerprint) -> Result<Option<Lock>> {
+        Lock::try_take(&self.folder, &fingerprint.to_string())
+    }
+
     /// A new folder among this process's unfinished files.
     pub fn new_folder(&self) -> Result<PathBuf> {
         let path = self.temp.new_path("split");
@@ -174,12 +187,40 @@ impl Cache {
         Ok(entry)
     }
 
+    /// What the slices of each input say that was cut this way, the latest first.
+    pub fn slices(&self, cut: &Fingerprint) -> Result<Vec<Slices>> {
+        self.index.slices(cut)
+    }
+
+    /// Notes what the slices of an input say, cut this way.
+    pub fn add_slices(&self, cut: &Fingerprint, slices: &Slices) -> Result<()> {
+        self.index.add_slices(cut, slices)
+    }
+
+    /// The hashes of a source file's bytes, by part, if they are noted.
+    pub fn bytes(&self, file: &Fingerprint) -> Result<Option<Vec<u128>>> {
+        self.index.bytes(file)
+    }
+
+    /// Notes the hashes of a source file's bytes.
+    pub fn add_bytes(&self, file: &Fingerprint, hashes: &[u128]) -> Result<()> {
+        self.index.add_bytes(file, hashes)
+    }
+
     /// What `table`'s published version is made of, if it is published.
     pub fn published(&self, table: &str) -> Result<Option<Components>> {
         Ok(match publish::current(&self.folder, table)? {
             Some(version) => self.index.published(table, &version)?,
             None => None,
         })
+    }
+
+    /// The chunks of `table`'s published version, if all are in the cache.
+    pub fn published_chunks(&self, table: &str) -> Result<Option<Vec<Arc<ChunkEntry>>>> {
+        let Some(PublishedTable { files, .. }) = publish::open(&self.folder, table)? else { return Ok(None) };
+        let footers = files.iter().map(|file| store::read_footer(&file.path, file.checksum));
+        let fingerprints = footers.map(|footer| Ok(footer?.0.fingerprint)).collect::<Result<Vec<_>>>()?;
+        Ok(self.find(&fingerprints)?.into_iter().collect())
     }
 
     /// Publishes `entries`, one per chunk in order, as `table`: readers see the old table or the new one, whole.
@@ -189,7 +230,9 @@ impl Cache {
         let version = Version::of(entries);
         let switched = publish::publish(&self.folder, &self.temp, table, &version, entries)?;
         failpoint();
-        self.index.set_published(table, version.as_str(), components)?;
+        if self.index.published(table, version.as_str())?.as_ref() != Some(components) {
+            self.index.set_published(table, version.as_str(), components)?;
+        }
         failpoint();
         Ok(switched)
     }
@@ -209,7 +252,7 @@ impl Cache {
         let mut rows = rows.into_iter();
         entries.retain(|(entry, _)| {
             let row = rows.next().flatten();
-            let is_as_written = match (&row, listed.get(&publish::file_name(entry))) {
+            let is_as_written = match (&row, listed.get(&publish::file_name(entry.fingerprint))) {
                 (Some(row), _) => row.checksum == entry.checksum,
                 (None, Some(checksums)) => checksums.contains(&entry.checksum),
                 (None, None) => true,

@@ -12,6 +12,8 @@ pub struct Settings {
     /// Bytes that the process may have; `None` sets no limit. Default: half of what the control group or the machine
     /// has.
     pub memory_limit_bytes: Option<usize>,
+    /// Bytes that the cache may have after a run, but for published and pinned tables; `None` sets no limit. Default: none.
+    pub cache_limit_bytes: Option<u64>,
 }
 
 impl Default for Settings {
@@ -20,6 +22,7 @@ impl Default for Settings {
             cache_folder: PathBuf::from(".chunkwise"),
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             memory_limit_bytes: default_memory_limit_bytes(),
+            cache_limit_bytes: None,
         }
     }
 }

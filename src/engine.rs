@@ -8,6 +8,7 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{DataFrame, SessionContext};
 
+use crate::cache::collect::{CollectOptions, Collected, InUse, collect, pin, unpin};
 use crate::cache::publish::{self, PublishedSummary};
 use crate::cache::{Cache, Verification};
 use crate::config::Settings;
@@ -75,6 +76,13 @@ impl EngineBuilder {
     /// where that is not known.
     pub fn memory_limit_bytes(mut self, bytes: usize) -> Self {
         self.settings.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes that the cache may have: after each run what no published or pinned table is made of goes, what was used least
+    /// recently first, until it keeps to them. Default: no limit.
+    pub fn cache_limit_bytes(mut self, bytes: u64) -> Self {
+        self.settings.cache_limit_bytes = Some(bytes);
         self
     }
 
@@ -147,6 +155,7 @@ impl Engine {
     /// was run then. [`ErrorKind::Storage`] when the cache folder can't be used.
     pub async fn run(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
         let cache = self.open_cache()?;
+        let in_use = InUse::new(cache.folder())?;
         let budget = self.budget();
         let runtime = runtime(budget.pool_bytes(), Some(cache.temp_folder()))?;
         #[cfg(feature = "testing")]
@@ -155,7 +164,21 @@ impl Engine {
         let (rules, rotates_scans) = (self.rules, self.rotates_scans);
         let (events, splits) = (self.events.clone(), Arc::default());
         let context = Context { cache, state, budget, splits, events, rules, rotates_scans };
-        run(&context, pipeline, options).await
+        let report = run(&context, pipeline, options).await;
+        drop(in_use);
+        if let Some(limit) = self.settings.cache_limit_bytes {
+            let options = CollectOptions { older_than: None, limit_bytes: Some(limit) };
+            // Where another run goes on, that one will.
+            let collected = collect(&self.settings.cache_folder, &options)?.unwrap_or_default();
+            if collected.left_bytes > limit {
+                let message = format!(
+                    "the cache has {} bytes, more than its limit of {limit}: published and pinned tables alone take them",
+                    collected.left_bytes
+                );
+                self.events.send(Event::Warning { message });
+            }
+        }
+        report
     }
 
     /// Most bytes that operators of the latest run have reserved at once; `None` before the first run.
@@ -245,6 +268,33 @@ impl Engine {
     /// [`ErrorKind::Storage`] when the cache folder can't be read or written.
     pub fn rebuild_cache(&self) -> Result<Vec<String>> {
         self.open_cache()?.rebuild()
+    }
+
+    /// Removes chunks, splits and versions that no published or pinned table is made of, as `options` say.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when a run uses the cache, or a file can't be removed.
+    pub fn collect(&self, options: &CollectOptions) -> Result<Collected> {
+        // Removes what dead processes left, too.
+        let cache = self.open_cache()?;
+        let in_use = || Error::new(ErrorKind::Storage, "a run uses the cache; try again when it is done");
+        collect(cache.folder(), options)?.ok_or_else(in_use)
+    }
+
+    /// Keeps the published version of `table` until it is unpinned, also when another is published.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the table is not published.
+    pub fn pin(&self, table: &str) -> Result<()> {
+        pin(&self.settings.cache_folder, table)
+    }
+
+    /// Takes the pins from all versions of `table`; returns how many there were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when one can't be removed.
+    pub fn unpin(&self, table: &str) -> Result<u64> {
+        unpin(&self.settings.cache_folder, table)
     }
 
     /// The published tables, by name.

@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod checksum;
+pub mod content;
 pub mod footers;
 pub mod own_text;
 pub mod session;

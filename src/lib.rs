@@ -164,6 +164,7 @@ pub mod testing;
 pub use datafusion;
 
 pub use crate::cache::Verification;
+pub use crate::cache::collect::{CollectOptions, Collected};
 pub use crate::cache::publish::{ChunkSummary, PublishedSummary};
 pub use crate::chunk::MAX_CHUNKS;
 pub use crate::chunk::bucket::chunk_of_udf;
@@ -173,5 +174,5 @@ pub use crate::error::{Error, ErrorKind, Location, Result};
 pub use crate::event::Event;
 pub use crate::pipeline::Pipeline;
 pub use crate::plan::slice::InputMode;
-pub use crate::run::RunOptions;
 pub use crate::run::report::{InputReport, RunReport, Status, StepPart, StepReport, TaskReport};
+pub use crate::run::{FreshInput, RunOptions};

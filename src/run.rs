@@ -4,6 +4,7 @@
 //! only what depends on it. Dropping the future stops everything: unfinished files go, committed chunks stay.
 
 mod chunk;
+mod identity;
 pub mod report;
 mod sliced;
 mod split;
@@ -41,14 +42,34 @@ use crate::table::source::Snapshot;
 use crate::task::Task;
 
 /// What to run, and how much of the cache to believe.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunOptions {
     /// Tasks to run, with all that they need; empty runs all.
     pub tasks: Vec<String>,
     /// Runs every chunk again, whatever the cache has.
     pub force: bool,
-    /// Runs and publishes nothing: the report says what would run and why, its `executed` being the chunks that would.
+    /// What sources that changed mean to a task whose table is published.
+    pub fresh_input: FreshInput,
+    /// So many percent, 0 to 100, of the chunks that are in the cache are computed again and compared, chosen at random. A
+    /// task of which one differs fails.
+    pub audit_percent: f64,
+    /// Runs and publishes nothing: the report says what would run and why. Its `executed` are the chunks that would, at most:
+    /// those that read a chunk which runs run too, unless that is as it was.
     pub dry_run: bool,
+}
+
+/// What sources that changed mean to a task whose table is published.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FreshInput {
+    /// Chunks run whose rows changed.
+    #[default]
+    Use,
+    /// Sources count as unchanged: the table stays as it is, if nothing else changed. A task that has to run all the same
+    /// reads them as they are.
+    Ignore,
+    /// The task fails if a chunk would have to run.
+    Fail,
 }
 
 /// What a run works with.
@@ -199,6 +220,8 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 inputs: inputs.collect(),
                 permits: Arc::clone(&permits),
                 force: options.force,
+                fresh_input: options.fresh_input,
+                audit_percent: options.audit_percent,
                 is_dry: options.dry_run,
                 planned,
             };
@@ -290,9 +313,7 @@ impl Input {
     fn identity(&self) -> Fingerprint {
         match self {
             Self::Source(source) => source.identity(),
-            Self::Output(output) => {
-                Fingerprint::of(output.entries.iter().map(|e| ("chunk", e.fingerprint.as_bytes().as_slice())))
-            }
+            Self::Output(output) => output.identity(),
         }
     }
 }

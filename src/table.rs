@@ -4,6 +4,7 @@ pub mod output;
 pub mod source;
 pub mod split;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -63,6 +64,13 @@ impl FilesTable {
         files.rotate_left(by);
         let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
         Self { schema, format, files, partition_columns: self.partition_columns.clone(), rows: self.rows }
+    }
+
+    /// The same table with only some of its files, by number.
+    pub fn of_files(&self, files: &BTreeSet<usize>) -> Self {
+        let files = files.iter().filter_map(|at| self.files.get(*at)).cloned().collect();
+        let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
+        Self { schema, format, files, partition_columns: self.partition_columns.clone(), rows: Precision::Absent }
     }
 
     /// The same table with only some row groups, about `rows` rows: for each file, whether each of its row groups is

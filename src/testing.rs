@@ -2,6 +2,7 @@
 //! Not for use: what runs under it may be wrong, and nothing here is kept from version to version.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array};
@@ -11,16 +12,22 @@ use datafusion::common::DataFusionError;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::LogicalPlan;
 
+use crate::cache::index::{self, Index};
+use crate::cache::store::ChunkEntry;
 use crate::chunk::bucket::{bucket_of, hash_keys};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::checksum::Checksum;
+use crate::execute::content::Content;
 use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
+use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::steps;
 use crate::task::Task;
 
+pub use crate::execute::content::RowHasher;
 pub use crate::execute::split::file::SplitFile;
 pub use crate::execute::split::{SplitSize, SplitWriter};
 pub use crate::execute::write::spilled_bytes;
@@ -73,6 +80,38 @@ impl Planning {
         }
         Ok(plans)
     }
+}
+
+/// Adds rows of `count` chunks that are not there to the index of a cache, all of one table; returns their fingerprints.
+///
+/// # Errors
+/// [`ErrorKind::Storage`] when the index can't be written.
+pub fn add_rows(cache: &Path, count: u32) -> Result<Vec<Fingerprint>> {
+    let (index, _) = Index::open(&cache.join(index::FILE))?;
+    let entry = |chunk: u32| ChunkEntry {
+        fingerprint: Fingerprint::of([("chunk", chunk.to_le_bytes().as_slice())]),
+        table: "a_table_of_rows_alone".into(),
+        chunk,
+        chunks: count,
+        keys: vec!["key".into()],
+        rows: 1_000_000,
+        bytes: 100_000_000,
+        written_unix_ns: 1 << 60,
+        checksum: Checksum::from_bytes([1; 32]),
+        content: Content::default(),
+    };
+    let entries: Vec<_> = (0..count).map(|chunk| (entry(chunk), Components::default())).collect();
+    index.add_all(&entries, &[])?;
+    Ok(entries.into_iter().map(|(entry, _)| entry.fingerprint).collect())
+}
+
+/// Opens the index of a cache, as each process does, and looks chunks up; returns how many it has.
+///
+/// # Errors
+/// [`ErrorKind::Storage`] when the index can't be read.
+pub fn find_rows(cache: &Path, chunks: &[Fingerprint]) -> Result<usize> {
+    let (index, _) = Index::open(&cache.join(index::FILE))?;
+    Ok(index.find(chunks)?.into_iter().flatten().count())
 }
 
 /// The chunk of each of `rows` key tuples, a column per key part.

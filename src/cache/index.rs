@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::Checksum;
+use crate::execute::content::Content;
 use crate::plan::fingerprint::{Components, Fingerprint};
 
 /// Name of the index, inside the cache folder.
@@ -29,24 +30,35 @@ const BUSY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Version of the tables below, kept as SQLite's `user_version`.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 
 const SCHEMA: &str = "
     DROP TABLE IF EXISTS chunk; DROP TABLE IF EXISTS recipe; DROP TABLE IF EXISTS published;
+    DROP TABLE IF EXISTS slices; DROP TABLE IF EXISTS bytes;
     CREATE TABLE chunk (
         fingerprint BLOB PRIMARY KEY, recipe BLOB NOT NULL, table_name TEXT NOT NULL, chunk INTEGER NOT NULL,
         chunks INTEGER NOT NULL, keys TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        written_unix_ns INTEGER NOT NULL, checksum BLOB NOT NULL, row_checksum BLOB NOT NULL
+        written_unix_ns INTEGER NOT NULL, checksum BLOB NOT NULL, content BLOB NOT NULL, row_checksum BLOB NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE recipe (fingerprint BLOB PRIMARY KEY, components TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE published (table_name TEXT PRIMARY KEY, version TEXT NOT NULL, recipe BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE slices (
+        number INTEGER PRIMARY KEY, cut BLOB NOT NULL, input BLOB NOT NULL, files BLOB NOT NULL, contents BLOB NOT NULL,
+        row_checksum BLOB NOT NULL, UNIQUE (cut, input)
+    );
+    CREATE TABLE bytes (file BLOB PRIMARY KEY, hashes BLOB NOT NULL, row_checksum BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 const FIND: &str = "
-    SELECT table_name, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum, row_checksum
+    SELECT table_name, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum, content, row_checksum
     FROM chunk WHERE fingerprint = ?1";
 const PUBLISHED: &str = "
     SELECT components FROM published JOIN recipe ON recipe = recipe.fingerprint WHERE table_name = ?1 AND version = ?2";
+const SLICES: &str = "SELECT input, files, contents, row_checksum FROM slices WHERE cut = ?1 ORDER BY number DESC";
+const BYTES: &str = "SELECT hashes, row_checksum FROM bytes WHERE file = ?1";
+
+/// Of each cut so many inputs' slices are kept.
+const MOST_SLICES: usize = 32;
 
 /// Whether an index was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +67,17 @@ pub enum Opened {
     Existing,
     /// It was made just now and is empty.
     New,
+}
+
+/// What the slices of an input say, cut into chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slices {
+    /// The input's identity.
+    pub input: Fingerprint,
+    /// The identity of each of its files, when it is a source.
+    pub files: Vec<Fingerprint>,
+    /// The content of each chunk's slice.
+    pub contents: Vec<Content>,
 }
 
 /// An open index. Calls block for a few microseconds to milliseconds.
@@ -152,8 +175,9 @@ impl Index {
                     bytes: row.get::<_, i64>(5)?.cast_unsigned(),
                     written_unix_ns: row.get::<_, i64>(6)?.cast_unsigned(),
                     checksum: Checksum::from_bytes(row.get(7)?),
+                    content: Content::from_bytes(&row.get(8)?),
                 };
-                let is_as_written = row.get::<_, [u8; 32]>(8)? == *row_checksum(&entry).as_bytes();
+                let is_as_written = row.get::<_, [u8; 32]>(9)? == *row_checksum(&entry).as_bytes();
                 Ok(is_as_written.then(|| Arc::new(entry)))
             });
             // A row that can't be read, or is not what was written, is a miss: its file is looked at then.
@@ -215,6 +239,73 @@ impl Index {
         Ok(())
     }
 
+    /// What the slices of each input say that was cut this way, the latest first.
+    pub fn slices(&self, cut: &Fingerprint) -> Result<Vec<Slices>> {
+        let connection = self.connection();
+        let mut statement = connection.prepare(SLICES).map_err(|e| self.error(e))?;
+        let rows = statement.query_map([cut.as_bytes().as_slice()], |row| {
+            let (input, files): ([u8; 32], Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let (contents, checksum): (Vec<u8>, [u8; 32]) = (row.get(2)?, row.get(3)?);
+            let is_as_written = *slices_checksum(cut, &input, &files, &contents).as_bytes() == checksum;
+            let (files, rest) = files.as_chunks::<32>();
+            let files = files.iter().copied().map(Fingerprint::from_bytes).collect();
+            let contents = Content::list_from_bytes(&contents).filter(|_| is_as_written && rest.is_empty());
+            Ok(contents.map(|contents| Slices { input: Fingerprint::from_bytes(input), files, contents }))
+        });
+        // What can't be read, or is not what was written, is found out anew.
+        let rows = rows.map_err(|e| self.error(e))?;
+        Ok(rows.filter_map(|row| row.ok().flatten()).collect())
+    }
+
+    /// Notes what the slices of an input say, cut this way.
+    pub fn add_slices(&self, cut: &Fingerprint, slices: &Slices) -> Result<()> {
+        let Slices { input, files, contents } = slices;
+        let files: Vec<u8> = files.iter().flat_map(|file| *file.as_bytes()).collect();
+        let contents = Content::list_to_bytes(contents);
+        let checksum = slices_checksum(cut, input.as_bytes(), &files, &contents);
+        let (cut, input, checksum) =
+            (cut.as_bytes().as_slice(), input.as_bytes().as_slice(), checksum.as_bytes().as_slice());
+        self.write(|transaction| {
+            transaction
+                .prepare("INSERT OR REPLACE INTO slices VALUES (NULL, ?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![cut, input, files, contents, checksum])?;
+            let old = "DELETE FROM slices WHERE cut = ?1 AND number NOT IN \
+                       (SELECT number FROM slices WHERE cut = ?1 ORDER BY number DESC LIMIT ?2)";
+            transaction.prepare(old)?.execute(params![cut, MOST_SLICES as i64])?;
+            Ok(())
+        })
+    }
+
+    /// The hashes of a file's bytes, if they are noted.
+    pub fn bytes(&self, file: &Fingerprint) -> Result<Option<Vec<u128>>> {
+        let connection = self.connection();
+        let row = connection.query_row(BYTES, [file.as_bytes().as_slice()], |row| {
+            let (hashes, checksum): (Vec<u8>, [u8; 32]) = (row.get(0)?, row.get(1)?);
+            let is_as_written = *bytes_checksum(file, &hashes).as_bytes() == checksum;
+            let (hashes, rest) = hashes.as_chunks::<16>();
+            let hashes: Vec<u128> = hashes.iter().map(|hash| u128::from_le_bytes(*hash)).collect();
+            Ok((is_as_written && rest.is_empty()).then_some(hashes))
+        });
+        match row.optional() {
+            Err(e) if e.sqlite_error_code().is_none() => Ok(None),
+            other => Ok(other.map_err(|e| self.error(e))?.flatten()),
+        }
+    }
+
+    /// Notes the hashes of a file's bytes.
+    pub fn add_bytes(&self, file: &Fingerprint, hashes: &[u128]) -> Result<()> {
+        let hashes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+        let checksum = bytes_checksum(file, &hashes);
+        self.write(|transaction| {
+            transaction.prepare("INSERT OR REPLACE INTO bytes VALUES (?1, ?2, ?3)")?.execute(params![
+                file.as_bytes().as_slice(),
+                hashes,
+                checksum.as_bytes().as_slice()
+            ])?;
+            Ok(())
+        })
+    }
+
     fn write(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<()> {
         let mut connection = self.connection();
         let written = (|| {
@@ -240,7 +331,8 @@ fn check_sound(connection: &Connection) -> rusqlite::Result<()> {
     let damaged = |found| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(found)));
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     // Names of tables and columns are no structure.
-    let unknown = [FIND, PUBLISHED].into_iter().find_map(|statement| connection.prepare(statement).err());
+    let unknown =
+        [FIND, PUBLISHED, SLICES, BYTES].into_iter().find_map(|statement| connection.prepare(statement).err());
     match (found.as_str(), unknown) {
         ("ok", None) => Ok(()),
         ("ok", Some(unknown)) => damaged(unknown.to_string()),
@@ -249,10 +341,10 @@ fn check_sound(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn insert(transaction: &Transaction<'_>, entry: &ChunkEntry, components: &Components) -> rusqlite::Result<()> {
-    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum } = entry;
+    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum, content } = entry;
     let recipe = insert_recipe(transaction, components)?;
     let keys = serde_json::Value::from(keys.clone()).to_string();
-    let row = "INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let row = "INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     transaction.prepare(row)?.execute(params![
         fingerprint.as_bytes().as_slice(),
         recipe.as_bytes().as_slice(),
@@ -264,6 +356,7 @@ fn insert(transaction: &Transaction<'_>, entry: &ChunkEntry, components: &Compon
         bytes.cast_signed(),
         written_unix_ns.cast_signed(),
         checksum.as_bytes().as_slice(),
+        content.to_bytes().as_slice(),
         row_checksum(entry).as_bytes().as_slice(),
     ])?;
     Ok(())
@@ -271,16 +364,29 @@ fn insert(transaction: &Transaction<'_>, entry: &ChunkEntry, components: &Compon
 
 /// Tells a row that is not what was written: SQLite finds damaged pages only where their structure suffers.
 fn row_checksum(entry: &ChunkEntry) -> Checksum {
-    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum } = entry;
+    let ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum, content } = entry;
     let numbers = [u64::from(*chunk), u64::from(*chunks), *rows, *bytes, *written_unix_ns, keys.len() as u64];
     let mut hasher = blake3::Hasher::new();
-    hasher.update(fingerprint.as_bytes()).update(checksum.as_bytes());
+    hasher.update(fingerprint.as_bytes()).update(checksum.as_bytes()).update(&content.to_bytes());
     for number in numbers {
         hasher.update(&number.to_le_bytes());
     }
     for text in keys.iter().chain([table]) {
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     }
+    hasher.finalize()
+}
+
+fn slices_checksum(cut: &Fingerprint, input: &[u8; 32], files: &[u8], contents: &[u8]) -> Checksum {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(cut.as_bytes()).update(input);
+    hasher.update(&(files.len() as u64).to_le_bytes()).update(files).update(contents);
+    hasher.finalize()
+}
+
+fn bytes_checksum(file: &Fingerprint, hashes: &[u8]) -> Checksum {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(file.as_bytes()).update(hashes);
     hasher.finalize()
 }
 

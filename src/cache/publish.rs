@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::cache::store::{ChunkEntry, create_folder, read_folder, read_footer, sync_folder};
 use crate::cache::temp::TempFolder;
@@ -116,6 +117,12 @@ pub fn publish(
         failpoint();
         sync_folder(&versions)?;
     }
+    if let Some(before) = current(cache, table)? {
+        // From now on nobody begins to read it.
+        let list = list_path(&versions.join(before));
+        let now = fs::FileTimes::new().set_modified(SystemTime::now());
+        let _ = fs::File::options().write(true).open(&list).and_then(|list| list.set_times(now));
+    }
     let tables = cache.join(TABLES);
     let link = temp.new_path("link");
     let target = Path::new("..").join(VERSIONS).join(table).join(version.as_str());
@@ -162,8 +169,13 @@ pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
 
 /// Beside a version's folder lies the list of its files and their checksums, a line for each as `b3sum` writes and checks
 /// them; the folder has nothing but Parquet.
-fn list_path(folder: &Path) -> PathBuf {
+pub fn list_path(folder: &Path) -> PathBuf {
     folder.with_extension("b3")
+}
+
+/// Beside the folder of a version that is pinned lies an empty file.
+pub fn pin_path(folder: &Path) -> PathBuf {
+    folder.with_extension("pin")
 }
 
 /// The checksums that the lists of all versions have for each [`file_name`]: more than one where a chunk was computed
@@ -199,6 +211,8 @@ pub struct PublishedSummary {
     pub table: String,
     /// Name of its version: 32 hexadecimal digits.
     pub version: String,
+    /// Whether this version is kept when another is published.
+    pub is_pinned: bool,
     /// Columns that alone decide a row's chunk; empty when the keys are not among its columns.
     pub keys: Vec<String>,
     /// Its chunks, in order.
@@ -227,7 +241,9 @@ pub struct ChunkSummary {
 /// [`ErrorKind::Storage`] when a file is gone or its footer damaged.
 pub fn summary(cache: &Path, table: &str) -> Result<Option<PublishedSummary>> {
     let Some(PublishedTable { version, files }) = open(cache, table)? else { return Ok(None) };
-    let mut summary = PublishedSummary { table: table.to_string(), version, keys: Vec::new(), chunks: Vec::new() };
+    let is_pinned = pin_path(&cache.join(VERSIONS).join(table).join(&version)).exists();
+    let (table, keys, chunks) = (table.to_string(), Vec::new(), Vec::new());
+    let mut summary = PublishedSummary { table, version, is_pinned, keys, chunks };
     for PublishedFile { chunk, path, checksum } in files {
         let (ChunkEntry { keys, rows, bytes, written_unix_ns, .. }, _) = read_footer(&path, checksum)?;
         summary.keys = keys;
@@ -243,12 +259,12 @@ pub fn tables(cache: &Path) -> Result<Vec<String>> {
 }
 
 fn link_path(folder: &Path, entry: &ChunkEntry) -> PathBuf {
-    folder.join(format!("chunk={:04}", entry.chunk)).join(file_name(entry))
+    folder.join(format!("chunk={:04}", entry.chunk)).join(file_name(entry.fingerprint))
 }
 
 /// The name of a chunk's file in published versions.
-pub fn file_name(entry: &ChunkEntry) -> String {
-    let mut name = entry.fingerprint.to_string();
+pub fn file_name(chunk: Fingerprint) -> String {
+    let mut name = chunk.to_string();
     name.truncate(16);
     format!("{name}.parquet")
 }

@@ -1,7 +1,7 @@
 //! Splits in the cache: inputs that were cut into chunks, for any task and run that needs the same cut.
 //!
 //! `<cache>/splits/<cut>/<input>/<n>.arrow`: the cut is what is kept of which input and how it is cut, the input its
-//! identity. Of each cut only the split of the latest input is kept. A split's folder gets its name only when it is whole;
+//! identity, or that of some of a source's files. Of each cut only the splits of the latest input are kept. A split's folder gets its name only when it is whole;
 //! every file says how many there are, since a folder whose removal was interrupted has fewer.
 
 use std::fs::{self, File, FileTimes};
@@ -37,6 +37,11 @@ impl SplitId {
     /// What each of the split's files, so many, says of itself.
     pub fn metadata(&self, files: usize) -> (String, String) {
         (NAME.to_string(), self.name(files))
+    }
+
+    /// Name of the lock of who makes it.
+    pub fn lock_name(&self) -> String {
+        format!("{}-{}", self.cut, self.input)
     }
 
     fn name(&self, files: usize) -> String {
@@ -79,10 +84,10 @@ pub fn open_files(paths: &[PathBuf]) -> Result<Vec<Arc<SplitFile>>> {
     paths.iter().map(|path| SplitFile::open(path).map(Arc::new)).collect()
 }
 
-/// Makes a folder of finished files a split: fsync of all, then its name. Splits of the same cut of other inputs go.
+/// Makes a folder of finished files a split: fsync of all, then its name. Splits of the same cut other than `kept` go.
 ///
 /// Another process may have made the same split meanwhile: then that is kept.
-pub fn commit(cache: &Path, id: &SplitId, written: &Path) -> Result<()> {
+pub fn commit(cache: &Path, id: &SplitId, written: &Path, kept: &[SplitId]) -> Result<()> {
     for path in read_folder(written)? {
         File::open(&path).and_then(|file| file.sync_all()).map_err(|e| Error::storage("write", &path, e))?;
     }
@@ -98,7 +103,8 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path) -> Result<()> {
     }
     failpoint();
     sync_folder(of_cut)?;
-    for other in read_folder(of_cut)?.into_iter().filter(|other| *other != folder) {
+    let kept: Vec<PathBuf> = kept.iter().chain([id]).map(|kept| kept.folder(cache)).collect();
+    for other in read_folder(of_cut)?.into_iter().filter(|other| !kept.contains(other)) {
         let _ = fs::remove_dir_all(other);
     }
     Ok(())
@@ -142,7 +148,7 @@ mod tests {
         };
         let numbers = Int32Array::from(vec![0, 1, 1]);
         let batch = RecordBatch::try_from_iter([("n", Arc::new(numbers.clone()) as _)]).unwrap();
-        let make = |id: &SplitId| {
+        let make = |id: &SplitId, kept: &[SplitId]| {
             let written = folder.path().join("written");
             std::fs::create_dir(&written).unwrap();
             for number in 0..3 {
@@ -153,9 +159,9 @@ mod tests {
                 writer.write(batch.clone(), &numbers).unwrap();
                 writer.finish().unwrap();
             }
-            commit(folder.path(), id, &written).unwrap();
+            commit(folder.path(), id, &written, kept).unwrap();
         };
-        make(&id("a"));
+        make(&id("a"), &[]);
         let files = open(folder.path(), &id("a")).unwrap().unwrap();
         assert_eq!(files.iter().map(|file| file.rows(1)).collect::<Vec<_>>(), [2, 2, 2]);
         assert!(open(folder.path(), &id("b")).unwrap().is_none());
@@ -164,9 +170,10 @@ mod tests {
         assert!(open(folder.path(), &id("a")).unwrap().is_none());
         assert!(!id("a").folder(folder.path()).exists());
 
-        make(&id("a"));
-        make(&id("b"));
-        assert!(open(folder.path(), &id("b")).unwrap().is_some());
-        assert!(open(folder.path(), &id("a")).unwrap().is_none(), "of a cut the latest input's is kept");
+        make(&id("a"), &[]);
+        make(&id("b"), &[id("a")]);
+        make(&id("c"), &[id("a")]);
+        let is_there = |input: &str| open(folder.path(), &id(input)).unwrap().is_some();
+        assert_eq!(["a", "b", "c"].map(is_there), [true, false, true]);
     }
 }

@@ -1,8 +1,9 @@
 //! Chunk files: write-once Parquet, each named by its fingerprint, its footer saying what it is.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, checksum_of};
+use crate::execute::content::Content;
 use crate::failpoint::failpoint;
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::prove::Proof;
@@ -18,7 +20,10 @@ use crate::plan::prove::Proof;
 pub const CHUNKS: &str = "chunks";
 
 /// Name of the folder of damaged files, inside the cache folder.
-const DAMAGED: &str = "damaged";
+pub const DAMAGED: &str = "damaged";
+
+/// The time of a chunk file's last use is not written anew so long.
+const USED_LATELY: Duration = Duration::from_secs(60);
 
 /// Key of the footer's metadata under which [`ChunkEntry`] is kept as JSON.
 const FOOTER_KEY: &str = "chunkwise.chunk";
@@ -44,6 +49,8 @@ pub struct ChunkEntry {
     pub written_unix_ns: u64,
     /// Checksum of the file.
     pub checksum: Checksum,
+    /// What its rows say.
+    pub content: Content,
 }
 
 /// The footer's form of a [`ChunkEntry`]; size and checksum are the file's.
@@ -57,11 +64,13 @@ struct Footer {
     keys: Vec<String>,
     rows: u64,
     written_unix_ns: u64,
+    /// Hexadecimal digits of the content's bytes.
+    content: String,
     components: std::collections::BTreeMap<String, String>,
 }
 
 /// Version of [`Footer`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 impl ChunkEntry {
     /// A chunk of the table of step `table`, cut by `proof`, before it is written.
@@ -76,12 +85,13 @@ impl ChunkEntry {
             bytes: 0,
             written_unix_ns: 0,
             checksum: Checksum::from_bytes([0; 32]),
+            content: Content::default(),
         }
     }
 
     /// The metadata for the footer of this chunk's file, written before its size is known.
     pub fn footer(&self, components: &Components) -> Result<KeyValue> {
-        let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns, checksum: _ } =
+        let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns, checksum: _, content } =
             self.clone();
         let footer = Footer {
             format: FORMAT,
@@ -92,6 +102,7 @@ impl ChunkEntry {
             keys,
             rows,
             written_unix_ns,
+            content: content.to_string(),
             components: components.0.clone(),
         };
         let json = serde_json::to_string(&footer)
@@ -191,9 +202,17 @@ pub fn files(cache: &Path) -> Result<Vec<PathBuf>> {
     Ok(files.concat())
 }
 
-/// Whether the chunk's file is there at its full size.
+/// Whether the chunk's file is there at its full size. If so it is used now.
 pub fn is_whole(cache: &Path, entry: &ChunkEntry) -> bool {
-    fs::metadata(entry.path(cache)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
+    let path = entry.path(cache);
+    let Ok(metadata) = fs::metadata(&path) else { return false };
+    let is_whole = metadata.is_file() && metadata.len() == entry.bytes;
+    if is_whole && metadata.accessed().is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > USED_LATELY)) {
+        // That this can't be written is no reason not to use it.
+        let now = FileTimes::new().set_accessed(SystemTime::now());
+        let _ = File::open(&path).and_then(|file| file.set_times(now));
+    }
+    is_whole
 }
 
 /// Reads a chunk file's footer, and the whole file for its checksum.
@@ -219,7 +238,7 @@ pub fn read_footer(path: &Path, checksum: Checksum) -> Result<(ChunkEntry, Compo
     let json = pairs.into_iter().flatten().find(|pair| pair.key == FOOTER_KEY).and_then(|pair| pair.value.as_deref());
     let json = json.ok_or_else(|| damaged("its footer does not say what it is".into()))?;
     let footer: Footer = serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?;
-    let Footer { format, fingerprint, table, chunk, chunks, keys, rows, written_unix_ns, components } = footer;
+    let Footer { format, fingerprint, table, chunk, chunks, keys, rows, written_unix_ns, content, components } = footer;
     if format != FORMAT {
         return Err(damaged(format!("its format is {format}, this version reads {FORMAT}")));
     }
@@ -228,7 +247,8 @@ pub fn read_footer(path: &Path, checksum: Checksum) -> Result<(ChunkEntry, Compo
     }
     let fingerprint =
         Fingerprint::from_hex(&fingerprint).ok_or_else(|| damaged("its fingerprint is not one".into()))?;
-    let entry = ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum };
+    let content = content.parse().map_err(|()| damaged("its content is not one".into()))?;
+    let entry = ChunkEntry { fingerprint, table, chunk, chunks, keys, rows, bytes, written_unix_ns, checksum, content };
     Ok((entry, Components(components)))
 }
 

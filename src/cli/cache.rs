@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Subcommand;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
+use crate::cache::collect::{CollectOptions, Collected};
 use crate::cache::publish::{ChunkSummary, PublishedSummary};
+use crate::cli::run::bytes;
 use crate::cli::{CacheArgument, complain, say};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,6 +44,31 @@ enum Command {
         #[command(flatten)]
         cache: CacheArgument,
     },
+    /// Remove chunks, splits and versions that no published or pinned table is made of
+    Gc {
+        /// Only what was not used for so long, such as 12h or 30d
+        #[arg(long, value_name = "TIME", default_value = "7d", value_parser = humantime::parse_duration)]
+        older_than: Duration,
+        /// And more, what was used least recently first, until the cache has at most so many bytes
+        #[arg(long, value_name = "BYTES", value_parser = bytes)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
+    /// Keep the published version of a table, also when another is published
+    Pin {
+        /// The table
+        table: String,
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
+    /// Take the pins from all versions of a table
+    Unpin {
+        /// The table
+        table: String,
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
 }
 
 /// Does what the arguments say; the exit code is 1 where something was damaged.
@@ -52,12 +79,22 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         Command::Show { table, cache } => show(&engine(cache)?, table),
         Command::Verify { cache } => verify(&engine(cache)?),
         Command::Rebuild { cache } => rebuild(&engine(cache)?),
+        Command::Gc { older_than, limit, cache } => {
+            let limit_bytes = limit.map(|limit| limit as u64);
+            gc(&engine(cache)?, &CollectOptions { older_than: Some(*older_than), limit_bytes })
+        }
+        Command::Pin { table, cache } => engine(cache)?.pin(table).map(|()| ExitCode::SUCCESS),
+        Command::Unpin { table, cache } => {
+            let unpinned = engine(cache)?.unpin(table)?;
+            say(format_args!("{unpinned} versions of `{table}` were pinned"));
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
 fn ls(engine: &Engine) -> Result<ExitCode> {
-    let mut rows = vec![["table", "chunks", "rows", "bytes", "written", "version"].map(str::to_string)];
-    for PublishedSummary { table, version, chunks, .. } in engine.published_tables()? {
+    let mut rows = vec![["table", "chunks", "rows", "bytes", "written", "version", ""].map(str::to_string)];
+    for PublishedSummary { table, version, is_pinned, chunks, .. } in engine.published_tables()? {
         let sum = |of: fn(&ChunkSummary) -> u64| chunks.iter().map(of).sum::<u64>();
         rows.push([
             table,
@@ -66,6 +103,7 @@ fn ls(engine: &Engine) -> Result<ExitCode> {
             HumanBytes(sum(|chunk| chunk.bytes)).to_string(),
             chunks.iter().map(|chunk| chunk.written_unix_ns).max().map_or_else(String::new, ago),
             version.chars().take(8).collect(),
+            if is_pinned { "pinned".into() } else { String::new() },
         ]);
     }
     say_table(&rows);
@@ -118,6 +156,13 @@ fn rebuild(engine: &Engine) -> Result<ExitCode> {
     warnings.iter().for_each(|warning| complain(format_args!("warning: {warning}")));
     say("the index was made again");
     Ok(if warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn gc(engine: &Engine, options: &CollectOptions) -> Result<ExitCode> {
+    let Collected { removed, removed_bytes, left_bytes } = engine.collect(options)?;
+    let (removed, freed, left) = (HumanCount(removed), HumanBytes(removed_bytes), HumanBytes(left_bytes));
+    say(format_args!("{removed} chunks, splits and versions removed, {freed}; {left} are left"));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How long ago that was.

@@ -8,8 +8,8 @@ use crate::cli::{CacheArgument, complain, until_interrupted};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
-use crate::run::RunOptions;
 use crate::run::report::RunReport;
+use crate::run::{FreshInput, RunOptions};
 use crate::sql;
 
 /// Arguments of `chunkwise run`.
@@ -26,6 +26,15 @@ pub struct Arguments {
     /// Run every chunk again, whatever the cache has
     #[arg(long)]
     force: bool,
+    /// Take sources that changed for unchanged, where a task's table is published
+    #[arg(long, conflicts_with_all = ["force", "assert_no_fresh_input"])]
+    ignore_fresh_input: bool,
+    /// Fail where a source changed since a task's table was published
+    #[arg(long, conflicts_with = "force")]
+    assert_no_fresh_input: bool,
+    /// Compute a random share of the chunks that are in the cache again, and compare; in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent, conflicts_with = "force")]
+    audit: f64,
     /// Only say what would run and why
     #[arg(long)]
     dry_run: bool,
@@ -45,20 +54,29 @@ pub struct Options {
     /// Memory that the process may have: bytes, or with KB, MB, GB, KiB, MiB, GiB [default: half of what there is]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<usize>,
+    /// Bytes that the cache may have after the run, besides published and pinned tables [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    cache_limit: Option<usize>,
 }
 
 impl Options {
     /// Options that only name a cache folder.
     pub fn in_folder(folder: PathBuf) -> Self {
-        Self { cache: CacheArgument { folder }, jobs: None, memory: None }
+        Self { cache: CacheArgument { folder }, jobs: None, memory: None, cache_limit: None }
     }
 }
 
 /// Runs the tasks of the given files.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let pipeline = sql::load(&arguments.paths)?;
-    let Arguments { tasks, force, dry_run, .. } = arguments;
-    let options = RunOptions { tasks: tasks.clone(), force: *force, dry_run: *dry_run };
+    let Arguments { tasks, force, ignore_fresh_input, assert_no_fresh_input, audit, dry_run, .. } = arguments;
+    let fresh_input = match (ignore_fresh_input, assert_no_fresh_input) {
+        (true, _) => FreshInput::Ignore,
+        (_, true) => FreshInput::Fail,
+        _ => FreshInput::Use,
+    };
+    let (tasks, force, audit_percent, dry_run) = (tasks.clone(), *force, *audit, *dry_run);
+    let options = RunOptions { tasks, force, fresh_input, audit_percent, dry_run };
     let Some(report) = run(&pipeline, &options, &arguments.options)? else {
         complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));
@@ -84,13 +102,21 @@ pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options) -> Result<O
     if let Some(bytes) = options.memory {
         builder = builder.memory_limit_bytes(bytes);
     }
+    if let Some(bytes) = options.cache_limit {
+        builder = builder.cache_limit_bytes(bytes as u64);
+    }
     let report = until_interrupted(builder.build()?, async |engine| engine.run(pipeline, run).await);
     progress.finish(report.as_ref().ok().and_then(Option::as_ref));
     report
 }
 
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim_end_matches('%').parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "use a number from 0 to 100".into())
+}
+
 /// Reads `1500000`, `1.5GB` or `512 MiB`.
-fn bytes(text: &str) -> Result<usize, String> {
+pub fn bytes(text: &str) -> Result<usize, String> {
     let text = text.trim();
     let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit);

@@ -23,17 +23,17 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, interleave};
 use arrow::datatypes::{DataType, Int32Type, Schema, SchemaRef};
-use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 
 use crate::chunk::MAX_CHUNKS;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::content::{Content, RowHasher};
 use crate::execute::split::memory::{Footprint, row_bytes, without_shared_views};
 use crate::execute::split::output::Output;
 use crate::execute::split::sort::{Order, Run};
 use crate::execute::split::stored::stored_schema;
-use crate::execute::write::execution_error;
+use crate::execute::write::{arrow_error, execution_error};
 
 /// The most rows of a block: DataFusion's batch size, so that what is read is not sliced, which DataFusion would count
 /// as if each slice had all of the memory.
@@ -220,7 +220,8 @@ struct Gather {
     bytes: usize,
 }
 
-/// Writes all rows of `stream` to the empty `file`, cut into `chunks` chunks, with the given metadata.
+/// Writes all rows of `stream` to the empty `file`, cut into `chunks` chunks, with the given metadata; returns how much
+/// that is, and the content of each chunk.
 ///
 /// The stream's last column is the row's chunk number, an `Int32`; it is not stored. `buffer_bytes` is as for
 /// [`SplitWriter::try_new`]. Dropping the future stops the stream.
@@ -229,42 +230,69 @@ struct Gather {
 /// [`ErrorKind::Execute`] when the stream fails or is not of this kind, [`ErrorKind::Storage`] when the file can't be
 /// written.
 pub async fn split(
-    mut stream: SendableRecordBatchStream,
+    stream: SendableRecordBatchStream,
     chunks: u32,
     file: File,
     buffer_bytes: usize,
     metadata: impl IntoIterator<Item = (String, String)>,
-) -> Result<SplitSize> {
-    let schema = stream.schema();
-    let Some((number, fields)) = schema.fields().split_last().filter(|(last, _)| *last.data_type() == DataType::Int32)
-    else {
-        return Err(internal("the last column is not a chunk number".into()));
-    };
-    let stored = Arc::new(Schema::new_with_metadata(fields.to_vec(), schema.metadata().clone()));
-    let mut writer = SplitWriter::try_new(file, stored, chunks, buffer_bytes)?;
+) -> Result<(SplitSize, Vec<Content>)> {
+    let mut writer = SplitWriter::try_new(file, rows_of(&stream.schema())?, chunks, buffer_bytes)?;
     for (key, value) in metadata {
         writer = writer.with_metadata(key, value);
     }
+    let contents = each_batch(stream, chunks, |batch, numbers| writer.write(batch, numbers)).await?;
+    Ok((writer.finish()?, contents))
+}
+
+/// The content of each of `chunks` chunks of a stream as for [`split`], which is read and not stored.
+///
+/// # Errors
+/// As [`split`].
+pub async fn contents(stream: SendableRecordBatchStream, chunks: u32) -> Result<Vec<Content>> {
+    each_batch(stream, chunks, |_, _| Ok(())).await
+}
+
+/// The columns of rows without their chunk number.
+fn rows_of(schema: &Schema) -> Result<SchemaRef> {
+    match schema.fields().split_last().filter(|(last, _)| *last.data_type() == DataType::Int32) {
+        Some((_, fields)) => Ok(Arc::new(Schema::new_with_metadata(fields.to_vec(), schema.metadata().clone()))),
+        None => Err(internal("the last column is not a chunk number".into())),
+    }
+}
+
+/// Calls `take` with each batch of rows and their chunk numbers; returns the content of each chunk.
+async fn each_batch(
+    mut stream: SendableRecordBatchStream,
+    chunks: u32,
+    mut take: impl FnMut(RecordBatch, &Int32Array) -> Result<()>,
+) -> Result<Vec<Content>> {
+    let rows = rows_of(&stream.schema())?;
+    let mut hasher = RowHasher::try_new(&rows).map_err(arrow_error)?;
+    let mut contents = vec![Content::default(); chunks as usize];
     while let Some(batch) = stream.next().await {
         let mut batch = batch.map_err(execution_error)?;
-        if batch.num_columns() != schema.fields().len() {
-            return Err(internal(format!("a batch without the column {}", number.name())));
+        if batch.num_columns() != rows.fields().len() + 1 {
+            return Err(internal("a batch without chunk numbers".into()));
         }
-        let numbers = batch.remove_column(fields.len());
+        let numbers = batch.remove_column(rows.fields().len());
         let Some(numbers) = numbers.as_primitive_opt::<Int32Type>() else {
             return Err(internal(format!("chunk numbers of type {}", numbers.data_type())));
         };
-        writer.write(batch, numbers)?;
+        let chunk = |row: usize| usize::try_from(numbers.value(row)).unwrap_or(usize::MAX);
+        let hashed = hasher.hash(batch.columns(), batch.num_rows(), |row, hash| {
+            // A number that is none is an error of who takes the batch.
+            if let Some(content) = contents.get_mut(chunk(row)) {
+                *content += hash;
+            }
+        });
+        hashed.map_err(arrow_error)?;
+        take(batch, numbers)?;
     }
-    writer.finish()
+    Ok(contents)
 }
 
 fn internal(found: String) -> Error {
     Error::new(ErrorKind::Execute, format!("internal error: an input can't be split: {found}"))
-}
-
-fn arrow_error(error: arrow::error::ArrowError) -> Error {
-    execution_error(DataFusionError::ArrowError(Box::new(error), None))
 }
 
 #[cfg(test)]
@@ -287,7 +315,7 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::execute::split::file::SplitFile;
     use crate::execute::split::stored::{stored_schema, stored_type};
-    use crate::execute::split::{SplitSize, SplitWriter, split};
+    use crate::execute::split::{SplitSize, SplitWriter, contents, split};
 
     /// Numbers that look random: xorshift64.
     struct Random(u64);
@@ -630,7 +658,8 @@ mod tests {
         };
         let file = || std::fs::File::create(&path).unwrap();
         let metadata = [("key".to_string(), "value".to_string())];
-        let size = split(stream(batch.clone(), false), 2, file(), 0, metadata).await.unwrap();
+        let (size, of_split) = split(stream(batch.clone(), false), 2, file(), 0, metadata).await.unwrap();
+        assert_eq!(of_split, contents(stream(batch.clone(), false), 2).await.unwrap());
         assert_eq!(size.rows, 3);
         let split_file = Arc::new(SplitFile::open(&path).unwrap());
         assert_eq!(split_file.metadata("key"), Some("value"));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -17,6 +18,7 @@ use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, ChecksumWriter};
+use crate::execute::content::{Content, RowHasher};
 use crate::execute::session::exact;
 use crate::task::TaskOptions;
 
@@ -27,8 +29,21 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 pub struct ChunkWriter {
     writer: ArrowWriter<ChecksumWriter>,
     schema: SchemaRef,
+    hasher: RowHasher,
+    content: Content,
     rows: u64,
     spilled_bytes: u64,
+}
+
+/// What was written to a chunk's file.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// What they say.
+    pub content: Content,
+    /// Checksum of the file.
+    pub checksum: Checksum,
 }
 
 impl ChunkWriter {
@@ -45,7 +60,8 @@ impl ChunkWriter {
             .build();
         let writer = ArrowWriter::try_new(ChecksumWriter::new(file), Arc::clone(schema), Some(properties))
             .map_err(write_error)?;
-        Ok(Self { writer, schema: Arc::clone(schema), rows: 0, spilled_bytes: 0 })
+        let hasher = RowHasher::try_new(schema).map_err(arrow_error)?;
+        Ok(Self { writer, schema: Arc::clone(schema), hasher, content: Content::default(), rows: 0, spilled_bytes: 0 })
     }
 
     /// Runs a plan and appends its rows. Dropping the future stops the plan.
@@ -66,6 +82,7 @@ impl ChunkWriter {
         while let Some(batch) = batches.next().await {
             let batch = conform(batch.map_err(execution_error)?, &self.schema)?;
             self.rows += batch.num_rows() as u64;
+            self.content += self.hasher.content(&batch).map_err(arrow_error)?;
             self.writer.write(&batch).map_err(write_error)?;
             if self.writer.in_progress_size() > ROW_GROUP_BYTES {
                 self.writer.flush().map_err(write_error)?;
@@ -84,14 +101,15 @@ impl ChunkWriter {
         self.rows
     }
 
-    /// Ends the file; `footer` makes its metadata from the number of rows, which is returned with the file's checksum.
+    /// Ends the file; `footer` makes its metadata from the number of rows and their content.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the file can't be written.
-    pub fn finish(mut self, footer: impl FnOnce(u64) -> Result<KeyValue>) -> Result<(u64, Checksum)> {
-        self.writer.append_key_value_metadata(footer(self.rows)?);
+    pub fn finish(mut self, footer: impl FnOnce(u64, Content) -> Result<KeyValue>) -> Result<Written> {
+        let Self { rows, content, .. } = self;
+        self.writer.append_key_value_metadata(footer(rows, content)?);
         let file = self.writer.into_inner().map_err(write_error)?;
-        Ok((self.rows, file.checksum()))
+        Ok(Written { rows, content, checksum: file.checksum() })
     }
 }
 
@@ -117,7 +135,6 @@ pub fn is_damaged(error: &Error) -> bool {
 
 /// Gives a batch the planned column names, types and nullability; plans may differ in string encodings only.
 fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let planned = |e| execution_error(DataFusionError::ArrowError(Box::new(e), None));
     let columns = batch
         .columns()
         .iter()
@@ -127,8 +144,13 @@ fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
             false => cast(column, field.data_type()),
         })
         .collect::<Result<Vec<_>, _>>()
-        .map_err(planned)?;
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(planned)
+        .map_err(arrow_error)?;
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(arrow_error)
+}
+
+/// The error of arrow's functions.
+pub fn arrow_error(error: ArrowError) -> Error {
+    execution_error(DataFusionError::ArrowError(Box::new(error), None))
 }
 
 /// The error of a plan that failed while it ran.

@@ -6,16 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, parquet_to_arrow_schema};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
-use crate::chunk::range::{KeyValue, Range, has_ranges};
+use crate::chunk::range::{KeyValue, Range as KeyRange, has_ranges};
 
 /// What a value of variable length takes in memory beside its bytes.
 const VIEW_BYTES: u64 = 16;
@@ -40,6 +41,15 @@ pub struct RowGroup {
     pub rows: u64,
 }
 
+/// Where some columns of a row group are in its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByteRanges {
+    /// The bytes of each column, in order.
+    pub ranges: Vec<Range<u64>>,
+    /// What the footer says of how they are read.
+    pub read_as: String,
+}
+
 /// The values of one column in a row group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interval {
@@ -51,7 +61,7 @@ pub struct Interval {
 
 impl Interval {
     /// Whether a row of it may be in a range.
-    pub fn meets(&self, range: &Range) -> bool {
+    pub fn meets(&self, range: &KeyRange) -> bool {
         (self.has_null && range.from.is_none())
             || self.ends.as_ref().is_some_and(|(least, most)| range.meets(least, most))
     }
@@ -94,6 +104,27 @@ impl RowGroups {
             };
         }
         (compressed, in_memory)
+    }
+
+    /// Where the bytes of some columns are in each row group of a file.
+    pub fn byte_ranges(&self, file: usize, names: &BTreeSet<&str>) -> Vec<ByteRanges> {
+        let Some(footer) = self.footers.get(file) else { return Vec::new() };
+        let file = footer.file_metadata();
+        let pairs = file.key_value_metadata().into_iter().flatten();
+        let arrow: Vec<_> = pairs.filter(|pair| pair.key == ARROW_SCHEMA_META_KEY).map(|pair| &pair.value).collect();
+        let types = format!("{:?} {arrow:?}", file.schema_descr().root_schema());
+        let in_group = |group: &RowGroupMetaData| {
+            let mut found = ByteRanges { ranges: Vec::new(), read_as: format!("{types} {}", group.num_rows()) };
+            for column in group.columns() {
+                if column.column_path().parts().first().is_some_and(|name| names.contains(name.as_str())) {
+                    let (start, length) = column.byte_range();
+                    found.ranges.push(start..start + length);
+                    found.read_as += &format!(" {:?} {}", column.compression(), column.num_values());
+                }
+            }
+            found
+        };
+        footer.row_groups().iter().map(in_group).collect()
     }
 
     /// Number of row groups of each file.

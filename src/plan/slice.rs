@@ -40,6 +40,13 @@ pub enum InputMode {
     Replicate,
 }
 
+impl InputMode {
+    /// Whether each row of the whole input is given to its chunk, in one pass or one for each chunk.
+    pub fn is_cut(self) -> bool {
+        matches!(self, Self::Split | Self::Rescan)
+    }
+}
+
 /// How a table is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {

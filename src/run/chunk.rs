@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::cache::store::ChunkEntry;
+use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::session::{Joins, with_joins};
-use crate::execute::write::{ChunkWriter, is_out_of_memory};
+use crate::execute::write::{ChunkWriter, Written, is_out_of_memory};
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
 use crate::run::sliced::Sliced;
 use crate::run::{Context, PlannedTask};
 use crate::table::source::Snapshot;
+
+/// Who waits for another process looks so often whether it is done.
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the chunks of one step have in common.
 pub struct ChunkJob {
@@ -42,19 +45,66 @@ pub struct ChunkJob {
 }
 
 impl ChunkJob {
-    /// Runs a chunk when a permit is free.
+    /// Runs a chunk when a permit is free; returns its entry, and whether it ran. It does not where another process, or
+    /// another task with the same query, makes it: then this waits for theirs.
     ///
     /// Where memory does not suffice the chunk is cut further, in halves and halves of these, one after the other. A part
     /// that does not fit either way, because many of its rows have one key, runs alone, with joins that spill.
-    pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<Arc<ChunkEntry>> {
+    pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<(Arc<ChunkEntry>, bool)> {
+        let cache = &self.context.cache;
+        let fingerprint = self.fingerprints[chunk as usize];
+        let made = || match self.force {
+            true => Ok(None),
+            false => cache.find(&[fingerprint]).map(|found| found.into_iter().flatten().next()),
+        };
+        // A permit comes first: who waits for one must not keep others from the chunk.
+        let (_lock, permit) = loop {
+            // The semaphore is never closed, so such calls wait and succeed.
+            let Ok(permit) = permits.acquire().await else { continue };
+            let lock = cache.lock(&fingerprint)?;
+            if let Some(entry) = made()? {
+                return Ok((entry, false));
+            }
+            if let Some(lock) = lock {
+                break (lock, permit);
+            }
+            drop(permit);
+            tokio::time::sleep(PAUSE).await;
+        };
+        self.context.events.send(Event::ChunkStarted { task: self.planned.task.name.clone(), chunk });
+        let (pending, entry) = self.compute(chunk, permits, Some(permit)).await?;
+        Ok((self.commit(chunk, pending, entry).await?, true))
+    }
+
+    /// Computes a chunk that is in the cache again, and compares.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Execute`] when it differs, or can't be computed.
+    pub async fn audit(&self, entry: &ChunkEntry, permits: &Semaphore) -> Result<()> {
+        let (_, computed) = self.compute(entry.chunk, permits, None).await?;
+        if computed.content == entry.content {
+            return Ok(());
+        }
+        let message = "computed again it has other rows than in the cache; run it with --force, and see whether its query \
+                       always gives the same rows";
+        Err(Error::new(ErrorKind::Execute, message))
+    }
+
+    /// Writes a chunk to a file that is not in the cache yet.
+    async fn compute(
+        &self,
+        chunk: u32,
+        permits: &Semaphore,
+        mut first: Option<SemaphorePermit<'_>>,
+    ) -> Result<(PendingChunk, ChunkEntry)> {
         let (mut parts, mut joins) = (1, Joins::Hash);
         loop {
-            match self.run(chunk, parts, joins, permits).await {
+            match self.try_compute(chunk, parts, joins, permits, first.take()).await {
                 // The rows of a part can't be taken back: all begins anew, in smaller parts, and at last alone.
                 Err(Stopped::HalfWritten) if parts < self.most_parts() => parts *= 2,
                 Err(Stopped::HalfWritten) => joins = Joins::Spill,
                 Err(Stopped::Failed(error)) => return Err(error),
-                Ok(entry) => return Ok(entry),
+                Ok(computed) => return Ok(computed),
             }
         }
     }
@@ -68,22 +118,24 @@ impl ChunkJob {
         if self.step().proof.keys().is_empty() { 1 } else { MAX_PARTS }
     }
 
-    /// Runs a chunk in parts; with joins that spill, alone.
-    async fn run(
+    /// Computes a chunk in parts; with joins that spill, alone.
+    async fn try_compute(
         &self,
         chunk: u32,
         parts: u32,
         joins: Joins,
         permits: &Semaphore,
-    ) -> std::result::Result<Arc<ChunkEntry>, Stopped> {
+        first: Option<SemaphorePermit<'_>>,
+    ) -> std::result::Result<(PendingChunk, ChunkEntry), Stopped> {
         let task = &self.planned.task;
         let Step { name, proof, .. } = self.step();
         let Context { cache, events, .. } = &self.context;
         let jobs = self.context.budget.jobs as u32;
         let own = if joins == Joins::Hash { 1 } else { jobs };
-        // The semaphore is never closed, so such calls wait and succeed.
-        let mut permit = permits.acquire_many(own).await;
-        events.send(Event::ChunkStarted { task: task.name.clone(), chunk });
+        let mut permit = match first {
+            Some(permit) => Ok(permit),
+            None => permits.acquire_many(own).await,
+        };
         let pending = cache.begin()?;
         let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options)?;
         let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
@@ -111,20 +163,23 @@ impl ChunkJob {
         }
         let mut entry = ChunkEntry::new(self.fingerprints[chunk as usize], name, chunk, proof);
         entry.written_unix_ns = unix_ns();
-        let footer = |rows| ChunkEntry { rows, ..entry.clone() }.footer(&self.components);
-        let (rows, checksum) = writer.finish(footer)?;
-        (entry.rows, entry.checksum, entry.bytes) = (rows, checksum, pending.bytes()?);
+        let footer = |rows, content| ChunkEntry { rows, content, ..entry.clone() }.footer(&self.components);
+        let Written { rows, content, checksum } = writer.finish(footer)?;
+        (entry.rows, entry.content, entry.checksum, entry.bytes) = (rows, content, checksum, pending.bytes()?);
         // A chunk of a source that changed meanwhile must never be found under the old identity.
         self.check_sources().await?;
-        // Others go on while the file reaches the disk.
-        drop(permit);
-        let (cache, components, force) = (Arc::clone(cache), self.components.clone(), self.force);
+        Ok((pending, entry))
+    }
+
+    /// Without a permit: others go on while the file reaches the disk.
+    async fn commit(&self, chunk: u32, pending: PendingChunk, entry: ChunkEntry) -> Result<Arc<ChunkEntry>> {
+        let (cache, components, force) = (Arc::clone(&self.context.cache), self.components.clone(), self.force);
         let commit = move || cache.commit(pending, entry, &components, force);
         let entry = tokio::task::spawn_blocking(commit)
             .await
             .map_err(|e| Error::new(ErrorKind::Storage, "a chunk can't be stored").with_source(e))??;
-        let (rows, bytes) = (entry.rows, entry.bytes);
-        events.send(Event::ChunkDone { task: task.name.clone(), chunk, rows, bytes });
+        let (task, rows, bytes) = (self.planned.task.name.clone(), entry.rows, entry.bytes);
+        self.context.events.send(Event::ChunkDone { task, chunk, rows, bytes });
         Ok(entry)
     }
 

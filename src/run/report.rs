@@ -46,6 +46,8 @@ pub struct TaskReport {
     pub executed: u32,
     /// Chunks that were in the cache.
     pub reused: u32,
+    /// Chunks that were in the cache, computed again and found equal.
+    pub audited: u32,
     /// Rows of its table.
     pub rows: u64,
     /// Bytes of its files.
@@ -103,6 +105,7 @@ impl TaskReport {
             chunks: 0,
             executed: 0,
             reused: 0,
+            audited: 0,
             rows: 0,
             bytes: 0,
             split_bytes: 0,

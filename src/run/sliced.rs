@@ -28,8 +28,8 @@ pub struct Sliced {
     rows: Vec<u64>,
     /// How it is read.
     mode: InputMode,
-    /// The split that is read.
-    split: Option<SplitId>,
+    /// The splits that are read.
+    splits: Vec<SplitId>,
 }
 
 #[derive(Debug)]
@@ -45,13 +45,13 @@ impl Sliced {
     /// When the split has not these columns.
     pub fn of_split(split: &Split, schema: &SchemaRef, chunks: u32) -> Result<Self> {
         let table = |chunk| {
-            let Split { id: _, files, columns } = split.clone();
+            let Split { ids: _, files, columns } = split.clone();
             Ok(Table::Split(Arc::new(SplitTable::try_new(Arc::clone(schema), &columns, files, vec![chunk])?)))
         };
         let tables = (0..chunks).map(table).collect::<Result<_>>()?;
         let is_exact = vec![true; chunks as usize];
         let rows = (0..chunks).map(|chunk| split.files.iter().map(|file| file.rows(chunk)).sum()).collect();
-        Ok(Self { tables, is_exact, rows, mode: InputMode::Split, split: Some(split.id) })
+        Ok(Self { tables, is_exact, rows, mode: InputMode::Split, splits: split.ids.clone() })
     }
 
     /// What the chunks, of which there are `chunks`, read of `input` as `slice` says.
@@ -86,7 +86,7 @@ impl Sliced {
             }
         };
         let is_exact = (0..chunks).map(|chunk| slice.is_exact(chunk)).collect();
-        Ok(Self { tables: tables?, is_exact, rows, mode: slice.mode(), split: None })
+        Ok(Self { tables: tables?, is_exact, rows, mode: slice.mode(), splits: Vec::new() })
     }
 
     /// What chunk `chunk` reads, the files in another order for each chunk if `rotates`.
@@ -109,9 +109,9 @@ impl Sliced {
         self.mode
     }
 
-    /// The split that is read, if one is.
-    pub fn split(&self) -> Option<SplitId> {
-        self.split
+    /// The splits that are read.
+    pub fn splits(&self) -> &[SplitId] {
+        &self.splits
     }
 
     /// Whether that is nothing but the chunk's rows.
@@ -132,7 +132,10 @@ fn of_row_groups(source: &Snapshot, slice: &Slice, chunk: u32) -> Arc<FilesTable
 }
 
 /// The stored chunks that a chunk opens.
-fn stored(output: &Output, slice: &Slice, chunk: u32) -> Result<Vec<Arc<ChunkEntry>>> {
+///
+/// # Errors
+/// [`ErrorKind::Storage`] when the input is not stored as `slice` says.
+pub fn stored(output: &Output, slice: &Slice, chunk: u32) -> Result<Vec<Arc<ChunkEntry>>> {
     let otherwise = || Error::new(ErrorKind::Storage, "an input is not stored as it was planned; this is a bug");
     let (opened, _) =
         slice.stored(chunk).filter(|(_, of)| *of as usize == output.entries.len()).ok_or_else(otherwise)?;

@@ -1,51 +1,80 @@
-//! Splitting an input: one pass over it, its rows cut into chunks, each split made once in a run.
+//! Cutting an input: one pass over it says what each chunk's slice of it is, and stores the slices if chunks are to read
+//! them. Each input is cut once in a run; of a source to which files were added, only these.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::common::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream_partitioned};
+use datafusion::physical_plan::execute_stream_partitioned;
 use tokio::sync::{OnceCell, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
+use crate::cache::index::Slices;
+use crate::cache::lock::Lock;
 use crate::cache::split::{SplitId, commit, open, open_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::execute::content::Content;
 use crate::execute::session::exact;
 use crate::execute::split::file::SplitFile;
-use crate::execute::split::split;
+use crate::execute::split::{contents, split};
 use crate::execute::write::execution_error;
+use crate::plan::fingerprint::{Fingerprint, cut_fingerprint};
 use crate::plan::need::Need;
 use crate::plan::prove::{Proof, Role};
 use crate::plan::split::split_plan;
+use crate::run::chunk::PAUSE;
 use crate::run::{Context, Input};
 
 /// Most and least bytes of rows that one of the streams of a split buffers.
 const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=64 << 20;
 
-/// Splits of one run.
+/// A source whose files came one after the other is cut in at most so many parts, then anew in one.
+const MOST_PARTS: usize = 8;
+
+/// What was cut in one run.
 #[derive(Debug, Default)]
 pub struct Splits {
-    made: Mutex<HashMap<SplitId, Arc<OnceCell<Split>>>>,
+    cuts: Cells<Vec<Part>>,
+    made: Cells<Files>,
     /// On their way to the disk and into the cache, while chunks read them already.
     committing: Mutex<JoinSet<Result<()>>>,
+}
+
+/// Things that are made once each; who needs one meanwhile waits.
+type Cells<T> = Mutex<HashMap<SplitId, Arc<OnceCell<T>>>>;
+
+type Files = Vec<Arc<SplitFile>>;
+
+/// A part of an input that is cut by itself: the whole, or those files of a source that came together.
+#[derive(Debug, Clone)]
+struct Part {
+    id: SplitId,
+    /// Files of a source, by number; `None` when the input is none.
+    files: Option<BTreeSet<usize>>,
+    /// What each chunk's slice of it says.
+    contents: Vec<Content>,
 }
 
 /// An input that was split.
 #[derive(Debug, Clone)]
 pub struct Split {
-    /// Its name in the cache.
-    pub id: SplitId,
+    /// Names of its parts in the cache.
+    pub ids: Vec<SplitId>,
     /// Its files.
     pub files: Vec<Arc<SplitFile>>,
     /// Columns that are stored, by position.
     pub columns: Vec<usize>,
 }
 
-/// What to split.
+/// What to cut.
 pub struct SplitJob<'a> {
+    /// What the run works with.
+    pub context: &'a Context,
+    /// One permit for each stream that may run.
+    pub permits: &'a Arc<Semaphore>,
     /// The task, for errors and events.
     pub task: &'a str,
     /// The proof that says how the input is cut.
@@ -59,38 +88,98 @@ pub struct SplitJob<'a> {
 }
 
 impl Splits {
-    /// The split, if it was made before, in this run or an earlier one.
+    /// What each chunk's slice of the input says, and the bytes of splits that were made to know it.
     ///
-    /// # Errors
-    /// [`ErrorKind::Storage`] when the folder of splits can't be read.
-    pub fn find(&self, context: &Context, job: &SplitJob) -> Result<Option<Split>> {
-        let id = job.id()?;
-        if let Some(split) = self.cell(id).get() {
-            return Ok(Some(split.clone()));
-        }
-        Ok(open(context.cache.folder(), &id)?.map(|files| Split { id, files, columns: job.columns() }))
-    }
-
-    /// The split, made now unless it was before, and its bytes if it was made now; who needs it meanwhile waits.
+    /// It is known of an input that was cut so before. Of files that were added to a source since, only they are read;
+    /// they are split, if `writes`, else their rows are hashed only.
     ///
     /// # Errors
     /// When the input can't be read or the split not be written.
-    pub async fn make(&self, context: &Context, job: &SplitJob<'_>, permits: &Arc<Semaphore>) -> Result<(Split, u64)> {
-        let id = job.id()?;
-        let cell = self.cell(id);
-        let mut made = 0;
-        let make = async {
-            match open(context.cache.folder(), &id)? {
-                Some(files) => Ok(Split { id, files, columns: job.columns() }),
-                None => {
-                    let (split, bytes) = job.run(context, id, permits).await?;
-                    made = bytes;
-                    Ok(split)
-                }
+    pub async fn contents(&self, job: &SplitJob<'_>, writes: bool) -> Result<(Vec<Content>, u64)> {
+        let (parts, bytes) = self.parts(job, writes).await?;
+        let mut contents = vec![Content::default(); job.proof.chunks() as usize];
+        for part in &parts {
+            add(&mut contents, &part.contents);
+        }
+        Ok((contents, bytes))
+    }
+
+    /// The split, if all of it was made before, in this run or an earlier one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the folder of splits can't be read.
+    pub fn find(&self, job: &SplitJob<'_>) -> Result<Option<Split>> {
+        let Some(parts) = cell(&self.cuts, job.id()?).get().cloned() else { return Ok(None) };
+        let mut files = Vec::new();
+        for part in &parts {
+            match cell(&self.made, part.id).get() {
+                Some(made) => files.extend(made.iter().cloned()),
+                None => match open(job.context.cache.folder(), &part.id)? {
+                    Some(opened) => files.extend(opened),
+                    None => return Ok(None),
+                },
             }
+        }
+        Ok(Some(job.split(&parts, files)))
+    }
+
+    /// The split, what is not there of it made now, and the bytes of that; who needs it meanwhile waits.
+    ///
+    /// # Errors
+    /// When the input can't be read or the split not be written.
+    pub async fn make(&self, job: &SplitJob<'_>) -> Result<(Split, u64)> {
+        let (parts, mut bytes) = self.parts(job, true).await?;
+        let kept: Vec<SplitId> = parts.iter().map(|part| part.id).collect();
+        let mut files = Vec::new();
+        for part in &parts {
+            let make = async {
+                let opened = || open(job.context.cache.folder(), &part.id);
+                let lock = match job.lock(part.id, opened).await? {
+                    Flight::Done(opened) => return Ok(opened),
+                    Flight::Own(lock) => Arc::new(lock),
+                };
+                let (made, _, size) = job.split_part(part.id, part.files.as_ref(), &kept, lock).await?;
+                bytes += size;
+                Ok::<_, Error>(made)
+            };
+            files.extend(cell(&self.made, part.id).get_or_try_init(|| make).await?.iter().cloned());
+        }
+        Ok((job.split(&parts, files), bytes))
+    }
+
+    /// The parts that the input is cut in, and the bytes of splits that were made for it.
+    async fn parts(&self, job: &SplitJob<'_>, writes: bool) -> Result<(Vec<Part>, u64)> {
+        let id = job.id()?;
+        let mut bytes = 0;
+        let make = async {
+            let cache = &job.context.cache;
+            let known = || Ok(job.known_parts(id, cache.slices(&id.cut)?));
+            let (mut parts, rest) = known()?;
+            if let Some((id, files)) = rest {
+                let whole = || Ok(Some(known()?).filter(|(_, rest)| rest.is_none()));
+                let lock = match job.lock(id, whole).await? {
+                    Flight::Done((parts, _)) => return Ok(parts),
+                    Flight::Own(lock) => Arc::new(lock),
+                };
+                let contents = if writes {
+                    let kept: Vec<SplitId> = parts.iter().map(|part: &Part| part.id).chain([id]).collect();
+                    let (made, contents, size) = job.split_part(id, files.as_ref(), &kept, Arc::clone(&lock)).await?;
+                    bytes = size;
+                    // It can't be there yet: of each input only this makes it.
+                    let _ = cell(&self.made, id).set(made);
+                    contents
+                } else {
+                    job.contents_of_part(files.as_ref()).await?
+                };
+                let identities = files.iter().flatten().filter_map(|file| job.file_identity(*file)).collect();
+                let slices = Slices { input: id.input, files: identities, contents: contents.clone() };
+                cache.add_slices(&id.cut, &slices)?;
+                parts.push(Part { id, files, contents });
+            }
+            Ok::<_, Error>(parts)
         };
-        let split = cell.get_or_try_init(|| make).await?.clone();
-        Ok((split, made))
+        let parts = cell(&self.cuts, id).get_or_try_init(|| make).await?.clone();
+        Ok((parts, bytes))
     }
 
     /// Waits until all splits that were made are in the cache; returns why some are not.
@@ -103,80 +192,199 @@ impl Splits {
         }
         errors
     }
+}
 
-    fn cell(&self, id: SplitId) -> Arc<OnceCell<Split>> {
-        Arc::clone(self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
-    }
+/// Of several processes that want the same thing one makes it.
+enum Flight<T> {
+    /// It is there.
+    Done(T),
+    /// This one makes it.
+    Own(Lock),
+}
+
+fn cell<T>(cells: &Cells<T>, id: SplitId) -> Arc<OnceCell<T>> {
+    Arc::clone(cells.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
 }
 
 impl SplitJob<'_> {
     fn id(&self) -> Result<SplitId> {
-        let cut = crate::plan::fingerprint::cut_fingerprint(self.proof, self.scan, self.need).map_err(failed)?;
+        let cut = cut_fingerprint(self.proof, self.scan, self.need).map_err(execution_error)?;
         Ok(SplitId { cut, input: self.input.identity() })
     }
 
-    fn columns(&self) -> Vec<usize> {
-        self.need.columns.iter().copied().collect()
+    fn split(&self, parts: &[Part], files: Files) -> Split {
+        let columns = self.need.columns.iter().copied().collect();
+        Split { ids: parts.iter().map(|part| part.id).collect(), files, columns }
     }
 
+    fn file_identity(&self, file: usize) -> Option<Fingerprint> {
+        self.input.source().map(|source| source.file_identity(file))
+    }
+
+    /// The parts of the input that were cut before, and what is left of it.
+    #[expect(clippy::type_complexity)]
+    fn known_parts(&self, id: SplitId, known: Vec<Slices>) -> (Vec<Part>, Option<(SplitId, Option<BTreeSet<usize>>)>) {
+        let mut known: Vec<_> =
+            known.into_iter().filter(|slices| slices.contents.len() == self.proof.chunks() as usize).collect();
+        let Some(source) = self.input.source() else {
+            return match known.into_iter().find(|slices| slices.input == id.input) {
+                Some(Slices { contents, .. }) => (vec![Part { id, files: None, contents }], None),
+                None => (Vec::new(), Some((id, None))),
+            };
+        };
+        let mut left: HashMap<Fingerprint, usize> =
+            (0..source.file_count()).map(|file| (source.file_identity(file), file)).collect();
+        known.sort_by_key(|slices| std::cmp::Reverse(slices.files.len()));
+        let mut parts = Vec::new();
+        for Slices { input, files, contents } in known {
+            if !files.is_empty() && files.iter().all(|file| left.contains_key(file)) {
+                let files = files.iter().filter_map(|file| left.remove(file)).collect();
+                parts.push(Part { id: SplitId { input, ..id }, files: Some(files), contents });
+            }
+        }
+        if left.is_empty() {
+            return (parts, None);
+        }
+        if parts.is_empty() || parts.len() >= MOST_PARTS {
+            return (Vec::new(), Some((id, Some((0..source.file_count()).collect()))));
+        }
+        let left: BTreeSet<usize> = left.into_values().collect();
+        (parts, Some((SplitId { input: source.identity_of(&left), ..id }, Some(left))))
+    }
+
+    /// Waits until `done` has something, as long as another process makes it, or until this one may.
+    async fn lock<T>(&self, id: SplitId, done: impl Fn() -> Result<Option<T>>) -> Result<Flight<T>> {
+        loop {
+            let lock = Lock::try_take(self.context.cache.folder(), &id.lock_name())?;
+            // In this order: who held the lock may have finished between.
+            if let Some(done) = done()? {
+                return Ok(Flight::Done(done));
+            }
+            if let Some(lock) = lock {
+                return Ok(Flight::Own(lock));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Splits a part of the input. Splits of the same cut other than `kept` go.
+    ///
     /// As one stream per job, each with a permit of its own, so that chunks of other tasks, and other splits, run
     /// where one has ended or not begun.
-    async fn run(&self, context: &Context, id: SplitId, permits: &Arc<Semaphore>) -> Result<(Split, u64)> {
-        let Some(Role::Partitioned { keys, names: _ }) = self.proof.inputs().get(self.scan).map(|input| &input.role)
-        else {
-            return Err(Error::new(ErrorKind::Execute, "an input that is not cut can't be split; this is a bug"));
-        };
-        let table = self.input.whole(&context.cache)?;
-        let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(failed)?;
-        let mut state = exact(&context.state, &plan).map_err(failed)?;
-        let options = state.config_mut().options_mut();
-        options.execution.target_partitions = context.budget.jobs;
-        // Streams that wait for a permit must not be sent what others read.
-        options.optimizer.enable_round_robin_repartition = false;
-        let physical = state.create_physical_plan(&plan).await.map_err(failed)?;
-        let streams = physical.output_partitioning().partition_count().max(1);
-        let share = context.budget.pool_bytes().map_or(usize::MAX, |pool| pool / 4) / streams;
+    async fn split_part(
+        &self,
+        id: SplitId,
+        files: Option<&BTreeSet<usize>>,
+        kept: &[SplitId],
+        lock: Arc<Lock>,
+    ) -> Result<(Files, Vec<Content>, u64)> {
+        let Self { context, permits, proof, .. } = self;
+        let (streams, pool) = self.streams(files).await?;
+        let share = context.budget.pool_bytes().map_or(usize::MAX, |pool| pool / 4) / streams.len().max(1);
         let most_bytes = share.clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
         let folder = context.cache.new_folder()?;
-        let chunks = self.proof.chunks();
-        let mut running = JoinSet::new();
-        let streams = execute_stream_partitioned(physical, state.task_ctx()).map_err(failed)?;
+        let chunks = proof.chunks();
         let metadata = id.metadata(streams.len());
+        let mut running = JoinSet::new();
         for (at, stream) in streams.into_iter().enumerate() {
             let metadata = metadata.clone();
             let path = folder.join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
-            let (permits, pool) = (Arc::clone(permits), Arc::clone(&state.runtime_env().memory_pool));
+            let (permits, pool) = (Arc::clone(permits), Arc::clone(&pool));
             running.spawn(async move {
                 // The semaphore is never closed, so this waits and succeeds.
                 let _permit = permits.acquire().await;
                 let reserved = reserve(&pool, most_bytes);
                 let buffer_bytes = reserved.size().max(*BUFFER_BYTES.start());
-                split(stream, chunks, file, buffer_bytes, [metadata]).await.map(|size| (path, size))
+                split(stream, chunks, file, buffer_bytes, [metadata]).await.map(|made| (path, made))
             });
         }
         let (mut paths, mut rows, mut bytes): (Vec<PathBuf>, u64, u64) = (Vec::new(), 0, 0);
+        let mut contents = vec![Content::default(); chunks as usize];
         while let Some(finished) = running.join_next().await {
-            let split = finished.map_err(|e| Error::new(ErrorKind::Execute, "a split panicked").with_source(e))?;
-            let (path, size) = split?;
+            let (path, (size, of_stream)) = finished.map_err(panicked)??;
             paths.push(path);
             rows += size.rows;
             bytes += size.bytes;
+            add(&mut contents, &of_stream);
         }
-        if let Some(source) = self.input.source() {
-            source.check_unchanged().await?;
-        }
+        self.check_unchanged().await?;
         // Opened before they are renamed: a descriptor stays good, and chunks need not wait for the disk.
         paths.sort();
         let files = open_files(&paths)?;
-        let cache = Arc::clone(&context.cache);
-        let commit = move || commit(cache.folder(), &id, &folder);
+        let (cache, kept) = (Arc::clone(&context.cache), kept.to_vec());
+        let commit = move || {
+            let committed = commit(cache.folder(), &id, &folder, &kept);
+            drop(lock);
+            committed
+        };
         let committing = &context.splits.committing;
         committing.lock().unwrap_or_else(PoisonError::into_inner).spawn_blocking(commit);
         let input = self.proof.inputs()[self.scan].table.clone();
         context.events.send(Event::Split { task: self.task.to_string(), input, rows, bytes });
-        Ok((Split { id, files, columns: self.columns() }, bytes))
+        Ok((files, contents, bytes))
     }
+
+    /// Reads a part of the input to know what each chunk's slice of it says.
+    async fn contents_of_part(&self, files: Option<&BTreeSet<usize>>) -> Result<Vec<Content>> {
+        let (streams, _) = self.streams(files).await?;
+        let chunks = self.proof.chunks();
+        let mut running = JoinSet::new();
+        for stream in streams {
+            let permits = Arc::clone(self.permits);
+            running.spawn(async move {
+                let _permit = permits.acquire().await;
+                contents(stream, chunks).await
+            });
+        }
+        let mut contents = vec![Content::default(); chunks as usize];
+        while let Some(finished) = running.join_next().await {
+            add(&mut contents, &finished.map_err(panicked)??);
+        }
+        self.check_unchanged().await?;
+        Ok(contents)
+    }
+
+    /// The rows of a part of the input, with their chunk numbers, and the pool that they are read in.
+    async fn streams(
+        &self,
+        files: Option<&BTreeSet<usize>>,
+    ) -> Result<(Vec<SendableRecordBatchStream>, Arc<dyn MemoryPool>)> {
+        let Some(Role::Partitioned { keys, names: _ }) = self.proof.inputs().get(self.scan).map(|input| &input.role)
+        else {
+            return Err(Error::new(ErrorKind::Execute, "an input that is not cut can't be split; this is a bug"));
+        };
+        let table = match (self.input, files) {
+            (Input::Source(source), Some(files)) => Arc::new(source.table().of_files(files)),
+            _ => self.input.whole(&self.context.cache)?,
+        };
+        let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(execution_error)?;
+        let mut state = exact(&self.context.state, &plan).map_err(execution_error)?;
+        let options = state.config_mut().options_mut();
+        options.execution.target_partitions = self.context.budget.jobs;
+        // Streams that wait for a permit must not be sent what others read.
+        options.optimizer.enable_round_robin_repartition = false;
+        let physical = state.create_physical_plan(&plan).await.map_err(execution_error)?;
+        let streams = execute_stream_partitioned(physical, state.task_ctx()).map_err(execution_error)?;
+        Ok((streams, Arc::clone(&state.runtime_env().memory_pool)))
+    }
+
+    async fn check_unchanged(&self) -> Result<()> {
+        match self.input.source() {
+            Some(source) => source.check_unchanged().await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn add(sums: &mut [Content], contents: &[Content]) {
+    for (sum, content) in sums.iter_mut().zip(contents) {
+        *sum += *content;
+    }
+}
+
+fn panicked(error: JoinError) -> Error {
+    Error::new(ErrorKind::Execute, "a split panicked").with_source(error)
 }
 
 /// As much of `most_bytes` as is to be had beside the chunks that run, by halves.
@@ -187,8 +395,4 @@ fn reserve(pool: &Arc<dyn MemoryPool>, most_bytes: usize) -> MemoryReservation {
         bytes /= 2;
     }
     reservation
-}
-
-fn failed(error: DataFusionError) -> Error {
-    execution_error(error)
 }

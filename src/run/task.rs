@@ -1,6 +1,7 @@
 //! One task: its steps one after the other, the chunks of a step side by side, then its publication.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -14,16 +15,16 @@ use crate::cache::store::ChunkEntry;
 use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::execute::content::Content;
 use crate::execute::write::is_damaged;
-use crate::plan::fingerprint::{Components, FUNCTION, input_component};
+use crate::plan::fingerprint::{Components, FUNCTION, Fingerprint, input_component};
 use crate::plan::resolve::Scan;
-use crate::plan::slice::{InputMode, Slice};
+use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
 use crate::run::chunk::{ChunkJob, unix_ns};
 use crate::run::report::{self, InputReport, Status, StepPart, StepReport, TaskReport};
 use crate::run::sliced::Sliced;
-use crate::run::split::SplitJob;
-use crate::run::{Context, Input, Output, PlannedTask};
+use crate::run::{Context, FreshInput, Input, Output, PlannedTask};
 use crate::table::source::Snapshot;
 use crate::task::Task;
 
@@ -39,6 +40,10 @@ pub struct TaskJob {
     pub permits: Arc<Semaphore>,
     /// Whether every chunk runs again.
     pub force: bool,
+    /// What sources that changed mean.
+    pub fresh_input: FreshInput,
+    /// Share of the chunks in the cache that are computed again, in percent.
+    pub audit_percent: f64,
     /// Whether nothing runs, only the report is made.
     pub is_dry: bool,
 }
@@ -79,11 +84,20 @@ impl TaskJob {
         let Context { cache, events, .. } = self.context.clone();
         let task = &planned.task;
         let before = cache.published(&task.name)?;
+        if let (FreshInput::Ignore, Some(before)) = (self.fresh_input, &before)
+            && let Some(output) = self.as_published(before)?
+        {
+            report.reason = "nothing else changed than sources, which are taken for unchanged".into();
+            report.reused = output.entries.len() as u32;
+            report.rows = output.entries.iter().map(|e| e.rows).sum();
+            report.bytes = output.entries.iter().map(|e| e.bytes).sum();
+            return Ok(output);
+        }
         let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
         let mut whole = Components::default();
         let mut output = Output::default();
         for number in 0..planned.steps.len() {
-            let prefix = if planned.steps.len() == 1 { String::new() } else { format!("{}|", number + 1) };
+            let prefix = prefix(planned.steps.len(), number);
             let before = before.as_ref().map(|before| before.below(&prefix));
             let components;
             (output, components) = self.run_step(number, before.as_ref(), &sources, report).await?;
@@ -112,13 +126,12 @@ impl TaskJob {
         report: &mut TaskReport,
     ) -> Result<(Output, Components)> {
         let task = &self.planned.task;
-        let Step { name, resolved, proof, .. } = &self.planned.steps[number];
+        let step @ Step { name, proof, .. } = &self.planned.steps[number];
         let Context { cache, events, .. } = &self.context;
         let identities = self.inputs.iter().map(|(name, input)| (name.clone(), input.identity())).collect();
-        let run = format!("{} {}", std::process::id(), unix_ns());
-        let components = Components::of(task, resolved, proof, &identities, &run)
-            .map_err(|e| Error::new(ErrorKind::Sql, "the query can't be fingerprinted").with_source(e))?;
-        let own = self.own(number);
+        let components = components(task, step, &identities)?;
+        let (own, split_bytes) = self.own(number).await?;
+        report.split_bytes += split_bytes;
         let fingerprints: Vec<_> = (0..).zip(own).map(|(chunk, own)| components.chunk(chunk, own)).collect();
         let mut entries = if self.force { vec![None; fingerprints.len()] } else { cache.find(&fingerprints)? };
         let mut missing: Vec<u32> =
@@ -127,7 +140,10 @@ impl TaskJob {
         report.reused += reused;
         // The first step that runs has the reason; those after it run because it did.
         if report.status == Status::Reused {
-            report.reason = self.reason(before, &components, missing.len());
+            report.reason = self.reason(before, &components, missing.len(), proof.chunks());
+        }
+        if let (FreshInput::Fail, Some(before), true) = (self.fresh_input, before, !missing.is_empty()) {
+            self.check_no_fresh_input(before, &components, missing.len())?;
         }
         events.send(Event::Planned {
             task: task.name.clone(),
@@ -140,18 +156,32 @@ impl TaskJob {
             report.executed += missing.len() as u32;
             for chunk in missing {
                 let fingerprint = fingerprints[chunk as usize];
-                entries[chunk as usize] = Some(Arc::new(ChunkEntry::new(fingerprint, name, chunk, proof)));
+                // Unlike anything that is there, so that who reads it runs, too.
+                let content = Content::placeholder(fingerprint.as_bytes());
+                let entry = ChunkEntry { content, ..ChunkEntry::new(fingerprint, name, chunk, proof) };
+                entries[chunk as usize] = Some(Arc::new(entry));
             }
-        } else if !missing.is_empty() {
-            report.status = Status::Executed;
-            let (inputs, split_bytes) = self.sliced(number, missing.len() as u32).await?;
+            return Ok((
+                Output { schema: Arc::clone(proof.schema()), entries: entries.into_iter().flatten().collect() },
+                components,
+            ));
+        }
+        let hits: Vec<Arc<ChunkEntry>> = entries.iter().flatten().cloned().collect();
+        let audited: Vec<Arc<ChunkEntry>> =
+            hits.into_iter().filter(|_| !self.is_dry && is_drawn(self.audit_percent)).collect();
+        let runs = missing.len() + audited.len();
+        if runs > 0 {
+            if !missing.is_empty() {
+                report.status = Status::Executed;
+            }
+            let (inputs, split_bytes) = self.sliced(number, runs as u32).await?;
             report.split_bytes += split_bytes;
             if let Some(step) = report.steps.get_mut(number) {
                 step.inputs.iter_mut().zip(&inputs).for_each(|(input, sliced)| input.mode = sliced.mode());
             }
             // The largest first, so that at the end no processor waits for one of them.
             missing.sort_by_key(|chunk| std::cmp::Reverse(inputs.iter().map(|input| input.rows(*chunk)).sum::<u64>()));
-            let splits: Vec<SplitId> = inputs.iter().filter_map(Sliced::split).collect();
+            let splits: Vec<SplitId> = inputs.iter().flat_map(Sliced::splits).copied().collect();
             let job = Arc::new(ChunkJob {
                 context: self.context.clone(),
                 planned: Arc::clone(&self.planned),
@@ -163,6 +193,14 @@ impl TaskJob {
                 force: self.force,
                 spilled_bytes: AtomicU64::new(0),
             });
+            let mut auditing = JoinSet::new();
+            for entry in audited {
+                let (job, permits) = (Arc::clone(&job), Arc::clone(&self.permits));
+                auditing.spawn(async move {
+                    let chunk = entry.chunk;
+                    job.audit(&entry, &permits).await.map_err(|e| e.with_chunk(chunk))
+                });
+            }
             let mut running = JoinSet::new();
             for chunk in missing {
                 let (job, permits) = (Arc::clone(&job), Arc::clone(&self.permits));
@@ -174,8 +212,13 @@ impl TaskJob {
                 if result.as_ref().is_err_and(is_damaged) {
                     splits.iter().for_each(|id| remove(cache.folder(), id));
                 }
-                entries[chunk as usize] = Some(result.map_err(|e| e.with_chunk(chunk))?);
-                report.executed += 1;
+                let (entry, is_own) = result.map_err(|e| e.with_chunk(chunk))?;
+                entries[chunk as usize] = Some(entry);
+                *(if is_own { &mut report.executed } else { &mut report.reused }) += 1;
+            }
+            while let Some(finished) = auditing.join_next().await {
+                finished.map_err(|e| Error::new(ErrorKind::Execute, "an audit panicked").with_source(e))??;
+                report.audited += 1;
             }
             report.spilled_bytes += job.spilled_bytes.load(Ordering::Relaxed);
         }
@@ -195,20 +238,19 @@ impl TaskJob {
 
     async fn sliced_scan(&self, number: usize, scan: usize, runs: u32) -> Result<(Sliced, u64)> {
         let PlannedTask { task, steps } = self.planned.as_ref();
-        let step @ Step { resolved, proof, needs, .. } = &steps[number];
+        let step @ Step { resolved, proof, .. } = &steps[number];
         let Scan { table, schema, .. } = &resolved.scans[scan];
         let (Some(input), Some(slice)) = (self.inputs.get(table), step.slice(scan, runs, task.read_by)) else {
             return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
         };
-        let job = needs.get(scan).map(|need| SplitJob { task: &task.name, proof, scan, input, need });
-        let job = job.filter(|_| [InputMode::Rescan, InputMode::Split].contains(&slice.mode()));
+        let job = self.split_job(number, scan, input).filter(|_| slice.mode().is_cut());
         let splits = &self.context.splits;
         let (split, split_bytes) = match &job {
             Some(job) if slice.mode() == InputMode::Split => {
-                let (split, bytes) = splits.make(&self.context, job, &self.permits).await?;
+                let (split, bytes) = splits.make(job).await?;
                 (Some(split), bytes)
             }
-            Some(job) if task.read_by.is_none() => (splits.find(&self.context, job)?, 0),
+            Some(job) if task.read_by.is_none() => (splits.find(job)?, 0),
             _ => (None, 0),
         };
         let sliced = match &split {
@@ -218,39 +260,54 @@ impl TaskJob {
         Ok((sliced, split_bytes))
     }
 
-    /// What each chunk of a step is made of that others are not: its range, and of sources that it reads by row group the
-    /// files that it opens.
-    fn own(&self, step: usize) -> Vec<Components> {
-        let Step { resolved, proof, .. } = &self.planned.steps[step];
-        let mut own = vec![Components::default(); proof.chunks() as usize];
-        let ChunkFunction::Range(bounds) = proof.function() else { return own };
-        for (chunk, own) in (0u32..).zip(&mut own) {
-            own.0.insert(FUNCTION.into(), format!("{:?} {}", bounds.range(chunk), bounds.data_type()));
+    /// The published table, if nothing but sources changed since and all its chunks are there.
+    fn as_published(&self, before: &Components) -> Result<Option<Output>> {
+        let PlannedTask { task, steps } = self.planned.as_ref();
+        let is_task = |table: &str| matches!(self.inputs.get(table), Some(Input::Output(_)));
+        let mut now = Components::default();
+        let mut passed_over: BTreeSet<String> = BTreeSet::new();
+        for (number, step) in steps.iter().enumerate() {
+            let prefix = prefix(steps.len(), number);
+            let tables = step.resolved.scans.iter().map(|scan| scan.table.as_str());
+            // Bounds of ranges follow the sources' statistics.
+            let bounds = matches!(step.proof.function(), ChunkFunction::Range(_)).then(|| FUNCTION.to_string());
+            let sources = tables.clone().filter(|table| !is_task(table)).map(input_component);
+            passed_over.extend(sources.chain(bounds).map(|name| format!("{prefix}{name}")));
+            let none = Fingerprint::from_bytes([0; 32]);
+            let identity = |table: &str| match self.inputs.get(table) {
+                Some(Input::Output(output)) => output.identity(),
+                _ => none,
+            };
+            let identities = tables.map(|table| (table.to_string(), identity(table))).collect();
+            now.add(&prefix, components(task, step, &identities)?);
         }
-        let mut whole: BTreeSet<&str> = BTreeSet::new();
-        let mut opened: BTreeMap<&str, Vec<BTreeSet<usize>>> = BTreeMap::new();
-        for (number, scan) in resolved.scans.iter().enumerate() {
-            let slice = Slice::of(proof, number, scan);
-            if slice.mode() != InputMode::Range {
-                whole.insert(&scan.table);
-                continue;
-            }
-            let files = opened.entry(&scan.table).or_insert_with(|| vec![BTreeSet::new(); own.len()]);
-            for (chunk, files) in (0u32..).zip(files) {
-                files.extend(slice.row_groups(chunk).into_iter().map(|group| group.file));
-            }
+        if now.changed_since(before).iter().any(|name| !passed_over.contains(name)) {
+            return Ok(None);
         }
-        for (table, opened) in opened.into_iter().filter(|(table, _)| !whole.contains(table)) {
-            let Some(source) = self.inputs.get(table).and_then(Input::source) else { continue };
-            for (own, files) in own.iter_mut().zip(opened) {
-                own.0.insert(input_component(table), source.identity_of(&files).to_string());
-            }
+        let entries = self.context.cache.published_chunks(&task.name)?;
+        let schema = steps.last().map(|step| Arc::clone(step.proof.schema()));
+        Ok(entries.zip(schema).map(|(entries, schema)| Output { schema, entries }))
+    }
+
+    /// Chunks would run: that no source is the reason.
+    fn check_no_fresh_input(&self, before: &Components, components: &Components, missing: usize) -> Result<()> {
+        let changed = components.changed_since(before);
+        let is_source = |(_, input): &(&String, &Input)| matches!(input, Input::Source(_));
+        let sources = self.inputs.iter().filter(is_source).map(|(table, _)| table);
+        let fresh: Vec<_> = sources.filter(|table| changed.contains(&input_component(table))).cloned().collect();
+        if fresh.is_empty() {
+            return Ok(());
         }
-        own
+        let message = format!(
+            "input changed since the table was published, and {missing} chunks would have to run: {}; run without \
+             --assert-no-fresh-input to let them",
+            fresh.join(", ")
+        );
+        Err(Error::new(ErrorKind::Source, message))
     }
 
     /// Why chunks run, or why none has to.
-    fn reason(&self, before: Option<&Components>, components: &Components, missing: usize) -> String {
+    fn reason(&self, before: Option<&Components>, components: &Components, missing: usize, chunks: u32) -> String {
         if missing == 0 {
             return "nothing changed".into();
         }
@@ -261,9 +318,30 @@ impl TaskJob {
         match components.changed_since(before).as_slice() {
             [] if missing == 1 => "a chunk file is missing".into(),
             [] => format!("{missing} chunk files are missing"),
+            changed if missing < chunks as usize => {
+                format!("changed: {}; {missing} of {chunks} chunks differ", changed.join(", "))
+            }
             changed => format!("changed: {}", changed.join(", ")),
         }
     }
+}
+
+/// What stands before the names of a step's components.
+fn prefix(steps: usize, number: usize) -> String {
+    if steps == 1 { String::new() } else { format!("{}|", number + 1) }
+}
+
+fn components(task: &Task, step: &Step, identities: &BTreeMap<String, Fingerprint>) -> Result<Components> {
+    let run = format!("{} {}", std::process::id(), unix_ns());
+    Components::of(task, &step.resolved, &step.proof, identities, &run)
+        .map_err(|e| Error::new(ErrorKind::Sql, "the query can't be fingerprinted").with_source(e))
+}
+
+/// Whether chance says so.
+fn is_drawn(percent: f64) -> bool {
+    // Seeded by the system, anew for each.
+    let number = RandomState::new().hash_one(0);
+    percent > 0.0 && (number as f64 / u64::MAX as f64) * 100.0 < percent
 }
 
 fn step_report(task: &Task, step: &Step) -> StepReport {

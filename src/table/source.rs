@@ -1,11 +1,13 @@
 //! A source's files, listed once per run: every chunk sees the same ones, and none that changed meanwhile.
 
 use std::collections::BTreeSet;
+use std::iter;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::catalog::TableProviderFactory;
+use datafusion::catalog::{TableProvider, TableProviderFactory};
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError};
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingTable, PartitionedFile};
@@ -15,11 +17,13 @@ use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::{CreateExternalTable, Statement};
+use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::chunk::key::lossless_cast;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::clustering::RowGroups;
+use crate::plan::clustering::{ByteRanges, RowGroups};
 use crate::plan::fingerprint::Fingerprint;
 use crate::table::FilesTable;
 use crate::task::Source;
@@ -33,8 +37,22 @@ pub struct Snapshot {
     read_as: String,
     files: Vec<ObjectMeta>,
     row_groups: Option<Arc<RowGroups>>,
+    /// Whether files have values of columns in their paths.
+    has_values_in_paths: bool,
     store: Arc<dyn ObjectStore>,
 }
+
+/// What of a source's file is hashed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePart {
+    location: ObjectPath,
+    ranges: Vec<Range<u64>>,
+    /// What says, beside the bytes, which values they are.
+    read_as: String,
+}
+
+/// A file is hashed in pieces of so many bytes.
+const PIECE_BYTES: u64 = 4 << 20;
 
 impl Snapshot {
     /// Lists the files of `source` and finds their schema.
@@ -96,7 +114,8 @@ impl Snapshot {
             false => None,
         };
         let table = FilesTable::new(table.schema(), Arc::clone(format), files, partition_columns, rows);
-        Ok(Self { name: source.name.clone(), table: Arc::new(table), read_as, files: metas, row_groups, store })
+        let (name, table, has_values_in_paths) = (source.name.clone(), Arc::new(table), partition_columns > 0);
+        Ok(Self { name, table, read_as, files: metas, row_groups, has_values_in_paths, store })
     }
 
     /// The files as a table.
@@ -114,16 +133,72 @@ impl Snapshot {
         self.row_groups.clone()
     }
 
-    /// The identity of the rows in some of the files, by number.
+    /// Number of files.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The identity of one file, by number, at this moment: its path, size, modification time and etag.
+    pub fn file_identity(&self, file: usize) -> Fingerprint {
+        let stamp = self.files.get(file).map(stamp).unwrap_or_default();
+        Fingerprint::of([("read as", self.read_as.as_bytes()), ("file", stamp.as_bytes())])
+    }
+
+    /// The identity of some of the files, by number, at this moment.
     pub fn identity_of(&self, files: &BTreeSet<usize>) -> Fingerprint {
-        let stamps: Vec<_> = files.iter().filter_map(|at| self.files.get(*at)).map(stamp).collect();
-        let files = stamps.iter().map(|stamp| ("file", stamp.as_bytes()));
-        Fingerprint::of([("read as", self.read_as.as_bytes())].into_iter().chain(files))
+        let files: Vec<_> = files.iter().map(|file| self.file_identity(*file)).collect();
+        Fingerprint::of(files.iter().map(|file| ("file", file.as_bytes().as_slice())))
     }
 
     /// How the files are read, and path, size, modification time and etag of each.
     pub fn identity(&self) -> Fingerprint {
         self.identity_of(&(0..self.files.len()).collect())
+    }
+
+    /// The parts of a file that can change alone, for who reads only some columns: its row groups, or all of it.
+    pub fn parts(&self, file: usize, columns: &BTreeSet<usize>) -> Vec<FilePart> {
+        let Some(meta) = self.files.get(file) else { return Vec::new() };
+        let location = meta.location.clone();
+        let schema = self.table.schema();
+        let names = columns.iter().map(|at| schema.field(*at).name().as_str()).collect();
+        let mut read_as = self.read_as.clone();
+        if self.has_values_in_paths {
+            read_as += meta.location.as_ref();
+        }
+        match &self.row_groups {
+            Some(groups) => {
+                let groups = groups.byte_ranges(file, &names).into_iter();
+                let part = |ByteRanges { ranges, read_as: as_group }| FilePart {
+                    location: location.clone(),
+                    ranges,
+                    read_as: format!("{read_as} {as_group}"),
+                };
+                groups.map(part).collect()
+            }
+            None => vec![FilePart { location, ranges: iter::once(0..meta.size).collect(), read_as }],
+        }
+    }
+
+    /// Hash of a part's bytes, and of how they are read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] when they can't be read.
+    pub async fn hash(&self, part: &FilePart) -> Result<u128> {
+        let FilePart { location, ranges, read_as } = part;
+        let mut hasher = Xxh3::new();
+        hasher.update(read_as.as_bytes());
+        for range in ranges {
+            hasher.update(&(range.end - range.start).to_le_bytes());
+            for start in range.clone().step_by(PIECE_BYTES as usize) {
+                let piece = start..range.end.min(start + PIECE_BYTES);
+                let bytes = self.store.get_range(location, piece).await.map_err(|e| {
+                    let message = format!("/{location} of source `{}` can't be read", self.name);
+                    Error::new(ErrorKind::Source, message).with_source(e)
+                })?;
+                hasher.update(&bytes);
+            }
+        }
+        Ok(hasher.digest128())
     }
 
     /// Checks that the files are still those that were listed.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cli;
+mod collect;
 mod crash;
+mod cutoff;
 mod demo;
 mod fuzz;
 mod integrity;

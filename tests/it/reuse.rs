@@ -54,18 +54,26 @@ async fn the_first_run_runs_every_chunk_and_the_second_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_says_exactly_what_would_run() {
+async fn a_dry_run_says_what_would_run() {
     let lab = Lab::new();
     let dry = RunOptions { dry_run: true, ..RunOptions::default() };
-    let changes: [&dyn Fn(); 3] = [&|| (), &|| lab.touch("orders.parquet"), &|| {
-        fs::remove_file(lab.chunk_file("revenue", 1)).unwrap();
-    }];
-    for change in changes {
+    let changes: [&dyn Fn(); 4] = [
+        &|| (),
+        &|| lab.touch("orders.parquet"),
+        &|| write_parquet(&lab.path("orders.parquet"), &orders(200, 2)),
+        &|| fs::remove_file(lab.chunk_file("revenue", 1)).unwrap(),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
         change();
         let told = lab.try_run(&lab.parse(&pipeline()), &dry).await;
         assert!(told.report.succeeded() && told.ran.is_empty() && told.published.is_empty(), "{told:#?}");
         let done = lab.run(&pipeline()).await;
         for (told, done) in told.report.tasks.iter().zip(&done.report.tasks) {
+            if number == 3 && done.name != "revenue" {
+                // It can't know that the lost chunk will be as it was.
+                assert!(told.executed >= done.executed, "{told:#?}");
+                continue;
+            }
             assert_eq!((told.executed, told.reused, &told.reason), (done.executed, done.reused, &done.reason));
             assert_eq!(told.status == Status::Planned, done.status == Status::Executed);
         }
@@ -75,17 +83,20 @@ async fn a_dry_run_says_exactly_what_would_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_touched_source_runs_exactly_what_reads_it() {
+async fn a_changed_source_runs_exactly_what_reads_it() {
     let lab = Lab::new();
     lab.run(&pipeline()).await;
     lab.touch("orders.parquet");
+    lab.touch("customers.parquet");
+    assert_eq!(lab.run(&pipeline()).await.ran, chunks(&[]));
+    write_parquet(&lab.path("orders.parquet"), &orders(200, 2));
     let again = lab.run(&pipeline()).await;
     assert_eq!(again.ran, chunks(&[("revenue", 4), ("rich_names", 2), ("summary", 1)]));
     assert_eq!(again.reason("revenue"), "changed: input `orders`");
     assert_eq!(again.reason("summary"), "changed: input `revenue`");
     assert_eq!(again.reason("rich_names"), "changed: input `revenue`");
     assert_eq!(again.task("names").status, Status::Reused);
-    lab.touch("customers.parquet");
+    write_parquet(&lab.path("customers.parquet"), &customers("New"));
     let again = lab.run(&pipeline()).await;
     assert_eq!(again.ran, chunks(&[("names", 3), ("revenue", 4), ("rich_names", 2), ("summary", 1)]));
     assert_eq!(again.reason("rich_names"), "changed: input `names`, input `revenue`");
@@ -527,7 +538,7 @@ impl Lab {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         write_parquet(&folder.path().join("orders.parquet"), &orders(200, 1));
-        write_parquet(&folder.path().join("customers.parquet"), &customers());
+        write_parquet(&folder.path().join("customers.parquet"), &customers("Customer"));
         let events = Arc::default();
         let engine = recording(&folder.path().join("cache"), &events);
         Self { folder, engine, events }
@@ -649,9 +660,9 @@ fn orders(rows: i64, factor: i64) -> RecordBatch {
     .unwrap()
 }
 
-fn customers() -> RecordBatch {
+fn customers(prefix: &str) -> RecordBatch {
     let ids: ArrayRef = Arc::new((0..20).collect::<Int64Array>());
-    let names: ArrayRef = Arc::new((0..20).map(|id| Some(format!("Customer {id}"))).collect::<StringArray>());
+    let names: ArrayRef = Arc::new((0..20).map(|id| Some(format!("{prefix} {id}"))).collect::<StringArray>());
     RecordBatch::try_from_iter([("id", ids), ("name", names)]).unwrap()
 }
 

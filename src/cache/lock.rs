@@ -1,0 +1,77 @@
+//! Single flight between processes: who makes a chunk or a split holds its lock, and others wait for the result.
+//!
+//! A lock is a file `<cache>/locks/<name>`, locked by its holder and removed with the lock. The system releases locks of
+//! processes that die; a file that one of them left behind is taken over by who locks it next.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::cache::store::create_folder;
+use crate::error::{Error, Result};
+
+/// Name of the folder of locks, inside the cache folder.
+const LOCKS: &str = "locks";
+
+/// A lock that this process holds; dropping it releases it.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock `name`, if nobody holds it.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Storage`] when the file can't be created.
+    pub fn try_take(cache: &Path, name: &str) -> Result<Option<Self>> {
+        let folder = cache.join(LOCKS);
+        let path = folder.join(name);
+        loop {
+            create_folder(&folder)?;
+            let opened = File::options().create(true).truncate(false).write(true).open(&path);
+            let file = opened.map_err(|e| Error::storage("create", &path, e))?;
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                // File systems without locks have no single flight; what is made twice is kept once.
+                Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
+                    return Err(Error::storage("lock", &path, e));
+                }
+                _ => {}
+            }
+            // Its last holder may have removed the file between the two calls.
+            let same = |named: fs::Metadata, own: fs::Metadata| (named.dev(), named.ino()) == (own.dev(), own.ino());
+            if fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|own| same(named, own))) {
+                return Ok(Some(Self { path, _file: file }));
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still locked, so that it is no other holder's.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cache::lock::Lock;
+
+    #[test]
+    fn a_lock_has_one_holder_and_leaves_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        let take = |name| Lock::try_take(cache.path(), name).unwrap();
+        let held = take("a").unwrap();
+        assert!(take("a").is_none() && take("b").is_some());
+        drop(held);
+        drop(take("a").unwrap());
+        assert_eq!(std::fs::read_dir(cache.path().join("locks")).unwrap().count(), 0);
+        // What a dead process left.
+        std::fs::write(cache.path().join("locks/a"), "").unwrap();
+        assert!(take("a").is_some());
+    }
+}

@@ -1,0 +1,186 @@
+//! The identity of what each chunk of a step reads: equal when the rows are, so that a chunk runs again only when its own
+//! slices of the inputs changed.
+//!
+//! | input | identity of a slice |
+//! |---|---|
+//! | a task's output, by reuse | content of the stored chunks that it opens |
+//! | an input that is cut, by split or rescan | content of the slice: needed columns of rows that pass the filters |
+//! | a source, by range | bytes of the needed columns of the row groups that it opens |
+//! | a source, whole | bytes of the needed columns, or of the files when they are not Parquet |
+//! | a task's output, whole | content of all its chunks |
+//!
+//! A source's files are told by path, size and time first: what was found out of them is noted in the index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use datafusion::catalog::TableProvider;
+use futures::future::try_join_all;
+
+use crate::chunk::ChunkFunction;
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::content::{Content, RowHasher};
+use crate::plan::fingerprint::{Components, FUNCTION, Fingerprint, input_component};
+use crate::plan::need::Need;
+use crate::plan::slice::{InputMode, Slice};
+use crate::plan::steps::Step;
+use crate::run::sliced::stored;
+use crate::run::split::SplitJob;
+use crate::run::task::TaskJob;
+use crate::run::{Input, Output};
+use crate::table::source::Snapshot;
+
+impl TaskJob {
+    /// What each chunk of a step is made of that is its own: its range, and its slices of the inputs. And the bytes of
+    /// the splits that were made to know it.
+    pub async fn own(&self, number: usize) -> Result<(Vec<Components>, u64)> {
+        let Step { resolved, proof, .. } = &self.planned.steps[number];
+        let mut own = vec![Components::default(); proof.chunks() as usize];
+        if let ChunkFunction::Range(bounds) = proof.function() {
+            for (chunk, own) in (0u32..).zip(&mut own) {
+                own.0.insert(FUNCTION.into(), format!("{:?} {}", bounds.range(chunk), bounds.data_type()));
+            }
+        }
+        let mut split_bytes = 0;
+        let mut slices: BTreeMap<&str, Vec<Vec<Fingerprint>>> = BTreeMap::new();
+        for (scan, table) in resolved.scans.iter().map(|scan| scan.table.as_str()).enumerate() {
+            let (of_scan, bytes) = self.slices(number, scan).await?;
+            split_bytes += bytes;
+            slices.entry(table).or_default().push(of_scan);
+        }
+        for (table, scans) in slices {
+            for (chunk, own) in own.iter_mut().enumerate() {
+                // One for all chunks, or one for each.
+                let of_chunk = scans.iter().filter_map(|scan| scan.get(chunk).or(scan.first()));
+                let identity = Fingerprint::of(of_chunk.map(|slice| ("slice", slice.as_bytes().as_slice())));
+                own.0.insert(input_component(table), identity.to_string());
+            }
+        }
+        Ok((own, split_bytes))
+    }
+
+    /// The identity of each chunk's slice of a scan, or of the one that all read.
+    async fn slices(&self, number: usize, scan: usize) -> Result<(Vec<Fingerprint>, u64)> {
+        let step @ Step { resolved, proof, needs, .. } = &self.planned.steps[number];
+        let (table, chunks) = (&resolved.scans[scan].table, proof.chunks());
+        // As all chunks would read it: what is left to run must not change a chunk's identity.
+        let slice = step.slice(scan, chunks, self.planned.task.read_by);
+        let (Some(input), Some(slice)) = (self.inputs.get(table), slice) else {
+            return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
+        };
+        let (need, is_cut) = (needs.get(scan), slice.mode().is_cut() && chunks > 1);
+        match (input, self.split_job(number, scan, input)) {
+            (Input::Output(output), _) if slice.mode() == InputMode::Reuse => {
+                let of_chunk =
+                    |chunk| stored(output, &slice, chunk).map(|entries| entries.iter().map(|e| e.content).sum());
+                let contents = (0..chunks).map(of_chunk).collect::<Result<Vec<Content>>>()?;
+                Ok((contents.into_iter().map(identity_of).collect(), 0))
+            }
+            (_, Some(job)) if is_cut && is_hashed(input, job.need) && !is_to_come(input) => {
+                let writes = slice.mode() == InputMode::Split && !self.is_dry;
+                let (contents, bytes) = self.context.splits.contents(&job, writes).await?;
+                Ok((contents.into_iter().map(identity_of).collect(), bytes))
+            }
+            (Input::Output(output), _) => Ok((vec![output.identity()], 0)),
+            (Input::Source(source), _) => Ok((self.bytes_of_slices(source, need, &slice, chunks).await?, 0)),
+        }
+    }
+
+    /// What it takes to cut a scan; `None` when what is needed of it is not known.
+    pub fn split_job<'a>(&'a self, number: usize, scan: usize, input: &'a Input) -> Option<SplitJob<'a>> {
+        let Step { proof, needs, .. } = &self.planned.steps[number];
+        let (context, permits, task) = (&self.context, &self.permits, self.planned.task.name.as_str());
+        needs.get(scan).map(|need| SplitJob { context, permits, task, proof, scan, input, need })
+    }
+
+    /// The identity of the bytes that each chunk reads of a source, or of those that all read.
+    async fn bytes_of_slices(
+        &self,
+        source: &Arc<Snapshot>,
+        need: Option<&Need>,
+        slice: &Slice<'_>,
+        chunks: u32,
+    ) -> Result<Vec<Fingerprint>> {
+        let schema = source.table().schema();
+        let columns = need.map_or_else(|| (0..schema.fields().len()).collect(), |need| need.columns.clone());
+        let files = self.file_hashes(source, &columns).await?;
+        // The order of files and row groups says nothing of the rows.
+        let identity = |mut parts: Vec<u128>| {
+            parts.sort_unstable();
+            let parts: Vec<_> = parts.iter().map(|part| part.to_le_bytes()).collect();
+            Fingerprint::of(parts.iter().map(|part| ("bytes", part.as_slice())))
+        };
+        if slice.mode() != InputMode::Range {
+            return Ok(vec![identity(files.concat())]);
+        }
+        let of_chunk = |chunk| {
+            let opened = slice.row_groups(chunk).into_iter();
+            identity(opened.filter_map(|group| files.get(group.file)?.get(group.number)).copied().collect())
+        };
+        Ok((0..chunks).map(of_chunk).collect())
+    }
+
+    /// For each file of a source, the hashes of its parts; those that are not noted are read for it.
+    async fn file_hashes(&self, source: &Arc<Snapshot>, columns: &BTreeSet<usize>) -> Result<Vec<Vec<u128>>> {
+        let cache = &self.context.cache;
+        let read = format!("{columns:?}");
+        let mut all = Vec::with_capacity(source.file_count());
+        let mut found = Vec::new();
+        for file in 0..source.file_count() {
+            let identity = source.file_identity(file);
+            let name = Fingerprint::of([("file", identity.as_bytes().as_slice()), ("columns", read.as_bytes())]);
+            let hashes = match cache.bytes(&name)? {
+                Some(hashes) => hashes,
+                None => {
+                    let parts = source.parts(file, columns);
+                    let mut hashes = Vec::with_capacity(parts.len());
+                    for some in parts.chunks(self.context.budget.jobs) {
+                        hashes.extend(try_join_all(some.iter().map(|part| source.hash(part))).await?);
+                    }
+                    found.push((name, hashes.clone()));
+                    hashes
+                }
+            };
+            all.push(hashes);
+        }
+        if !found.is_empty() {
+            // What was read must be what the names say.
+            source.check_unchanged().await?;
+            found.iter().try_for_each(|(name, hashes)| cache.add_bytes(name, hashes))?;
+        }
+        Ok(all)
+    }
+}
+
+impl Output {
+    /// The identity of all rows.
+    pub fn identity(&self) -> Fingerprint {
+        let content: Content = self.entries.iter().map(|entry| entry.content).sum();
+        let columns = self.schema.fields().iter().map(|f| (f.name(), f.data_type(), f.is_nullable()));
+        let columns = format!("{:?}", columns.collect::<Vec<_>>());
+        Fingerprint::of([("columns", columns.as_bytes()), ("content", content.to_bytes().as_slice())])
+    }
+}
+
+fn identity_of(content: Content) -> Fingerprint {
+    Fingerprint::of([("content", content.to_bytes().as_slice())])
+}
+
+/// Whether rows with the needed columns can be hashed.
+fn is_hashed(input: &Input, need: &Need) -> bool {
+    let schema = match input {
+        Input::Source(source) => source.table().schema(),
+        Input::Output(output) => Arc::clone(&output.schema),
+    };
+    let columns: Vec<usize> = need.columns.iter().copied().collect();
+    schema.project(&columns).is_ok_and(|columns: Schema| RowHasher::try_new(&columns).is_ok())
+}
+
+/// Whether files of it are not there yet, since nothing runs.
+fn is_to_come(input: &Input) -> bool {
+    match input {
+        Input::Source(_) => false,
+        Input::Output(output) => output.entries.iter().any(|entry| entry.bytes == 0),
+    }
+}
