@@ -26,12 +26,14 @@ pub mod temp;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use crate::cache::collect::{CollectOptions, Collected};
 use crate::cache::index::{Index, Opened, Slices};
 use crate::cache::lock::Lock;
 use crate::cache::publish::{PublishedFile, PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
-use crate::cache::temp::TempFolder;
+use crate::cache::temp::{PendingFolder, TempFolder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, Verified, checksum_of};
 use crate::failpoint::failpoint;
@@ -60,6 +62,7 @@ impl Cache {
             store::create_folder(&folder.join(part))?;
         }
         let temp = TempFolder::create(&folder.join(temp::TEMP))?;
+        lock::remove_dead(&folder)?;
         split::remove_unused(&folder)?;
         let mut warnings = Vec::new();
         let path = folder.join(index::FILE);
@@ -94,8 +97,14 @@ impl Cache {
         self.temp.remove();
     }
 
-    /// The entries of those fingerprints whose files are there, in the same order.
+    /// The entries of those fingerprints whose files are there, in the same order. They are used now.
     pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
+        let found = self.look_up(fingerprints)?;
+        found.iter().flatten().for_each(|entry| store::note_use(&entry.path(&self.folder)));
+        Ok(found)
+    }
+
+    fn look_up(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
         let mut found = self.index.find(fingerprints)?;
         let mut listed = None;
         for (entry, fingerprint) in found.iter_mut().zip(fingerprints) {
@@ -106,10 +115,7 @@ impl Cache {
                     Some(listed) => listed,
                     None => listed.insert(publish::listed_checksums(&self.folder)?),
                 };
-                if listed
-                    .get(&publish::file_name(there.fingerprint))
-                    .is_some_and(|listed| !listed.contains(&there.checksum))
-                {
+                if !store::is_as_listed(&self.folder, &there, listed) {
                     store::set_aside(&self.folder, &there.path(&self.folder))?;
                     continue;
                 }
@@ -160,10 +166,8 @@ impl Cache {
     }
 
     /// A new folder among this process's unfinished files.
-    pub fn new_folder(&self) -> Result<PathBuf> {
-        let path = self.temp.new_path("split");
-        std::fs::create_dir(&path).map_err(|e| Error::storage("create", &path, e))?;
-        Ok(path)
+    pub fn new_folder(&self) -> Result<PendingFolder> {
+        PendingFolder::create(&self.temp)
     }
 
     /// A file for a chunk to be written to.
@@ -183,7 +187,7 @@ impl Cache {
     ) -> Result<Arc<ChunkEntry>> {
         let entry = Arc::new(pending.commit(&self.folder, entry, replace)?);
         self.index.insert(&entry, components)?;
-        failpoint();
+        failpoint(&self.folder)?;
         Ok(entry)
     }
 
@@ -193,8 +197,14 @@ impl Cache {
     }
 
     /// Notes what the slices of an input say, cut this way.
-    pub fn add_slices(&self, cut: &Fingerprint, slices: &Slices) -> Result<()> {
-        self.index.add_slices(cut, slices)
+    /// `only`: what was noted of the cut before is forgotten.
+    pub fn add_slices(&self, cut: &Fingerprint, slices: &Slices, only: bool) -> Result<()> {
+        self.index.add_slices(cut, slices, only)
+    }
+
+    /// Forgets what the slices of inputs say that were cut this way.
+    pub fn forget_slices(&self, cut: &Fingerprint) -> Result<()> {
+        self.index.forget_slices(cut)
     }
 
     /// The hashes of a source file's bytes, by part, if they are noted.
@@ -226,15 +236,31 @@ impl Cache {
     /// Publishes `entries`, one per chunk in order, as `table`: readers see the old table or the new one, whole.
     ///
     /// Returns whether anything changed.
-    pub fn publish(&self, table: &str, entries: &[Arc<ChunkEntry>], components: &Components) -> Result<bool> {
+    ///
+    /// `before` are the chunks of earlier steps that it came of: they are kept as long as the version.
+    pub fn publish(
+        &self,
+        table: &str,
+        entries: &[Arc<ChunkEntry>],
+        before: &[Fingerprint],
+        components: &Components,
+    ) -> Result<bool> {
         let version = Version::of(entries);
-        let switched = publish::publish(&self.folder, &self.temp, table, &version, entries)?;
-        failpoint();
+        let switched = publish::publish(&self.folder, &self.temp, table, &version, entries, before)?;
+        failpoint(&self.folder)?;
         if self.index.published(table, version.as_str())?.as_ref() != Some(components) {
             self.index.set_published(table, version.as_str(), components)?;
         }
-        failpoint();
+        failpoint(&self.folder)?;
         Ok(switched)
+    }
+
+    /// Removes what `options` say, with its rows in the index; `None` when a run uses the cache, and nothing was done.
+    pub fn collect(&self, options: &CollectOptions) -> Result<Option<Collected>> {
+        collect::collect(&self.folder, options, || {
+            let files = store::files(&self.folder)?;
+            self.index.retain(&files.iter().filter_map(|path| store::named(path)).collect())
+        })
     }
 
     /// Makes the index again from the footers of the chunk files and the published links.
@@ -252,10 +278,9 @@ impl Cache {
         let mut rows = rows.into_iter();
         entries.retain(|(entry, _)| {
             let row = rows.next().flatten();
-            let is_as_written = match (&row, listed.get(&publish::file_name(entry.fingerprint))) {
-                (Some(row), _) => row.checksum == entry.checksum,
-                (None, Some(checksums)) => checksums.contains(&entry.checksum),
-                (None, None) => true,
+            let is_as_written = match &row {
+                Some(row) => row.checksum == entry.checksum,
+                None => store::is_as_listed(&self.folder, entry, &listed),
             };
             if !is_as_written {
                 let path = entry.path(&self.folder);
@@ -266,8 +291,11 @@ impl Cache {
         let mut published = Vec::new();
         for table in publish::tables(&self.folder)? {
             if let Some(PublishedTable { version, files, .. }) = publish::open(&self.folder, &table)?
-                && let Some(PublishedFile { path, checksum, .. }) = files.first()
-                && let Ok((_, components)) = store::read_footer(path, *checksum)
+                // The latest chunk knows best what the version is made of.
+                && let Some((_, components)) = files
+                    .iter()
+                    .filter_map(|file| store::read_footer(&file.path, file.checksum).ok())
+                    .max_by_key(|(entry, _)| entry.written_unix_ns)
             {
                 published.push((table, version, components));
             }
@@ -286,7 +314,8 @@ impl Cache {
         let files = store::files(&self.folder)?;
         let named: Vec<_> = files.iter().filter_map(|path| Some((path, store::named(path)?))).collect();
         let fingerprints: Vec<Fingerprint> = named.iter().map(|(_, fingerprint)| *fingerprint).collect();
-        for ((path, _), entry) in named.into_iter().zip(self.find(&fingerprints)?) {
+        for ((path, _), entry) in named.into_iter().zip(self.look_up(&fingerprints)?) {
+            let _as_before = LastUse::of(path);
             let has = |checksum: &Checksum| Ok(checksum_of(path)? == *checksum);
             let is_as_written = entry.map_or(Ok(false), |entry| self.is_as_written(&entry, has))?;
             done.add(path, is_as_written);
@@ -307,6 +336,23 @@ impl Cache {
             }
         }
         Ok(done)
+    }
+}
+
+/// Gives a file the time of its last use back that it had before it was verified.
+struct LastUse<'a>(&'a Path, Option<SystemTime>);
+
+impl<'a> LastUse<'a> {
+    fn of(path: &'a Path) -> Self {
+        Self(path, std::fs::metadata(path).and_then(|metadata| metadata.accessed()).ok())
+    }
+}
+
+impl Drop for LastUse<'_> {
+    fn drop(&mut self) {
+        if let Some(used) = self.1 {
+            store::set_used(self.0, used);
+        }
     }
 }
 

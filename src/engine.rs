@@ -8,7 +8,7 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{DataFrame, SessionContext};
 
-use crate::cache::collect::{CollectOptions, Collected, InUse, collect, pin, unpin};
+use crate::cache::collect::{CollectOptions, Collected, InUse, pin, unpin};
 use crate::cache::publish::{self, PublishedSummary};
 use crate::cache::{Cache, Verification};
 use crate::config::Settings;
@@ -22,6 +22,7 @@ use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
+use crate::run::chunk::unix_ns;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
 use crate::table::output::published;
@@ -163,22 +164,28 @@ impl Engine {
         let state = Arc::new(session(runtime, Some(budget)));
         let (rules, rotates_scans) = (self.rules, self.rotates_scans);
         let (events, splits) = (self.events.clone(), Arc::default());
-        let context = Context { cache, state, budget, splits, events, rules, rotates_scans };
+        let start_unix_ns = unix_ns();
+        let context = Context { cache, state, budget, splits, events, rules, rotates_scans, start_unix_ns };
         let report = run(&context, pipeline, options).await;
         drop(in_use);
-        if let Some(limit) = self.settings.cache_limit_bytes {
-            let options = CollectOptions { older_than: None, limit_bytes: Some(limit) };
-            // Where another run goes on, that one will.
-            let collected = collect(&self.settings.cache_folder, &options)?.unwrap_or_default();
-            if collected.left_bytes > limit {
-                let message = format!(
-                    "the cache has {} bytes, more than its limit of {limit}: published and pinned tables alone take them",
-                    collected.left_bytes
-                );
-                self.events.send(Event::Warning { message });
-            }
+        if let Some(limit) = self.settings.cache_limit_bytes.filter(|_| report.is_ok() && !options.dry_run) {
+            self.keep_to(limit, &context.cache);
         }
         report
+    }
+
+    /// Removes what was used least recently until the cache has no more than `limit` bytes. Where another run goes on, that
+    /// one will.
+    fn keep_to(&self, limit: u64, cache: &Cache) {
+        let message = match cache.collect(&CollectOptions { older_than: None, limit_bytes: Some(limit) }) {
+            Ok(Some(Collected { left_bytes, .. })) if left_bytes > limit => format!(
+                "the cache has {left_bytes} bytes, more than its limit of {limit}: published and pinned tables, and what \
+                 another version took the place of within the last hour, take them"
+            ),
+            Ok(_) => return,
+            Err(error) => format!("the cache can't be kept to its limit: {error}"),
+        };
+        self.events.send(Event::Warning { message });
     }
 
     /// Most bytes that operators of the latest run have reserved at once; `None` before the first run.
@@ -278,7 +285,7 @@ impl Engine {
         // Removes what dead processes left, too.
         let cache = self.open_cache()?;
         let in_use = || Error::new(ErrorKind::Storage, "a run uses the cache; try again when it is done");
-        collect(cache.folder(), options)?.ok_or_else(in_use)
+        cache.collect(options)?.ok_or_else(in_use)
     }
 
     /// Keeps the published version of `table` until it is unpinned, also when another is published.

@@ -90,12 +90,21 @@
 //! being cut runs alone, with joins that spill.
 //!
 //! # What is reused and why
-//!//!
+//!
 //! A chunk is named by a hash of all that it is made of: the query's plan (so that comments, layout and aliases inside
-//! the query don't matter), keys, number of chunks, options, the versions of the engine, DataFusion and the chunk function, path, size,
-//! modification time and etag of each source file, and the chunks of each task it reads. A chunk whose name is in the
-//! cache is not run. A query that calls a volatile function such as `random()` runs each time; `now()` and `current_date`
-//! count as the constants they are during one run.
+//! the query don't matter), keys, number of chunks, options, the versions of the engine, DataFusion and the chunk
+//! function, and the content of its slices of the inputs. A chunk whose name is in the cache is not run. A query that
+//! calls a volatile function such as `random()` runs each time; `now()` and `current_date` count as the constants they
+//! are during one run.
+//!
+//! Content is what rows say, whatever their order, encoding and files: a sum of row hashes for each chunk, made while
+//! chunks and splits are written. So a source that changed in a few rows runs a few chunks, and a chunk that comes out
+//! as it was runs nothing that reads it. Of what a chunk reads by row group or whole from a source, it is the bytes of
+//! the needed columns. A source's files are looked at by path, size, modification time and etag first; what was found
+//! out of them is noted in the index. [`FreshInput`] and [`RunOptions`] have the ways to look away, or to look again.
+//!
+//! Processes that want the same chunk wait for the one that makes it. [`Engine::collect`] removes what no published or
+//! pinned table is made of, [`EngineBuilder::cache_limit_bytes`] does so after each run.
 //!
 //! A source's files are listed once per run. If one changes before a chunk that read it is committed, the task fails and
 //! nothing is published.
@@ -115,6 +124,7 @@
 //! | slice | an input's part for a chunk, and how it is read |
 //! | split | an input cut into chunks in one pass, stored |
 //! | fingerprint | the hash of all that a chunk is made of |
+//! | content | what a set of rows says, whatever their order and encoding |
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
 //! | step | a query that a task runs as; one for most tasks, more where a part of it can't be cut with the rest |
 //! | publish | make a table's new version the one that readers see |
@@ -126,12 +136,12 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die |
+//! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
 //! | `chunk` | keys × N × a function, hash or range; which types are keys; which chunks overlap |
 //! | `task`, `pipeline` | a task, its inputs and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
 //! | `execute` | DataFusion's session and memory; a plan's stream into a file, or into a split |
-//! | `cache` | immutable chunk files; the index; the published folder; splits |
+//! | `cache` | immutable chunk files; the index; the published folder; splits; locks; what is removed |
 //! | `table` | files as a `TableProvider`: sources, outputs, single chunks, parts of splits |
 //! | `schedule`, `run` | what is next (pure); running it |
 //! | `engine` | the public API |

@@ -3,7 +3,7 @@
 //! Tasks run as soon as what they read is done; at most `jobs` chunks run at a time in all. A task that fails stops
 //! only what depends on it. Dropping the future stops everything: unfinished files go, committed chunks stay.
 
-mod chunk;
+pub mod chunk;
 mod identity;
 pub mod report;
 mod sliced;
@@ -68,7 +68,7 @@ pub enum FreshInput {
     /// Sources count as unchanged: the table stays as it is, if nothing else changed. A task that has to run all the same
     /// reads them as they are.
     Ignore,
-    /// The task fails if a chunk would have to run.
+    /// The task fails if chunks would have to run and a source changed since the table was published.
     Fail,
 }
 
@@ -89,6 +89,8 @@ pub struct Context {
     pub rules: Rules,
     /// Whether each chunk reads the files of an input in another order.
     pub rotates_scans: bool,
+    /// When the run began, in nanoseconds since 1970.
+    pub start_unix_ns: u64,
 }
 
 /// A task that was planned: ready to run once its inputs are.
@@ -110,7 +112,7 @@ pub struct Plans {
 }
 
 /// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
-/// the bounds of ranges that a task was cut by when it was published.
+/// the functions, bounds of ranges or numbers of chunks, that a task was cut by when it was published.
 ///
 /// A task that is refused, or that a broken source is in the way of, is an `Err` in the result. One whose input
 /// could not be planned is not in it.

@@ -31,6 +31,7 @@ pub use crate::execute::content::RowHasher;
 pub use crate::execute::split::file::SplitFile;
 pub use crate::execute::split::{SplitSize, SplitWriter};
 pub use crate::execute::write::spilled_bytes;
+pub use crate::failpoint::faults::inject as inject_faults;
 pub use crate::plan::prove::rule::Rule;
 pub use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind};
 

@@ -1,7 +1,6 @@
 //! Keeping the cache small: what no published or pinned table is made of goes, what was used least recently first.
 //!
-//! When a chunk file was used last is its time of access, set by the runs that find it, whatever the file system does; a
-//! split's is its folder's time of modification, a version's that of its list, set when another took its place. Runs hold
+//! When a chunk file was used last is its time of access, which runs that find it set, whatever else does; a split's is its folder's time of modification, a version's that of its list, set when another took its place. Runs hold
 //! a shared lock while they use files, collection an exclusive one.
 
 use std::collections::HashSet;
@@ -25,7 +24,8 @@ const GRACE: Duration = Duration::from_secs(60 * 60);
 /// What to remove from a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectOptions {
-    /// What was not used for so long goes. `None`: nothing goes for its age.
+    /// What was not used for so long goes. `None`: nothing goes for its age but versions that others took the place of an
+    /// hour ago; their chunks stay.
     pub older_than: Option<Duration>,
     /// What was used least recently goes until all files have at most so many bytes. `None`: no limit.
     pub limit_bytes: Option<u64>,
@@ -71,12 +71,18 @@ struct Item {
     bytes: u64,
 }
 
-/// Removes what `options` say; `None` when a run uses the cache, and nothing was done.
-pub fn collect(cache: &Path, options: &CollectOptions) -> Result<Option<Collected>> {
+/// Removes what `options` say, and then calls `removed`, before a run may use the cache again; `None` when one uses it now,
+/// and nothing was done.
+pub fn collect(
+    cache: &Path,
+    options: &CollectOptions,
+    removed: impl FnOnce() -> Result<()>,
+) -> Result<Option<Collected>> {
     let (path, lock) = open(cache)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
         Err(TryLockError::Error(e)) => return Err(Error::storage("lock", &path, e)),
     }
     let mut done = Collected::default();
@@ -100,10 +106,14 @@ pub fn collect(cache: &Path, options: &CollectOptions) -> Result<Option<Collecte
         }
         names.extend(file.file_name().map(OsString::from));
     }
+    for version in versions(cache)? {
+        let steps = fs::read_to_string(publish::steps_path(&version)).unwrap_or_default();
+        names.extend(steps.lines().map(OsString::from));
+    }
     let mut items = Vec::new();
     for path in store::files(cache)?.into_iter().chain(read_folder(&cache.join(DAMAGED))?) {
         let metadata = fs::metadata(&path).map_err(|e| Error::storage("read", &path, e))?;
-        let name = store::named(&path).map(publish::file_name);
+        let name = store::named(&path).map(store::file_name);
         if !in_use.contains(&inode(&metadata)) && !name.is_some_and(|name| names.contains(OsStr::new(&name))) {
             let used = metadata.accessed().map_err(|e| Error::storage("read", &path, e))?;
             items.push(Item { path, used, bytes: metadata.len() });
@@ -129,6 +139,7 @@ pub fn collect(cache: &Path, options: &CollectOptions) -> Result<Option<Collecte
         }
     }
     remove_lists(cache)?;
+    removed()?;
     Ok(Some(done))
 }
 
@@ -149,16 +160,20 @@ fn kept_versions(cache: &Path) -> Result<HashSet<PathBuf>> {
     Ok(kept)
 }
 
-/// Removes the lists of versions that are gone with all their chunk files: until then they say what was written.
+/// Removes the lists of versions that are gone: those of what was written only when all its chunk files are gone, too.
 fn remove_lists(cache: &Path) -> Result<()> {
-    let names = store::files(cache)?.into_iter().filter_map(|path| store::named(&path)).map(publish::file_name);
+    let names = store::files(cache)?.into_iter().filter_map(|path| store::named(&path)).map(store::file_name);
     let names: HashSet<String> = names.collect();
     for table in read_folder(&cache.join(VERSIONS))? {
         for list in read_folder(&table)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "b3")) {
             let text = fs::read_to_string(&list).unwrap_or_default();
             let is_there = |line: &str| line.rsplit_once('/').is_some_and(|(_, name)| names.contains(name));
-            if !list.with_extension("").is_dir() && !text.lines().any(is_there) {
-                remove(&list)?;
+            let version = list.with_extension("");
+            if !version.is_dir() {
+                remove(&publish::steps_path(&version))?;
+                if !text.lines().any(is_there) {
+                    remove(&list)?;
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 //! It is a cache of the footers: losing it costs a pass over them, never a chunk. Rows are added only after their
 //! file is on disk under its final name.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +47,9 @@ const SCHEMA: &str = "
         number INTEGER PRIMARY KEY, cut BLOB NOT NULL, input BLOB NOT NULL, files BLOB NOT NULL, contents BLOB NOT NULL,
         row_checksum BLOB NOT NULL, UNIQUE (cut, input)
     );
-    CREATE TABLE bytes (file BLOB PRIMARY KEY, hashes BLOB NOT NULL, row_checksum BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE bytes (
+        number INTEGER PRIMARY KEY, file BLOB NOT NULL UNIQUE, hashes BLOB NOT NULL, row_checksum BLOB NOT NULL
+    );
 ";
 
 const FIND: &str = "
@@ -55,7 +58,11 @@ const FIND: &str = "
 const PUBLISHED: &str = "
     SELECT components FROM published JOIN recipe ON recipe = recipe.fingerprint WHERE table_name = ?1 AND version = ?2";
 const SLICES: &str = "SELECT input, files, contents, row_checksum FROM slices WHERE cut = ?1 ORDER BY number DESC";
+const FORGET_SLICES: &str = "DELETE FROM slices WHERE cut = ?1";
 const BYTES: &str = "SELECT hashes, row_checksum FROM bytes WHERE file = ?1";
+
+/// When rows are removed, so many of what is known of sources' files and slices are kept.
+const MOST_NOTES: i64 = 16_384;
 
 /// Of each cut so many inputs' slices are kept.
 const MOST_SLICES: usize = 32;
@@ -258,7 +265,8 @@ impl Index {
     }
 
     /// Notes what the slices of an input say, cut this way.
-    pub fn add_slices(&self, cut: &Fingerprint, slices: &Slices) -> Result<()> {
+    /// `only`: what was noted of the cut before is removed.
+    pub fn add_slices(&self, cut: &Fingerprint, slices: &Slices, only: bool) -> Result<()> {
         let Slices { input, files, contents } = slices;
         let files: Vec<u8> = files.iter().flat_map(|file| *file.as_bytes()).collect();
         let contents = Content::list_to_bytes(contents);
@@ -266,6 +274,9 @@ impl Index {
         let (cut, input, checksum) =
             (cut.as_bytes().as_slice(), input.as_bytes().as_slice(), checksum.as_bytes().as_slice());
         self.write(|transaction| {
+            if only {
+                transaction.execute(FORGET_SLICES, [cut])?;
+            }
             transaction
                 .prepare("INSERT OR REPLACE INTO slices VALUES (NULL, ?1, ?2, ?3, ?4, ?5)")?
                 .execute(params![cut, input, files, contents, checksum])?;
@@ -274,6 +285,11 @@ impl Index {
             transaction.prepare(old)?.execute(params![cut, MOST_SLICES as i64])?;
             Ok(())
         })
+    }
+
+    /// Removes what was noted of a cut.
+    pub fn forget_slices(&self, cut: &Fingerprint) -> Result<()> {
+        self.write(|transaction| transaction.execute(FORGET_SLICES, [cut.as_bytes().as_slice()]).map(drop))
     }
 
     /// The hashes of a file's bytes, if they are noted.
@@ -297,13 +313,37 @@ impl Index {
         let hashes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
         let checksum = bytes_checksum(file, &hashes);
         self.write(|transaction| {
-            transaction.prepare("INSERT OR REPLACE INTO bytes VALUES (?1, ?2, ?3)")?.execute(params![
+            transaction.prepare("INSERT OR REPLACE INTO bytes VALUES (NULL, ?1, ?2, ?3)")?.execute(params![
                 file.as_bytes().as_slice(),
                 hashes,
                 checksum.as_bytes().as_slice()
             ])?;
             Ok(())
         })
+    }
+
+    /// Removes the rows of all chunks but these, and what nothing refers to any more.
+    pub fn retain(&self, chunks: &HashSet<Fingerprint>) -> Result<()> {
+        self.write(|transaction| {
+            let mut statement = transaction.prepare("SELECT fingerprint FROM chunk")?;
+            let found = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<[u8; 32]>>>()?;
+            let mut delete = transaction.prepare("DELETE FROM chunk WHERE fingerprint = ?1")?;
+            for gone in found.iter().filter(|found| !chunks.contains(&Fingerprint::from_bytes(**found))) {
+                delete.execute([gone.as_slice()])?;
+            }
+            transaction.execute_batch(
+                "DELETE FROM recipe WHERE fingerprint NOT IN (SELECT recipe FROM chunk)
+                    AND fingerprint NOT IN (SELECT recipe FROM published)",
+            )?;
+            let old = "DELETE FROM bytes WHERE number NOT IN (SELECT number FROM bytes ORDER BY number DESC LIMIT ?1)";
+            transaction.execute(old, [MOST_NOTES])?;
+            let old =
+                "DELETE FROM slices WHERE number NOT IN (SELECT number FROM slices ORDER BY number DESC LIMIT ?1)";
+            transaction.execute(old, [MOST_NOTES])?;
+            Ok(())
+        })?;
+        self.rows.invalidate_all();
+        Ok(())
     }
 
     fn write(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<()> {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::cache::store::create_folder;
+use crate::cache::store::{create_folder, read_folder};
 use crate::error::{Error, Result};
 
 /// Name of the folder of locks, inside the cache folder.
@@ -50,6 +50,17 @@ impl Lock {
     }
 }
 
+/// Removes the files that dead processes left.
+pub fn remove_dead(cache: &Path) -> Result<()> {
+    for path in read_folder(&cache.join(LOCKS))? {
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+            // It goes when it is dropped.
+            Lock::try_take(cache, name)?;
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // While it is still locked, so that it is no other holder's.
@@ -59,7 +70,7 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
-    use crate::cache::lock::Lock;
+    use crate::cache::lock::{Lock, remove_dead};
 
     #[test]
     fn a_lock_has_one_holder_and_leaves_nothing() {
@@ -72,6 +83,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(cache.path().join("locks")).unwrap().count(), 0);
         // What a dead process left.
         std::fs::write(cache.path().join("locks/a"), "").unwrap();
-        assert!(take("a").is_some());
+        std::fs::write(cache.path().join("locks/b"), "").unwrap();
+        let held = take("a").unwrap();
+        remove_dead(cache.path()).unwrap();
+        assert_eq!(std::fs::read_dir(cache.path().join("locks")).unwrap().count(), 1);
+        drop(held);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::cache::store::{ChunkEntry, create_folder, read_folder, read_footer, sync_folder};
+use crate::cache::store::{ChunkEntry, create_folder, file_name, read_folder, read_footer, set_aside, sync_folder};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::Checksum;
@@ -70,20 +70,24 @@ pub fn publish(
     table: &str,
     version: &Version,
     entries: &[Arc<ChunkEntry>],
+    before: &[Fingerprint],
 ) -> Result<bool> {
     let versions = cache.join(VERSIONS).join(table);
     let folder = versions.join(version.as_str());
     let checksums = checksums(entries);
     let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes));
-    if !fs::read_to_string(list_path(&folder)).is_ok_and(|found| found == checksums) {
-        create_folder(&versions)?;
-        let list = temp.new_path("b3");
-        fs::write(&list, checksums)
-            .and_then(|()| fs::File::open(&list)?.sync_all())
-            .and_then(|()| fs::rename(&list, list_path(&folder)))
-            .map_err(|e| Error::storage("write", &list_path(&folder), e))?;
-        failpoint();
-        sync_folder(&versions)?;
+    let steps: String = before.iter().map(|chunk| file_name(*chunk) + "\n").collect();
+    for (path, text) in [(list_path(&folder), checksums), (steps_path(&folder), steps)] {
+        if text != fs::read_to_string(&path).unwrap_or_default() {
+            create_folder(&versions)?;
+            let list = temp.new_path("list");
+            fs::write(&list, text)
+                .and_then(|()| fs::File::open(&list)?.sync_all())
+                .and_then(|()| fs::rename(&list, &path))
+                .map_err(|e| Error::storage("write", &path, e))?;
+            failpoint(&path)?;
+            sync_folder(&versions)?;
+        }
     }
     if is_whole && current(cache, table)?.as_deref() == Some(version.as_str()) {
         return Ok(false);
@@ -96,11 +100,24 @@ pub fn publish(
             if let Some(parent) = link.parent() {
                 fs::create_dir_all(parent).map_err(|e| Error::storage("create", parent, e))?;
                 link_or_copy(&entry.path(cache), &link)?;
-                failpoint();
+                let (there, _) = read_footer(&link, entry.checksum).map_err(|e| {
+                    // The next run computes it.
+                    let _ = set_aside(cache, &entry.path(cache));
+                    let message =
+                        format!("chunk {} of `{table}` was damaged and was set aside; run again", entry.chunk);
+                    Error::new(ErrorKind::Storage, message).with_source(e)
+                })?;
+                if there.written_unix_ns != entry.written_unix_ns {
+                    let (chunk, path) = (entry.chunk, link.display());
+                    let message =
+                        format!("chunk {chunk} was made again by another run before {path} was published; run again");
+                    return Err(Error::new(ErrorKind::Storage, message));
+                }
+                failpoint(&building)?;
                 sync_folder(parent)?;
             }
         }
-        failpoint();
+        failpoint(&folder)?;
         sync_folder(&building)?;
         // A damaged folder of this version gives way; nothing replaces a non-empty folder by rename.
         let aside = temp.new_path("damaged");
@@ -108,13 +125,13 @@ pub fn publish(
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", &folder, e)),
             _ => {}
         }
-        failpoint();
+        failpoint(&folder)?;
         match fs::rename(&building, &folder) {
             // Another process has just published the same chunks.
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             other => other.map_err(|e| Error::storage("create", &folder, e))?,
         }
-        failpoint();
+        failpoint(&folder)?;
         sync_folder(&versions)?;
     }
     if let Some(before) = current(cache, table)? {
@@ -127,10 +144,10 @@ pub fn publish(
     let link = temp.new_path("link");
     let target = Path::new("..").join(VERSIONS).join(table).join(version.as_str());
     std::os::unix::fs::symlink(&target, &link).map_err(|e| Error::storage("create", &link, e))?;
-    failpoint();
+    failpoint(&folder)?;
     let published = tables.join(table);
     fs::rename(&link, &published).map_err(|e| Error::storage("publish", &published, e))?;
-    failpoint();
+    failpoint(&folder)?;
     sync_folder(&tables)?;
     Ok(true)
 }
@@ -171,6 +188,12 @@ pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
 /// them; the folder has nothing but Parquet.
 pub fn list_path(folder: &Path) -> PathBuf {
     folder.with_extension("b3")
+}
+
+/// Beside the folder of a version whose task runs in steps lies the list of the chunks of the steps before the last, a file
+/// name a line.
+pub fn steps_path(folder: &Path) -> PathBuf {
+    folder.with_extension("steps")
 }
 
 /// Beside the folder of a version that is pinned lies an empty file.
@@ -260,13 +283,6 @@ pub fn tables(cache: &Path) -> Result<Vec<String>> {
 
 fn link_path(folder: &Path, entry: &ChunkEntry) -> PathBuf {
     folder.join(format!("chunk={:04}", entry.chunk)).join(file_name(entry.fingerprint))
-}
-
-/// The name of a chunk's file in published versions.
-pub fn file_name(chunk: Fingerprint) -> String {
-    let mut name = chunk.to_string();
-    name.truncate(16);
-    format!("{name}.parquet")
 }
 
 /// Hard links need a file system that has them and a file with links to spare.

@@ -92,7 +92,7 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path, kept: &[SplitId]) -> R
         File::open(&path).and_then(|file| file.sync_all()).map_err(|e| Error::storage("write", &path, e))?;
     }
     sync_folder(written)?;
-    failpoint();
+    failpoint(written)?;
     let folder = id.folder(cache);
     let of_cut = folder.parent().unwrap_or(cache);
     create_folder(of_cut)?;
@@ -101,7 +101,7 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path, kept: &[SplitId]) -> R
     {
         return Err(Error::storage("create", &folder, error));
     }
-    failpoint();
+    failpoint(written)?;
     sync_folder(of_cut)?;
     let kept: Vec<PathBuf> = kept.iter().chain([id]).map(|kept| kept.folder(cache)).collect();
     for other in read_folder(of_cut)?.into_iter().filter(|other| !kept.contains(other)) {

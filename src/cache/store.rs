@@ -1,5 +1,6 @@
 //! Chunk files: write-once Parquet, each named by its fingerprint, its footer saying what it is.
 
+use std::collections::HashMap;
 use std::fs::{self, File, FileTimes};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, checksum_of};
-use crate::execute::content::Content;
+use crate::execute::content::{Content, content_of_file};
 use crate::failpoint::failpoint;
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::prove::Proof;
@@ -128,8 +129,9 @@ impl PendingChunk {
     pub fn create(temp: &TempFolder) -> Result<Self> {
         let path = temp.new_path("parquet");
         let file = File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
-        failpoint();
-        Ok(Self { path, file })
+        let pending = Self { path, file };
+        failpoint(&pending.path)?;
+        Ok(pending)
     }
 
     /// A handle to write with.
@@ -147,22 +149,26 @@ impl PendingChunk {
     /// A whole file that got the name meanwhile, from a task of the same query or another process, keeps it, since it
     /// may be being read; `replace` replaces it.
     pub fn commit(self, cache: &Path, entry: ChunkEntry, replace: bool) -> Result<ChunkEntry> {
-        failpoint();
+        failpoint(&self.path)?;
         self.file.sync_all().map_err(|e| Error::storage("write", &self.path, e))?;
         let path = entry.path(cache);
         let folder = path.parent().unwrap_or(cache);
         create_folder(folder)?;
-        failpoint();
+        failpoint(&self.path)?;
         // A link never replaces a file, as a rename would; the old name goes with `self`.
         let is_linked = !replace && fs::hard_link(&self.path, &path).is_ok();
         let there = if is_linked || replace { None } else { read_entry(&path).ok().map(|(there, _)| there) };
-        let there = there.filter(|there| there.fingerprint == entry.fingerprint);
+        // What it says of its rows must hold: nobody has vouched for its bytes.
+        let is_sound = |there: &ChunkEntry| {
+            there.fingerprint == entry.fingerprint && content_of_file(&path).is_ok_and(|found| found == there.content)
+        };
+        let there = there.filter(is_sound);
         if !is_linked && there.is_none() {
             fs::rename(&self.path, &path).map_err(|e| Error::storage("create", &path, e))?;
         }
-        failpoint();
+        failpoint(&self.path)?;
         sync_folder(folder)?;
-        failpoint();
+        failpoint(&self.path)?;
         Ok(there.unwrap_or(entry))
     }
 }
@@ -202,17 +208,23 @@ pub fn files(cache: &Path) -> Result<Vec<PathBuf>> {
     Ok(files.concat())
 }
 
-/// Whether the chunk's file is there at its full size. If so it is used now.
+/// Whether the chunk's file is there at its full size.
 pub fn is_whole(cache: &Path, entry: &ChunkEntry) -> bool {
-    let path = entry.path(cache);
-    let Ok(metadata) = fs::metadata(&path) else { return false };
-    let is_whole = metadata.is_file() && metadata.len() == entry.bytes;
-    if is_whole && metadata.accessed().is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > USED_LATELY)) {
-        // That this can't be written is no reason not to use it.
-        let now = FileTimes::new().set_accessed(SystemTime::now());
-        let _ = File::open(&path).and_then(|file| file.set_times(now));
+    fs::metadata(entry.path(cache)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
+}
+
+/// Notes that a chunk file is used now, if that was not noted lately.
+pub fn note_use(path: &Path) {
+    let used = fs::metadata(path).and_then(|metadata| metadata.accessed());
+    if used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > USED_LATELY)) {
+        set_used(path, SystemTime::now());
     }
-    is_whole
+}
+
+/// Sets the time of a chunk file's last use. That it can't be written is no reason not to use it.
+pub fn set_used(path: &Path, used: SystemTime) {
+    let times = FileTimes::new().set_accessed(used);
+    let _ = File::open(path).and_then(|file| file.set_times(times));
 }
 
 /// Reads a chunk file's footer, and the whole file for its checksum.
@@ -272,6 +284,22 @@ pub fn read_all(cache: &Path) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Whether a chunk that no index row tells of is what was written: its file has a checksum that the list of a published
+/// version has, or, where none lists it, its rows say what its footer says.
+pub fn is_as_listed(cache: &Path, entry: &ChunkEntry, listed: &HashMap<String, Vec<Checksum>>) -> bool {
+    match listed.get(&file_name(entry.fingerprint)) {
+        Some(checksums) => checksums.contains(&entry.checksum),
+        None => content_of_file(&entry.path(cache)).is_ok_and(|content| content == entry.content),
+    }
+}
+
+/// The name of a chunk's file in published versions.
+pub fn file_name(chunk: Fingerprint) -> String {
+    let mut name = chunk.to_string();
+    name.truncate(16);
+    format!("{name}.parquet")
 }
 
 /// Moves a damaged chunk file out of the way; returns where to.

@@ -67,6 +67,33 @@ impl Drop for TempFolder {
     }
 }
 
+/// A folder for unfinished files among those of this process; dropping it removes it, unless it was renamed.
+#[derive(Debug)]
+pub struct PendingFolder(PathBuf);
+
+impl PendingFolder {
+    /// A new folder in `temp`.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Storage`] when it can't be created.
+    pub fn create(temp: &TempFolder) -> Result<Self> {
+        let path = temp.new_path("pending");
+        fs::create_dir(&path).map_err(|e| Error::storage("create", &path, e))?;
+        Ok(Self(path))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PendingFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 fn remove_dead(parent: &Path) {
     let Ok(files) = fs::read_dir(parent) else { return };
     for path in files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "lock")) {

@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Take sources that changed for unchanged, where a task's table is published
     #[arg(long, conflicts_with_all = ["force", "assert_no_fresh_input"])]
     ignore_fresh_input: bool,
-    /// Fail where a source changed since a task's table was published
+    /// Fail where chunks would run and a source changed since a task's table was published
     #[arg(long, conflicts_with = "force")]
     assert_no_fresh_input: bool,
     /// Compute a random share of the chunks that are in the cache again, and compare; in percent

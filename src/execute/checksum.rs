@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use crate::failpoint;
+
 /// BLAKE3 of all bytes of a file. It tells damage, not forgery.
 pub use blake3::Hash as Checksum;
 
@@ -31,7 +33,7 @@ impl ChecksumWriter {
 
 impl Write for ChecksumWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = failpoint::write(&mut self.file, bytes)?;
         self.hasher.update(&bytes[..written]);
         Ok(written)
     }

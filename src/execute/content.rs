@@ -9,13 +9,17 @@
 //! (AdHash); Y. Collet's xxHash, XXH3.
 
 use std::fmt;
+use std::fs::File;
 use std::ops::{Add, AddAssign};
+use std::path::Path;
 use std::str::FromStr;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 use crate::execute::split::stored::stored_type;
@@ -118,6 +122,8 @@ impl AddAssign<u128> for Content {
 #[derive(Debug)]
 pub struct RowHasher {
     converter: RowConverter,
+    /// Types that columns are decoded to first, where the row format has not their own.
+    decoded: Vec<Option<DataType>>,
     encoded: Rows,
     seed: u64,
 }
@@ -126,15 +132,19 @@ impl RowHasher {
     /// For rows with the columns of `schema`, whose names don't matter.
     ///
     /// # Errors
-    /// When arrow's row format has not one of the types: a dictionary of lists or structs.
+    /// When arrow's row format has not one of the types, not even decoded: dictionaries of unions.
     pub fn try_new(schema: &Schema) -> Result<Self, ArrowError> {
         let types = || schema.fields().iter().map(|field| field.data_type());
-        let converter = RowConverter::new(types().map(|data_type| SortField::new(data_type.clone())).collect())?;
+        let is_known = |data_type: &DataType| RowConverter::supports_fields(&[SortField::new(data_type.clone())]);
+        let decoded: Vec<_> =
+            types().map(|data_type| stored_type(data_type).filter(|_| !is_known(data_type))).collect();
+        let encoded_types = types().zip(&decoded).map(|(own, decoded)| decoded.as_ref().unwrap_or(own));
+        let converter = RowConverter::new(encoded_types.map(|data_type| SortField::new(data_type.clone())).collect())?;
         let encoded = converter.empty_rows(ROWS, 0);
         // Values of different types may have the same bytes, such as a date and a number.
         let types = types().map(canonical_name);
         let seed = xxh3_64(types.collect::<Vec<_>>().join("; ").as_bytes());
-        Ok(Self { converter, encoded, seed })
+        Ok(Self { converter, decoded, encoded, seed })
     }
 
     /// Calls `take` with the number of each of `rows` rows and its hash.
@@ -154,7 +164,11 @@ impl RowHasher {
         }
         for start in (0..rows).step_by(ROWS) {
             let length = ROWS.min(rows - start);
-            let part: Vec<_> = columns.iter().map(|column| column.slice(start, length)).collect();
+            let part = columns.iter().zip(&self.decoded).map(|(column, decoded)| match decoded {
+                Some(data_type) => cast(&column.slice(start, length), data_type),
+                None => Ok(column.slice(start, length)),
+            });
+            let part = part.collect::<Result<Vec<_>, _>>()?;
             self.encoded.clear();
             self.converter.append(&mut self.encoded, &part)?;
             for (row, encoded) in (start..).zip(self.encoded.iter()) {
@@ -173,6 +187,17 @@ impl RowHasher {
         self.hash(batch.columns(), batch.num_rows(), |_, hash| content += hash)?;
         Ok(content)
     }
+}
+
+/// What the rows of a Parquet file say, all of which are read.
+///
+/// # Errors
+/// When it can't be read or is damaged.
+pub fn content_of_file(path: &Path) -> Result<Content, ArrowError> {
+    let file = File::open(path).map_err(|e| ArrowError::IoError(e.to_string(), e))?;
+    let mut rows = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
+    let mut hasher = RowHasher::try_new(&rows.schema())?;
+    rows.try_fold(Content::default(), |sum, batch| Ok(sum + hasher.content(&batch?)?))
 }
 
 /// A type's name without what says only how values are encoded.
@@ -259,6 +284,9 @@ mod tests {
             assert_eq!(column(cast(&plain, &data_type).unwrap()), expected);
         }
         assert_eq!(column(Arc::clone(&dictionary)), expected);
+        let lists = array(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)]), None, Some([None])]));
+        let keys = [Some(0), None, Some(2)].into_iter().collect::<arrow::array::Int8Array>();
+        assert_eq!(column(array(DictionaryArray::<Int8Type>::new(keys, Arc::clone(&lists)))), column(lists));
         // NULL by its key or by its value.
         let keys = [Some(0), None, Some(1)].into_iter().collect::<arrow::array::Int8Array>();
         let by_key: DictionaryArray<Int8Type> =

@@ -141,12 +141,26 @@ impl Components {
         Self(own.collect())
     }
 
+    /// What changed in one of the components in which `self` and `before` differ, for a person: its name, and both values
+    /// where they are versions or numbers.
+    pub fn change(&self, before: &Self, name: &str) -> String {
+        let is_told = |value: &&String| value.len() <= LONGEST_TOLD && !value.contains(char::is_whitespace);
+        let value = |components: &Self| components.0.get(name).filter(is_told).cloned();
+        match (value(before), value(self)) {
+            (Some(before), Some(now)) => format!("{name} {before} → {now}"),
+            _ => name.to_string(),
+        }
+    }
+
     /// Names of the components in which `self` and `before` differ.
     pub fn changed_since(&self, before: &Self) -> Vec<String> {
         let names = self.0.keys().chain(before.0.keys()).collect::<std::collections::BTreeSet<_>>();
         names.into_iter().filter(|name| self.0.get(*name) != before.0.get(*name)).cloned().collect()
     }
 }
+
+/// Values of components that are no longer than this are versions or numbers.
+const LONGEST_TOLD: usize = 16;
 
 /// Name of the component that is the identity of an input.
 pub fn input_component(table: &str) -> String {

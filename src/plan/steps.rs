@@ -84,12 +84,16 @@ pub enum Part {
     Rest,
 }
 
+/// The engine's own number of chunks is kept up to so many times more or fewer.
+const KEPT_FACTOR: u32 = 4;
+
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs and is at least `fitting`, so that chunks fit in memory; it runs whole where that is
-/// one, or nothing can be cut. `previous` are the bounds
-/// that cut its published table, as [`crate::chunk::range::Bounds::to_json`] writes them: ranges keep them if they can.
+/// grows with the size of its inputs and is about `fitting` at least, so that chunks fit in memory; it runs whole where that is
+/// one, or nothing can be cut. `previous` are the
+/// functions that cut its published table, numbers of chunks or bounds as [`crate::chunk::range::Bounds::to_json`] writes
+/// them: both are kept if they can.
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
@@ -109,7 +113,7 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previo
                 true => 1,
                 false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
             };
-            let chunks = (1 << chunks.ilog2()).max(fitting);
+            let chunks = kept((1 << chunks.ilog2()).max(fitting), previous);
             found = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
             &found
         }
@@ -122,6 +126,16 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previo
     let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
     let way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
     Ok(way.named(&task.name))
+}
+
+/// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far from
+/// it: another machine, or a source that grew a little, is no reason to run everything again.
+fn kept(wanted: u32, previous: &[String]) -> u32 {
+    let numbers = previous.iter().filter_map(|function| function.parse::<u32>().ok());
+    let near = numbers.filter(|before| wanted > 1 && *before > 1 && before.is_power_of_two());
+    near.filter(|before| (wanted / KEPT_FACTOR..=wanted.saturating_mul(KEPT_FACTOR)).contains(before))
+        .max()
+        .unwrap_or(wanted)
 }
 
 /// Steps in order; the last has no name yet.

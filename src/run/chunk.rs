@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::cache::lock::Lock;
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,12 +54,11 @@ impl ChunkJob {
     pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<(Arc<ChunkEntry>, bool)> {
         let cache = &self.context.cache;
         let fingerprint = self.fingerprints[chunk as usize];
-        let made = || match self.force {
-            true => Ok(None),
-            false => cache.find(&[fingerprint]).map(|found| found.into_iter().flatten().next()),
-        };
+        // Made by this run, where all chunks are made anew: by another task with the same query.
+        let is_believed = |entry: &Arc<ChunkEntry>| !self.force || entry.written_unix_ns >= self.context.start_unix_ns;
+        let made = || cache.find(&[fingerprint]).map(|found| found.into_iter().flatten().find(is_believed));
         // A permit comes first: who waits for one must not keep others from the chunk.
-        let (_lock, permit) = loop {
+        let (lock, permit) = loop {
             // The semaphore is never closed, so such calls wait and succeed.
             let Ok(permit) = permits.acquire().await else { continue };
             let lock = cache.lock(&fingerprint)?;
@@ -73,7 +73,7 @@ impl ChunkJob {
         };
         self.context.events.send(Event::ChunkStarted { task: self.planned.task.name.clone(), chunk });
         let (pending, entry) = self.compute(chunk, permits, Some(permit)).await?;
-        Ok((self.commit(chunk, pending, entry).await?, true))
+        Ok((self.commit(chunk, pending, entry, lock).await?, true))
     }
 
     /// Computes a chunk that is in the cache again, and compares.
@@ -171,10 +171,21 @@ impl ChunkJob {
         Ok((pending, entry))
     }
 
-    /// Without a permit: others go on while the file reaches the disk.
-    async fn commit(&self, chunk: u32, pending: PendingChunk, entry: ChunkEntry) -> Result<Arc<ChunkEntry>> {
+    /// Without a permit: others go on while the file reaches the disk. The lock is released after that, also when the
+    /// future is dropped before.
+    async fn commit(
+        &self,
+        chunk: u32,
+        pending: PendingChunk,
+        entry: ChunkEntry,
+        lock: Lock,
+    ) -> Result<Arc<ChunkEntry>> {
         let (cache, components, force) = (Arc::clone(&self.context.cache), self.components.clone(), self.force);
-        let commit = move || cache.commit(pending, entry, &components, force);
+        let commit = move || {
+            let committed = cache.commit(pending, entry, &components, force);
+            drop(lock);
+            committed
+        };
         let entry = tokio::task::spawn_blocking(commit)
             .await
             .map_err(|e| Error::new(ErrorKind::Storage, "a chunk can't be stored").with_source(e))??;

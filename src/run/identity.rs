@@ -75,12 +75,18 @@ impl TaskJob {
                 let of_chunk =
                     |chunk| stored(output, &slice, chunk).map(|entries| entries.iter().map(|e| e.content).sum());
                 let contents = (0..chunks).map(of_chunk).collect::<Result<Vec<Content>>>()?;
-                Ok((contents.into_iter().map(identity_of).collect(), 0))
+                let identity = |content: Content| Fingerprint::of([("content", content.to_bytes().as_slice())]);
+                Ok((contents.into_iter().map(identity).collect(), 0))
             }
             (_, Some(job)) if is_cut && is_hashed(input, job.need) && !is_to_come(input) => {
                 let writes = slice.mode() == InputMode::Split && !self.is_dry;
                 let (contents, bytes) = self.context.splits.contents(&job, writes).await?;
-                Ok((contents.into_iter().map(identity_of).collect(), bytes))
+                let cut = job.id()?.cut;
+                let identity = |content: Content| {
+                    let content = content.to_bytes();
+                    Fingerprint::of([("cut", cut.as_bytes().as_slice()), ("content", content.as_slice())])
+                };
+                Ok((contents.into_iter().map(identity).collect(), bytes))
             }
             (Input::Output(output), _) => Ok((vec![output.identity()], 0)),
             (Input::Source(source), _) => Ok((self.bytes_of_slices(source, need, &slice, chunks).await?, 0)),
@@ -91,7 +97,8 @@ impl TaskJob {
     pub fn split_job<'a>(&'a self, number: usize, scan: usize, input: &'a Input) -> Option<SplitJob<'a>> {
         let Step { proof, needs, .. } = &self.planned.steps[number];
         let (context, permits, task) = (&self.context, &self.permits, self.planned.task.name.as_str());
-        needs.get(scan).map(|need| SplitJob { context, permits, task, proof, scan, input, need })
+        let anew = self.force;
+        needs.get(scan).map(|need| SplitJob { context, permits, task, proof, scan, input, need, anew })
     }
 
     /// The identity of the bytes that each chunk reads of a source, or of those that all read.
@@ -131,8 +138,8 @@ impl TaskJob {
             let identity = source.file_identity(file);
             let name = Fingerprint::of([("file", identity.as_bytes().as_slice()), ("columns", read.as_bytes())]);
             let hashes = match cache.bytes(&name)? {
-                Some(hashes) => hashes,
-                None => {
+                Some(hashes) if !self.force => hashes,
+                _ => {
                     let parts = source.parts(file, columns);
                     let mut hashes = Vec::with_capacity(parts.len());
                     for some in parts.chunks(self.context.budget.jobs) {
@@ -161,10 +168,6 @@ impl Output {
         let columns = format!("{:?}", columns.collect::<Vec<_>>());
         Fingerprint::of([("columns", columns.as_bytes()), ("content", content.to_bytes().as_slice())])
     }
-}
-
-fn identity_of(content: Content) -> Fingerprint {
-    Fingerprint::of([("content", content.to_bytes().as_slice())])
 }
 
 /// Whether rows with the needed columns can be hashed.

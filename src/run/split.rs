@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::cache::index::Slices;
 use crate::cache::lock::Lock;
-use crate::cache::split::{SplitId, commit, open, open_files};
+use crate::cache::split::{SplitId, commit, open, open_files, remove};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::content::Content;
@@ -85,6 +85,8 @@ pub struct SplitJob<'a> {
     pub input: &'a Input,
     /// What is needed of it.
     pub need: &'a Need,
+    /// Whether what earlier runs found out and stored is not believed.
+    pub anew: bool,
 }
 
 impl Splits {
@@ -114,6 +116,7 @@ impl Splits {
         for part in &parts {
             match cell(&self.made, part.id).get() {
                 Some(made) => files.extend(made.iter().cloned()),
+                None if job.anew => return Ok(None),
                 None => match open(job.context.cache.folder(), &part.id)? {
                     Some(opened) => files.extend(opened),
                     None => return Ok(None),
@@ -133,12 +136,23 @@ impl Splits {
         let mut files = Vec::new();
         for part in &parts {
             let make = async {
-                let opened = || open(job.context.cache.folder(), &part.id);
+                let opened = || match job.anew {
+                    true => Ok(None),
+                    false => open(job.context.cache.folder(), &part.id),
+                };
                 let lock = match job.lock(part.id, opened).await? {
                     Flight::Done(opened) => return Ok(opened),
                     Flight::Own(lock) => Arc::new(lock),
                 };
-                let (made, _, size) = job.split_part(part.id, part.files.as_ref(), &kept, lock).await?;
+                let (made, contents, size) = job.split_part(part.id, part.files.as_ref(), &kept, lock).await?;
+                if contents != part.contents {
+                    // It changed and looks as before: what was known of it must not be believed any more.
+                    job.context.cache.forget_slices(&part.id.cut)?;
+                    let table = &job.proof.inputs()[job.scan].table;
+                    let message =
+                        format!("input `{table}` has other rows than its files' sizes and times say; run again");
+                    return Err(Error::new(ErrorKind::Source, message));
+                }
                 bytes += size;
                 Ok::<_, Error>(made)
             };
@@ -153,7 +167,10 @@ impl Splits {
         let mut bytes = 0;
         let make = async {
             let cache = &job.context.cache;
-            let known = || Ok(job.known_parts(id, cache.slices(&id.cut)?));
+            let known = || {
+                let slices = if job.anew { Vec::new() } else { cache.slices(&id.cut)? };
+                Ok(job.known_parts(id, slices))
+            };
             let (mut parts, rest) = known()?;
             if let Some((id, files)) = rest {
                 let whole = || Ok(Some(known()?).filter(|(_, rest)| rest.is_none()));
@@ -173,7 +190,7 @@ impl Splits {
                 };
                 let identities = files.iter().flatten().filter_map(|file| job.file_identity(*file)).collect();
                 let slices = Slices { input: id.input, files: identities, contents: contents.clone() };
-                cache.add_slices(&id.cut, &slices)?;
+                cache.add_slices(&id.cut, &slices, job.anew)?;
                 parts.push(Part { id, files, contents });
             }
             Ok::<_, Error>(parts)
@@ -207,7 +224,11 @@ fn cell<T>(cells: &Cells<T>, id: SplitId) -> Arc<OnceCell<T>> {
 }
 
 impl SplitJob<'_> {
-    fn id(&self) -> Result<SplitId> {
+    /// Name of the split of the whole input.
+    ///
+    /// # Errors
+    /// When a filter can't be fingerprinted.
+    pub fn id(&self) -> Result<SplitId> {
         let cut = cut_fingerprint(self.proof, self.scan, self.need).map_err(execution_error)?;
         Ok(SplitId { cut, input: self.input.identity() })
     }
@@ -288,7 +309,7 @@ impl SplitJob<'_> {
         let mut running = JoinSet::new();
         for (at, stream) in streams.into_iter().enumerate() {
             let metadata = metadata.clone();
-            let path = folder.join(format!("{at}.arrow"));
+            let path = folder.path().join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
             let (permits, pool) = (Arc::clone(permits), Arc::clone(&pool));
             running.spawn(async move {
@@ -313,8 +334,12 @@ impl SplitJob<'_> {
         paths.sort();
         let files = open_files(&paths)?;
         let (cache, kept) = (Arc::clone(&context.cache), kept.to_vec());
+        let anew = self.anew;
         let commit = move || {
-            let committed = commit(cache.folder(), &id, &folder, &kept);
+            if anew {
+                remove(cache.folder(), &id);
+            }
+            let committed = commit(cache.folder(), &id, folder.path(), &kept);
             drop(lock);
             committed
         };

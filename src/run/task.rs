@@ -12,12 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::cache::split::{SplitId, remove};
 use crate::cache::store::ChunkEntry;
-use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::content::Content;
 use crate::execute::write::is_damaged;
-use crate::plan::fingerprint::{Components, FUNCTION, Fingerprint, input_component};
+use crate::plan::fingerprint::{Components, Fingerprint, input_component};
 use crate::plan::resolve::Scan;
 use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
@@ -65,6 +64,9 @@ impl TaskJob {
         let inputs = report.steps.iter().flat_map(|step| &step.inputs);
         report.inputs = inputs.filter(|input| read.contains(&input.table)).cloned().collect();
         report.wall_ms = report::millis(start.elapsed());
+        if report.audited > 0 {
+            report.reason += &format!("; {} computed again and found equal", report.audited);
+        }
         if result.is_ok() && !self.is_dry {
             self.context.events.send(Event::Done {
                 task: report.name.clone(),
@@ -84,8 +86,8 @@ impl TaskJob {
         let Context { cache, events, .. } = self.context.clone();
         let task = &planned.task;
         let before = cache.published(&task.name)?;
-        if let (FreshInput::Ignore, Some(before)) = (self.fresh_input, &before)
-            && let Some(output) = self.as_published(before)?
+        if let (FreshInput::Ignore, false, Some(before)) = (self.fresh_input, self.force, &before)
+            && let Some(output) = self.as_published(before).ok().flatten()
         {
             report.reason = "nothing else changed than sources, which are taken for unchanged".into();
             report.reused = output.entries.len() as u32;
@@ -96,10 +98,12 @@ impl TaskJob {
         let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
         let mut whole = Components::default();
         let mut output = Output::default();
+        let mut before_last: Vec<Fingerprint> = Vec::new();
         for number in 0..planned.steps.len() {
             let prefix = prefix(planned.steps.len(), number);
             let before = before.as_ref().map(|before| before.below(&prefix));
             let components;
+            before_last.extend(output.entries.iter().map(|entry| entry.fingerprint));
             (output, components) = self.run_step(number, before.as_ref(), &sources, report).await?;
             whole.add(&prefix, components);
             self.inputs.insert(planned.steps[number].name.clone(), Input::Output(Arc::new(output.clone())));
@@ -112,7 +116,7 @@ impl TaskJob {
         for source in &sources {
             source.check_unchanged().await?;
         }
-        if cache.publish(&task.name, &output.entries, &whole)? {
+        if cache.publish(&task.name, &output.entries, &before_last, &whole)? {
             events.send(Event::Published { task: task.name.clone() });
         }
         Ok(output)
@@ -217,7 +221,12 @@ impl TaskJob {
                 *(if is_own { &mut report.executed } else { &mut report.reused }) += 1;
             }
             while let Some(finished) = auditing.join_next().await {
-                finished.map_err(|e| Error::new(ErrorKind::Execute, "an audit panicked").with_source(e))??;
+                let audited =
+                    finished.map_err(|e| Error::new(ErrorKind::Execute, "an audit panicked").with_source(e))?;
+                if audited.as_ref().is_err_and(is_damaged) {
+                    splits.iter().for_each(|id| remove(cache.folder(), id));
+                }
+                audited?;
                 report.audited += 1;
             }
             report.spilled_bytes += job.spilled_bytes.load(Ordering::Relaxed);
@@ -269,10 +278,8 @@ impl TaskJob {
         for (number, step) in steps.iter().enumerate() {
             let prefix = prefix(steps.len(), number);
             let tables = step.resolved.scans.iter().map(|scan| scan.table.as_str());
-            // Bounds of ranges follow the sources' statistics.
-            let bounds = matches!(step.proof.function(), ChunkFunction::Range(_)).then(|| FUNCTION.to_string());
             let sources = tables.clone().filter(|table| !is_task(table)).map(input_component);
-            passed_over.extend(sources.chain(bounds).map(|name| format!("{prefix}{name}")));
+            passed_over.extend(sources.map(|name| format!("{prefix}{name}")));
             let none = Fingerprint::from_bytes([0; 32]);
             let identity = |table: &str| match self.inputs.get(table) {
                 Some(Input::Output(output)) => output.identity(),
@@ -315,13 +322,14 @@ impl TaskJob {
             return "forced".into();
         }
         let Some(before) = before else { return "not published yet".into() };
-        match components.changed_since(before).as_slice() {
+        let changed = components.changed_since(before);
+        let told: Vec<_> = changed.iter().map(|name| components.change(before, name)).collect();
+        let told = told.join(", ");
+        match changed.as_slice() {
             [] if missing == 1 => "a chunk file is missing".into(),
             [] => format!("{missing} chunk files are missing"),
-            changed if missing < chunks as usize => {
-                format!("changed: {}; {missing} of {chunks} chunks differ", changed.join(", "))
-            }
-            changed => format!("changed: {}", changed.join(", ")),
+            _ if missing < chunks as usize => format!("changed: {told}; {missing} of {chunks} chunks differ"),
+            _ => format!("changed: {told}"),
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct FilePart {
 }
 
 /// A file is hashed in pieces of so many bytes.
-const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = 1 << 20;
 
 impl Snapshot {
     /// Lists the files of `source` and finds their schema.

@@ -131,6 +131,60 @@ fn force_runs_every_chunk_again() {
 }
 
 #[test]
+fn a_cache_is_listed_pinned_and_bounded() {
+    let lab = Lab::new();
+    let cache = |arguments: &[&str]| {
+        let done = lab.chunkwise(&[&["cache"], arguments, &["--cache", "cache"]].concat());
+        assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        done.stdout
+    };
+    lab.run(&[]);
+    let lines = |text: &str| text.lines().map(|line| line.split_whitespace().map(String::from).collect()).collect();
+    let listed: Vec<Vec<String>> = lines(&cache(&["ls"]));
+    assert_eq!(
+        listed.iter().map(|line| line[0].as_str()).collect::<Vec<_>>(),
+        ["table", "regions", "revenue", "summary"]
+    );
+    cache(&["pin", "revenue"]);
+    let listed: Vec<Vec<String>> = lines(&cache(&["ls"]));
+    assert_eq!(listed[2].last().map(String::as_str), Some("pinned"));
+    assert_eq!(cache(&["show", "revenue"]).lines().count(), 6);
+
+    let edited = REVENUE.replace("sum(o.amount)", "sum(o.amount) + 1");
+    lab.write("sql/pipeline.sql", &[ORDERS, CUSTOMERS, &edited, REGIONS, SUMMARY].concat());
+    assert_eq!(lab.run(&["--audit", "100%"]).code, Some(0));
+    assert_eq!(chunk_files(&lab.path("cache")), 14);
+    assert!(cache(&["gc"]).starts_with("0 chunks, splits and versions removed"));
+    let removed = cache(&["gc", "--older-than", "0s"]);
+    // The two chunks of `regions` and the one of `summary`, and their versions; of `revenue` all is pinned.
+    assert!(removed.starts_with("5 chunks, splits and versions removed"), "{removed}");
+    assert_eq!(chunk_files(&lab.path("cache")), 11);
+    assert!(cache(&["unpin", "revenue"]).starts_with("1 versions"));
+    let audited = lab.run(&["--audit", "100", "--cache-limit", "1GB"]);
+    assert!(audited.stdout.contains("nothing changed; 4 computed again and found equal"), "{}", audited.stdout);
+    let removed = cache(&["gc", "--older-than", "0s", "--limit", "1KB"]);
+    assert!(removed.starts_with("5 chunks, splits and versions removed"), "{removed}");
+    assert!(cache(&["verify"]).contains("all as they were written"));
+    lab.assert_no_unfinished_files();
+
+    write_parquet(
+        &lab.path("data/orders.parquet"),
+        &RecordBatch::try_from_iter([
+            ("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
+            ("customer", Arc::new(Int64Array::from(vec![1]))),
+            ("amount", Arc::new(Int64Array::from(vec![1]))),
+        ])
+        .unwrap(),
+    );
+    let failed = lab.run(&["--assert-no-fresh-input"]);
+    assert_eq!(failed.code, Some(1));
+    failed.says(&["input changed since the table was published", "orders"]);
+    let ignored = lab.run(&["--ignore-fresh-input"]);
+    assert_eq!(ignored.lines_of(["regions", "revenue", "summary"]), ["reused", "reused", "reused"]);
+    assert_eq!(lab.run(&[]).code, Some(0));
+}
+
+#[test]
 fn arguments_out_of_range_are_wrong_usage() {
     let lab = Lab::new();
     for (arguments, words) in [

@@ -118,6 +118,7 @@ impl Lab {
         assert!(next.verify_cache().unwrap().damaged.is_empty(), "{what}");
         drop(next);
         assert!(files_in(&cache.join("tmp")).is_empty(), "{what}: {:?}", files_in(&cache.join("tmp")));
+        assert!(files_in(&cache.join("locks")).is_empty(), "{what}: {:?}", files_in(&cache.join("locks")));
     }
 }
 

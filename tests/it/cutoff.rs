@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{cast, take_record_batch};
@@ -367,39 +367,46 @@ async fn an_audit_computes_chunks_again_and_compares() {
     let some = lab.try_run(&sql, &audit(50.0)).await;
     let some: u32 = some.report.tasks.iter().map(|task| task.audited).sum();
     assert!((1..24).contains(&some), "{some}");
-    // A content that is not that of the rows, as a chunk computed otherwise would have.
-    let index = rusqlite::Connection::open(lab.path("cache/index.sqlite")).unwrap();
-    index.execute("DELETE FROM chunk WHERE table_name = 'best' AND chunk = 3", []).unwrap();
-    let chunks = chunkwise_files(&lab.path("cache/chunks"));
-    let mut told = false;
-    for path in chunks {
-        let bytes = fs::read(&path).unwrap();
-        let text = String::from_utf8_lossy(&bytes);
-        if text.contains("\"table\":\"best\",\"chunk\":3") {
-            let at = find(&bytes, b"\"content\":\"").unwrap() + b"\"content\":\"".len() + 40;
-            let mut bytes = bytes;
-            bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
-            fs::remove_file(&path).unwrap();
-            fs::write(&path, bytes).unwrap();
-            told = true;
-        }
-    }
-    assert!(told);
-    for list in chunkwise_files(&lab.path("cache/versions")).iter().filter(|path| path.extension().unwrap() == "b3") {
-        fs::remove_file(list).unwrap();
-    }
-    // Another process, which does not remember the index.
-    let engine = crate::support::engine(&lab.path("cache"));
-    let wrong =
-        engine.run(&chunkwise::sql::parse(&sql, "test.sql", lab.folder.path()).unwrap(), &audit(100.0)).await.unwrap();
-    let best = wrong.task("best").unwrap();
-    assert!(best.status == Status::Failed && best.reason.contains("computed again it has other rows"), "{wrong:#?}");
+    // A source that changed and looks as before.
+    let csv = lab.path("c.csv");
+    let modified = SystemTime::now() - Duration::from_secs(60);
+    let write = |value: u32| {
+        fs::write(&csv, format!("k,v\n1,{value}\n2,20\n3,30\n")).unwrap();
+        File::options().write(true).open(&csv).unwrap().set_modified(modified).unwrap();
+    };
+    let sql = "CREATE EXTERNAL TABLE c STORED AS CSV LOCATION 'c.csv' OPTIONS (format.has_header true);
+        CREATE TABLE t CLUSTERED BY (k) INTO 2 BUCKETS AS SELECT k, sum(v) AS v FROM c GROUP BY k;";
+    write(10);
+    assert!(lab.try_run(sql, &RunOptions::default()).await.report.succeeded());
+    write(11);
+    assert_eq!(lab.try_run(sql, &RunOptions::default()).await.report.task("t").unwrap().status, Status::Reused);
+    let wrong = lab.try_run(sql, &audit(100.0)).await;
+    let task = wrong.report.task("t").unwrap();
+    assert!(task.status == Status::Failed && task.reason.contains("computed again it has other rows"), "{wrong:#?}");
+    let forced = lab.try_run(sql, &RunOptions { force: true, ..RunOptions::default() }).await;
+    assert!(forced.report.succeeded(), "{forced:#?}");
+    assert!(lab.try_run(sql, &audit(100.0)).await.report.succeeded());
 }
 
-fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
-    bytes.windows(part.len()).position(|window| window == part)
-}
-
-fn chunkwise_files(folder: &Path) -> Vec<PathBuf> {
-    crate::support::files_in(folder)
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engines_own_number_of_chunks_outlives_another_memory_and_number_of_jobs() {
+    let folder = TempDir::new().unwrap();
+    let rows = "SELECT value * 7919 % 100003 AS k, value AS v FROM generate_series(1, 300000) AS t(value)";
+    crate::support::make_parquet(folder.path(), "t", rows).await;
+    let sql = format!(
+        "{};\nCREATE TABLE sums AS SELECT k, sum(v) AS v FROM t GROUP BY k;",
+        crate::support::parquet_source(folder.path(), "t")
+    );
+    let run = async |mib: usize, jobs: usize| {
+        let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(jobs);
+        let engine = engine.memory_limit_bytes(mib << 20).build().unwrap();
+        let report = crate::support::run(&engine, &sql, folder.path()).await;
+        let sums = report.task("sums").unwrap();
+        (sums.chunks, sums.executed)
+    };
+    let (chunks, executed) = run(32, 2).await;
+    assert!(chunks > 1 && executed == chunks, "{executed} of {chunks}");
+    for (mib, jobs) in [(16, 2), (64, 2), (32, 1), (32, 4)] {
+        assert_eq!(run(mib, jobs).await, (chunks, 0), "{mib} MiB, {jobs} jobs");
+    }
 }

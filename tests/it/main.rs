@@ -6,6 +6,7 @@ mod collect;
 mod crash;
 mod cutoff;
 mod demo;
+mod faults;
 mod fuzz;
 mod integrity;
 mod layers;

@@ -11,6 +11,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 
 /// Metadata key of the format's version; what follows it depends on that.
 pub const VERSION_KEY: &str = "chunkwise.split";
@@ -94,7 +95,7 @@ impl Pending {
 
     fn write_if_long(&mut self) -> io::Result<()> {
         if self.bytes.len() >= WRITE_BYTES {
-            self.file.write_all(&self.bytes)?;
+            write_all(&mut self.file, &self.bytes)?;
             self.written_bytes += self.bytes.len() as u64;
             self.bytes.clear();
             self.block_start = 0;
@@ -107,9 +108,21 @@ impl Pending {
         let footer_start = self.block_start + END_BYTES;
         let checksum = checksum(&self.bytes[footer_start..]).to_le_bytes();
         self.bytes.splice(footer_start..footer_start, checksum);
-        self.file.write_all(&self.bytes)?;
+        write_all(&mut self.file, &self.bytes)?;
         Ok(self.written_bytes + self.bytes.len() as u64)
     }
+}
+
+fn write_all(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match failpoint::write(file, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 impl Write for Pending {
