@@ -64,6 +64,24 @@ async fn what_no_published_table_is_made_of_goes_and_the_rest_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn chunks_of_earlier_steps_stay_with_the_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = format!(
+        "{}CREATE TABLE total CLUSTERED BY (k) INTO 4 BUCKETS AS SELECT count(*) AS n, sum(v) AS v FROM items;",
+        source(folder.path()).await
+    );
+    let engine = engine(&folder.path().join("cache"));
+    let first = run(&engine, &sql, folder.path()).await;
+    let total = first.task("total").unwrap();
+    assert!(total.steps.len() == 2 && total.executed > 1, "{total:#?}");
+    engine.collect(&ALL).unwrap();
+    assert_eq!(run(&engine, &sql, folder.path()).await.task("total").unwrap().executed, 0);
+    run(&engine, &sql.replace("sum(v)", "max(v)"), folder.path()).await;
+    engine.collect(&ALL).unwrap();
+    assert_eq!(files_in(&folder.path().join("cache/chunks")).len(), total.executed as usize);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pinned_version_stays() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");

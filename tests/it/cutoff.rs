@@ -354,6 +354,47 @@ async fn fresh_input_can_be_ignored_or_be_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_forced_run_finds_out_replaces_what_was_noted() {
+    for read_by in ["split", "rescan"] {
+        let lab = Lab::new();
+        let modified = SystemTime::now() - Duration::from_secs(60);
+        fs::create_dir(lab.path("csv")).unwrap();
+        let write = |name: &str, value: u32| {
+            let path = lab.path("csv").join(name);
+            fs::write(&path, format!("k,v\n1,{value}\n2,20\n3,30\n")).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        };
+        let sql = format!(
+            "CREATE EXTERNAL TABLE c STORED AS CSV LOCATION 'csv/' OPTIONS (format.has_header true);
+             CREATE TABLE t CLUSTERED BY (k) INTO 2 BUCKETS WITH (read_by = '{read_by}') AS
+             SELECT k, sum(v) AS v FROM c GROUP BY k;"
+        );
+        let force = RunOptions { force: true, ..RunOptions::default() };
+        let run = async |options: &RunOptions| {
+            assert!(lab.try_run(&sql, options).await.report.succeeded());
+            let statement = format!(
+                "CREATE EXTERNAL TABLE c STORED AS CSV LOCATION '{}/' OPTIONS (format.has_header true)",
+                lab.path("csv").display()
+            );
+            let query = "SELECT k, sum(v) AS v FROM c GROUP BY k";
+            let expected = crate::support::query_rows(&oracle(&[statement]).await, query).await;
+            lab.rows("t").await == expected
+        };
+        write("a.csv", 10);
+        write("b.csv", 50);
+        assert!(run(&RunOptions::default()).await);
+        write("c.csv", 60);
+        assert!(run(&RunOptions::default()).await);
+        // Looks as before.
+        write("a.csv", 99);
+        assert!(!run(&RunOptions::default()).await);
+        assert!(run(&force).await, "{read_by}");
+        fs::remove_file(lab.path("csv/c.csv")).unwrap();
+        assert!(run(&RunOptions::default()).await, "{read_by}: what was noted before the forced run was believed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audit_computes_chunks_again_and_compares() {
     let lab = Lab::new();
     let sql = pipeline(8, "rescan");

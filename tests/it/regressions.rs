@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Float64Array, Int32Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use chunkwise::{Engine, Event, Status};
+use chunkwise::{Engine, Event, RunOptions, Status};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
@@ -91,6 +91,13 @@ async fn a_chunk_of_two_tasks_of_the_same_query_is_made_once() {
     assert_eq!((executed(&["first", "twin_with_a_longer_name"]), executed(&["reader"])), (1, 1), "{report:#?}");
     let again = run(&engine, sql, folder.path()).await;
     assert!(again.tasks.iter().all(|task| task.status == Status::Reused), "{again:#?}");
+    let pipeline = chunkwise::sql::parse(sql, "test.sql", folder.path()).unwrap();
+    let forced = engine.run(&pipeline, &RunOptions { force: true, ..RunOptions::default() }).await.unwrap();
+    let executed: u32 = forced.tasks.iter().map(|task| task.executed).sum();
+    assert!(forced.succeeded() && executed == 2, "{forced:#?}");
+    for table in ["first", "twin_with_a_longer_name"] {
+        assert_eq!(crate::support::read_rows(&engine, table).await.unwrap().rows, 1000);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
