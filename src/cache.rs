@@ -99,12 +99,10 @@ impl Cache {
 
     /// The entries of those fingerprints whose files are there, in the same order. They are used now.
     pub fn find(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
-        let found = self.look_up(fingerprints)?;
-        found.iter().flatten().for_each(|entry| store::note_use(&entry.path(&self.folder)));
-        Ok(found)
+        self.look_up(fingerprints, true)
     }
 
-    fn look_up(&self, fingerprints: &[Fingerprint]) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
+    fn look_up(&self, fingerprints: &[Fingerprint], are_used: bool) -> Result<Vec<Option<Arc<ChunkEntry>>>> {
         let mut found = self.index.find(fingerprints)?;
         let mut listed = None;
         for (entry, fingerprint) in found.iter_mut().zip(fingerprints) {
@@ -124,7 +122,8 @@ impl Cache {
                 *entry = Some(there);
             }
         }
-        Ok(found.into_iter().map(|entry| entry.filter(|e| store::is_whole(&self.folder, e))).collect())
+        let is_whole = |entry: &Arc<ChunkEntry>| store::is_whole(&self.folder, entry, are_used);
+        Ok(found.into_iter().map(|entry| entry.filter(is_whole)).collect())
     }
 
     /// Checks chunk files that are about to be read: their bytes must be those that were written. Damaged files are set
@@ -314,7 +313,7 @@ impl Cache {
         let files = store::files(&self.folder)?;
         let named: Vec<_> = files.iter().filter_map(|path| Some((path, store::named(path)?))).collect();
         let fingerprints: Vec<Fingerprint> = named.iter().map(|(_, fingerprint)| *fingerprint).collect();
-        for ((path, _), entry) in named.into_iter().zip(self.look_up(&fingerprints)?) {
+        for ((path, _), entry) in named.into_iter().zip(self.look_up(&fingerprints, false)?) {
             let _as_before = LastUse::of(path);
             let has = |checksum: &Checksum| Ok(checksum_of(path)? == *checksum);
             let is_as_written = entry.map_or(Ok(false), |entry| self.is_as_written(&entry, has))?;

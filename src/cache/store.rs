@@ -208,17 +208,17 @@ pub fn files(cache: &Path) -> Result<Vec<PathBuf>> {
     Ok(files.concat())
 }
 
-/// Whether the chunk's file is there at its full size.
-pub fn is_whole(cache: &Path, entry: &ChunkEntry) -> bool {
-    fs::metadata(entry.path(cache)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
-}
-
-/// Notes that a chunk file is used now, if that was not noted lately.
-pub fn note_use(path: &Path) {
-    let used = fs::metadata(path).and_then(|metadata| metadata.accessed());
-    if used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > USED_LATELY)) {
-        set_used(path, SystemTime::now());
+/// Whether the chunk's file is there at its full size. If so and `is_used`, that is noted, unless it was lately.
+pub fn is_whole(cache: &Path, entry: &ChunkEntry, is_used: bool) -> bool {
+    let path = entry.path(cache);
+    let Some(metadata) = fs::metadata(&path).ok().filter(|m| m.is_file() && m.len() == entry.bytes) else {
+        return false;
+    };
+    let is_late = |used: SystemTime| used.elapsed().is_ok_and(|unused| unused > USED_LATELY);
+    if is_used && metadata.accessed().is_ok_and(is_late) {
+        set_used(&path, SystemTime::now());
     }
+    true
 }
 
 /// Sets the time of a chunk file's last use. That it can't be written is no reason not to use it.

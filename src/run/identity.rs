@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
-use futures::future::try_join_all;
 
 use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
@@ -141,10 +140,7 @@ impl TaskJob {
                 Some(hashes) if !self.force => hashes,
                 _ => {
                     let parts = source.parts(file, columns);
-                    let mut hashes = Vec::with_capacity(parts.len());
-                    for some in parts.chunks(self.context.budget.jobs) {
-                        hashes.extend(try_join_all(some.iter().map(|part| source.hash(part))).await?);
-                    }
+                    let hashes = source.hashes(parts, self.context.budget.jobs).await?;
                     found.push((name, hashes.clone()));
                     hashes
                 }

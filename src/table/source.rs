@@ -1,6 +1,8 @@
 //! A source's files, listed once per run: every chunk sees the same ones, and none that changed meanwhile.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::iter;
 use std::ops::Range;
 use std::path::Path;
@@ -17,6 +19,8 @@ use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::sql::parser::{CreateExternalTable, Statement};
+use futures::future::try_join_all;
+use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use xxhash_rust::xxh3::Xxh3;
@@ -52,7 +56,30 @@ pub struct FilePart {
 }
 
 /// A file is hashed in pieces of so many bytes.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: usize = 256 << 10;
+
+impl FilePart {
+    fn hash(&self) -> io::Result<u128> {
+        let Self { location, ranges, read_as } = self;
+        let path = LocalFileSystem::new().path_to_filesystem(location).map_err(io::Error::other)?;
+        let mut file = File::open(path)?;
+        let mut hasher = Xxh3::new();
+        hasher.update(read_as.as_bytes());
+        let mut piece = vec![0; PIECE_BYTES];
+        for range in ranges {
+            let mut left = range.end - range.start;
+            hasher.update(&left.to_le_bytes());
+            file.seek(SeekFrom::Start(range.start))?;
+            while left > 0 {
+                let piece = &mut piece[..PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
+                file.read_exact(piece)?;
+                hasher.update(piece);
+                left -= piece.len() as u64;
+            }
+        }
+        Ok(hasher.digest128())
+    }
+}
 
 impl Snapshot {
     /// Lists the files of `source` and finds their schema.
@@ -179,26 +206,32 @@ impl Snapshot {
         }
     }
 
-    /// Hash of a part's bytes, and of how they are read.
+    /// The hash of each part's bytes, and of how they are read; on `threads` threads.
     ///
     /// # Errors
     /// [`ErrorKind::Source`] when they can't be read.
-    pub async fn hash(&self, part: &FilePart) -> Result<u128> {
-        let FilePart { location, ranges, read_as } = part;
-        let mut hasher = Xxh3::new();
-        hasher.update(read_as.as_bytes());
-        for range in ranges {
-            hasher.update(&(range.end - range.start).to_le_bytes());
-            for start in range.clone().step_by(PIECE_BYTES as usize) {
-                let piece = start..range.end.min(start + PIECE_BYTES);
-                let bytes = self.store.get_range(location, piece).await.map_err(|e| {
-                    let message = format!("/{location} of source `{}` can't be read", self.name);
-                    Error::new(ErrorKind::Source, message).with_source(e)
-                })?;
-                hasher.update(&bytes);
-            }
+    pub async fn hashes(&self, parts: Vec<FilePart>, threads: usize) -> Result<Vec<u128>> {
+        let share = parts.len().div_ceil(threads.max(1)).max(1);
+        let hash = |parts: &[FilePart]| {
+            let (parts, name) = (parts.to_vec(), self.name.clone());
+            // On threads that may wait, a whole share each: memory that is freed on another thread stays with its own.
+            tokio::task::spawn_blocking(move || {
+                let hash = |part: &FilePart| {
+                    part.hash().map_err(|e| {
+                        let message = format!("/{} of source `{name}` can't be read", part.location);
+                        Error::new(ErrorKind::Source, message).with_source(e)
+                    })
+                };
+                parts.iter().map(hash).collect::<Result<Vec<_>>>()
+            })
+        };
+        let mut hashes = Vec::with_capacity(parts.len());
+        for share in try_join_all(parts.chunks(share).map(hash)).await.map_err(|e| {
+            Error::new(ErrorKind::Source, format!("source `{}` can't be read", self.name)).with_source(e)
+        })? {
+            hashes.extend(share?);
         }
-        Ok(hasher.digest128())
+        Ok(hashes)
     }
 
     /// Checks that the files are still those that were listed.
