@@ -1,7 +1,8 @@
 //! Keeping the cache small: what no published or pinned table is made of goes, what was used least recently first.
 //!
-//! When a chunk file was used last is its time of access, which runs that find it set, whatever else does; a split's is its folder's time of modification, a version's that of its list, set when another took its place. Runs hold
-//! a shared lock while they use files, collection an exclusive one.
+//! When a chunk file was used last is its time of access, which runs that find it set, whatever else does; a split's is
+//! its folder's time of modification, a version's that of its list, set when another took its place. Runs hold a shared
+//! lock while they use files, collection an exclusive one.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

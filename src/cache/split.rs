@@ -86,7 +86,7 @@ pub fn open_files(paths: &[PathBuf]) -> Result<Vec<Arc<SplitFile>>> {
 
 /// Makes a folder of finished files a split: fsync of all, then its name. Splits of the same cut other than `kept` go.
 ///
-/// Another process may have made the same split meanwhile: then that is kept.
+/// It takes the place of one of the same name, which who made this did not believe; who has that opened may read on.
 pub fn commit(cache: &Path, id: &SplitId, written: &Path, kept: &[SplitId]) -> Result<()> {
     for path in read_folder(written)? {
         File::open(&path).and_then(|file| file.sync_all()).map_err(|e| Error::storage("write", &path, e))?;
@@ -96,11 +96,8 @@ pub fn commit(cache: &Path, id: &SplitId, written: &Path, kept: &[SplitId]) -> R
     let folder = id.folder(cache);
     let of_cut = folder.parent().unwrap_or(cache);
     create_folder(of_cut)?;
-    if let Err(error) = fs::rename(written, &folder)
-        && !folder.is_dir()
-    {
-        return Err(Error::storage("create", &folder, error));
-    }
+    remove(cache, id);
+    fs::rename(written, &folder).map_err(|e| Error::storage("create", &folder, e))?;
     failpoint(written)?;
     sync_folder(of_cut)?;
     let kept: Vec<PathBuf> = kept.iter().chain([id]).map(|kept| kept.folder(cache)).collect();
@@ -175,5 +172,7 @@ mod tests {
         make(&id("c"), &[id("a")]);
         let is_there = |input: &str| open(folder.path(), &id(input)).unwrap().is_some();
         assert_eq!(["a", "b", "c"].map(is_there), [true, false, true]);
+        make(&id("a"), &[]);
+        assert!(is_there("a"));
     }
 }

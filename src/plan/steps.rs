@@ -58,6 +58,9 @@ pub struct Step {
     pub considered: Vec<Considered>,
     /// What it needs of each scan, by number; nothing until that is known.
     pub needs: Vec<Need>,
+    /// In how many parts, one after the other, each chunk is computed: more than one where memory asks for more chunks
+    /// than are kept.
+    pub parts: u32,
 }
 
 impl Step {
@@ -90,15 +93,16 @@ const KEPT_FACTOR: u32 = 4;
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs and is about `fitting` at least, so that chunks fit in memory; it runs whole where that is
-/// one, or nothing can be cut. `previous` are the
-/// functions that cut its published table, numbers of chunks or bounds as [`crate::chunk::range::Bounds::to_json`] writes
-/// them: both are kept if they can.
+/// grows with the size of its inputs and is at least `fitting`, so that chunks fit in memory; it runs whole where that is
+/// one, or nothing can be cut. `previous` are the functions that cut its published table, numbers of chunks or bounds as
+/// [`crate::chunk::range::Bounds::to_json`] writes them: both are kept if they can, and chunks that are too large then are
+/// computed in parts.
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
 pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previous: &[String]) -> Result<Vec<Step>> {
     let found;
+    let mut parts = 1;
     // Powers of two, so that tasks over each other read stored chunks.
     let fitting = fitting.clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;
     let chunking = match &task.chunking {
@@ -114,6 +118,7 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previo
                 false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
             };
             let chunks = kept((1 << chunks.ilog2()).max(fitting), previous);
+            parts = fitting.div_ceil(chunks);
             found = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
             &found
         }
@@ -121,10 +126,21 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previo
     if chunking.keys.is_empty() && chunking.chunks == 1 {
         let proof = Proof::whole(&resolved);
         let name = task.name.clone();
-        return Ok(vec![Step { name, resolved, proof, part: Part::Rest, considered: Vec::new(), needs: Vec::new() }]);
+        return Ok(vec![Step {
+            name,
+            resolved,
+            proof,
+            part: Part::Rest,
+            considered: Vec::new(),
+            needs: Vec::new(),
+            parts: 1,
+        }]);
     }
     let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
-    let way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
+    let mut way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
+    for step in way.steps.iter_mut().filter(|step| step.proof.chunks() > 1) {
+        step.parts = parts;
+    }
     Ok(way.named(&task.name))
 }
 
@@ -354,7 +370,7 @@ impl Planner<'_> {
     fn one_step(&self, resolved: &Resolved, proof: Proof, part: Part, considered: Vec<Considered>) -> Way {
         let cut_bytes = proof.cut_bytes(resolved);
         let (name, resolved) = (String::new(), resolved.clone());
-        Way { steps: vec![Step { name, resolved, proof, part, considered, needs: Vec::new() }], cut_bytes }
+        Way { steps: vec![Step { name, resolved, proof, part, considered, needs: Vec::new(), parts: 1 }], cut_bytes }
     }
 
     fn whole(&self, resolved: &Resolved, considered: Vec<Considered>) -> Way {

@@ -97,7 +97,7 @@ impl ChunkJob {
         permits: &Semaphore,
         mut first: Option<SemaphorePermit<'_>>,
     ) -> Result<(PendingChunk, ChunkEntry)> {
-        let (mut parts, mut joins) = (1, Joins::Hash);
+        let (mut parts, mut joins) = (self.step().parts.min(self.most_parts()), Joins::Hash);
         loop {
             match self.try_compute(chunk, parts, joins, permits, first.take()).await {
                 // The rows of a part can't be taken back: all begins anew, in smaller parts, and at last alone.

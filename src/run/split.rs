@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::cache::index::Slices;
 use crate::cache::lock::Lock;
-use crate::cache::split::{SplitId, commit, open, open_files, remove};
+use crate::cache::split::{SplitId, commit, open, open_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::content::Content;
@@ -334,11 +334,7 @@ impl SplitJob<'_> {
         paths.sort();
         let files = open_files(&paths)?;
         let (cache, kept) = (Arc::clone(&context.cache), kept.to_vec());
-        let anew = self.anew;
         let commit = move || {
-            if anew {
-                remove(cache.folder(), &id);
-            }
             let committed = commit(cache.folder(), &id, folder.path(), &kept);
             drop(lock);
             committed

@@ -15,7 +15,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 
-use crate::support::{Multiset, oracle, oracle_rows};
+use crate::support::{Multiset, oracle, oracle_rows, touch};
 
 const SOURCES: &str = "
     CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION 'items/';
@@ -149,13 +149,6 @@ impl Lab {
     async fn rows(&self, table: &str) -> Multiset {
         Multiset::of(self.engine.table(table).await.unwrap()).await
     }
-
-    /// Gives a file another modification time and leaves its bytes alone.
-    fn touch(&self, name: &str) {
-        let file = File::options().write(true).open(self.path(name)).unwrap();
-        let before = file.metadata().unwrap().modified().unwrap();
-        file.set_modified(before + Duration::from_secs(1)).unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,8 +157,8 @@ async fn a_source_that_says_the_same_runs_nothing_however_it_is_written() {
         let lab = Lab::new();
         let sql = pipeline(8, read_by);
         assert_eq!(lab.run(&sql).await.counts(), [8, 8, 8]);
-        lab.touch("items/a.parquet");
-        lab.touch("names/a.parquet");
+        touch(&lab.path("items/a.parquet"));
+        touch(&lab.path("names/a.parquet"));
         let touched = lab.run(&sql).await;
         assert_eq!((touched.counts(), touched.reason("sums")), ([0, 0, 0], "nothing changed"), "{read_by}");
         let rows = items(3000, None);
@@ -290,7 +283,7 @@ async fn chunks_by_range_run_where_their_row_groups_changed() {
     write(&lab.path("s.parquet"), &sorted(None), 100);
     let first = lab.try_run(sql, &RunOptions::default()).await;
     assert!(first.report.succeeded() && first.ran["t"] >= 6, "{first:#?}");
-    lab.touch("s.parquet");
+    touch(&lab.path("s.parquet"));
     assert_eq!(lab.try_run(sql, &RunOptions::default()).await.ran, BTreeMap::new());
     write(&lab.path("s.parquet"), &sorted(Some(1234)), 100);
     let changed = lab.try_run(sql, &RunOptions::default()).await;
@@ -332,7 +325,7 @@ async fn fresh_input_can_be_ignored_or_be_an_error() {
     // What is not published runs.
     assert_eq!(lab.try_run(&sql, &ignore).await.counts(), [8, 8, 8]);
     let before = lab.rows("ranked").await;
-    lab.touch("items/a.parquet");
+    touch(&lab.path("items/a.parquet"));
     let touched = lab.try_run(&sql, &fail).await;
     assert!(touched.report.succeeded() && touched.counts() == [0, 0, 0], "{touched:#?}");
     write(&lab.path("items/a.parquet"), &items(3000, Some(2999)), 1000);
@@ -450,4 +443,14 @@ async fn the_engines_own_number_of_chunks_outlives_another_memory_and_number_of_
     for (mib, jobs) in [(16, 2), (64, 2), (32, 1), (32, 4)] {
         assert_eq!(run(mib, jobs).await, (chunks, 0), "{mib} MiB, {jobs} jobs");
     }
+    // What memory asks for beyond that is done in parts.
+    let statements = [crate::support::parquet_source(folder.path(), "t")];
+    let query = "SELECT k, sum(v) AS v FROM t GROUP BY k";
+    let expected = crate::support::query_rows(&oracle(&statements).await, query).await;
+    let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2);
+    let engine = engine.memory_limit_bytes(16 << 20).build().unwrap();
+    let pipeline = chunkwise::sql::parse(&sql, "test.sql", folder.path()).unwrap();
+    let forced = engine.run(&pipeline, &RunOptions { force: true, ..RunOptions::default() }).await.unwrap();
+    assert_eq!((forced.succeeded(), forced.task("sums").unwrap().executed), (true, chunks), "{forced:#?}");
+    assert_eq!(Multiset::of(engine.table("sums").await.unwrap()).await, expected);
 }

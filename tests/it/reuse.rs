@@ -12,7 +12,7 @@ use chunkwise::{Engine, Event, Pipeline, RunOptions, RunReport, Status, TaskRepo
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{Multiset, engine, oracle, oracle_rows, run, write_parquet};
+use crate::support::{Multiset, engine, oracle, oracle_rows, run, touch, write_parquet};
 
 const SOURCES: &str = "
     CREATE EXTERNAL TABLE orders STORED AS PARQUET LOCATION 'orders.parquet';
@@ -59,7 +59,7 @@ async fn a_dry_run_says_what_would_run() {
     let dry = RunOptions { dry_run: true, ..RunOptions::default() };
     let changes: [&dyn Fn(); 4] = [
         &|| (),
-        &|| lab.touch("orders.parquet"),
+        &|| touch(&lab.path("orders.parquet")),
         &|| write_parquet(&lab.path("orders.parquet"), &orders(200, 2)),
         &|| fs::remove_file(lab.chunk_file("revenue", 1)).unwrap(),
     ];
@@ -86,8 +86,8 @@ async fn a_dry_run_says_what_would_run() {
 async fn a_changed_source_runs_exactly_what_reads_it() {
     let lab = Lab::new();
     lab.run(&pipeline()).await;
-    lab.touch("orders.parquet");
-    lab.touch("customers.parquet");
+    touch(&lab.path("orders.parquet"));
+    touch(&lab.path("customers.parquet"));
     assert_eq!(lab.run(&pipeline()).await.ran, chunks(&[]));
     write_parquet(&lab.path("orders.parquet"), &orders(200, 2));
     let again = lab.run(&pipeline()).await;
@@ -611,13 +611,6 @@ impl Lab {
         }
         statements.retain(|statement| !statement.trim().is_empty());
         oracle_rows(&oracle(&statements).await, table).await
-    }
-
-    /// Gives a file another modification time and leaves its bytes alone.
-    fn touch(&self, name: &str) {
-        let file = File::options().write(true).open(self.path(name)).unwrap();
-        let before = file.metadata().unwrap().modified().unwrap();
-        file.set_modified(before + Duration::from_secs(1)).unwrap();
     }
 
     /// The file below `chunks/` that is published as `chunk` of `table`.

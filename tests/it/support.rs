@@ -150,6 +150,13 @@ pub async fn read_rows(engine: &Engine, table: &str) -> Result<Multiset, String>
     rows.collect().await.map(|batches| Multiset::of_batches(&batches)).map_err(|e| e.to_string())
 }
 
+/// Gives a file another modification time and leaves its bytes alone.
+pub fn touch(path: &Path) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(before + std::time::Duration::from_secs(1)).unwrap();
+}
+
 /// Copies a folder with the symbolic links in it.
 pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
