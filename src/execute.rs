@@ -6,6 +6,7 @@ pub mod checksum;
 pub mod content;
 pub mod footers;
 pub mod own_text;
+pub mod running_window;
 pub mod session;
 pub mod sorted_joins;
 pub mod split;

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
 use crate::execute::footers::Footers;
 use crate::execute::own_text::OwnText;
+use crate::execute::running_window::RunningWindows;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::plan::repair::repaired;
 
@@ -66,6 +67,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(RunningWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();

@@ -12,7 +12,7 @@
 //! Source: the sort-based shuffle of Apache Spark (SPARK-2045).
 
 pub mod file;
-mod memory;
+pub mod memory;
 mod output;
 mod sort;
 pub mod stored;
