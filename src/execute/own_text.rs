@@ -14,9 +14,9 @@ use datafusion::physical_expr::window::{
     PlainAggregateWindowExpr, SlidingAggregateWindowExpr, StandardWindowExpr, WindowExpr,
 };
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::windows::BoundedWindowAggExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 /// Gives windows the text that they only pass on as arrays that own it, in place of views.
 ///
@@ -53,6 +53,10 @@ fn over_owned(window: &BoundedWindowAggExec) -> Result<Option<Arc<dyn ExecutionP
     for expr in window.window_expr() {
         let Some(columns) = columns(expr.as_ref()) else { return Ok(None) };
         read.extend(columns);
+    }
+    // Windows above may count on the order of the rows, of which a cast is not known to keep it.
+    for order in window.input().equivalence_properties().oeq_class().iter() {
+        read.extend(order.iter().flat_map(|key| collect_columns(&key.expr)).map(|column| column.index()));
     }
     let schema = window.input().schema();
     let owned = |at: usize| match schema.field(at).data_type() {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{NullEquality, Result};
+use datafusion::common::{Column, DFSchema, NullEquality, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Window};
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
@@ -28,7 +28,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             _ => Arc::clone(rule),
         }
     });
-    repaired.chain([Arc::new(SortKeysOnce) as _]).collect()
+    repaired.chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _]).collect()
 }
 
 /// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
@@ -189,4 +189,70 @@ fn with_sort_keys_once(expr: Expr) -> Transformed<Expr> {
     let changed = once.len() < before;
     params.order_by = once;
     Transformed::new_transformed(Expr::AggregateFunction(AggregateFunction { func, params }), changed)
+}
+
+/// Computes what windows are partitioned by below them where it is more than one expression and not all are columns.
+///
+/// DataFusion puts equal columns and constants in each other's place when it asks whether rows are sorted by an expression,
+/// but not when it asks for the order of several: after `WHERE a = 10`, or a join on `a`, windows `PARTITION BY b % 10, c` fail
+/// for want of an order that is there. Columns it finds both ways.
+#[derive(Debug)]
+struct PartitionsByColumns;
+
+impl OptimizerRule for PartitionsByColumns {
+    fn name(&self) -> &str {
+        "partitions_by_columns"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let LogicalPlan::Window(window) = &plan else { return Ok(Transformed::no(plan)) };
+        let mut computed: Vec<Expr> = Vec::new();
+        for expr in &window.window_expr {
+            let Expr::WindowFunction(function) = expr.clone().unalias_nested().data else { continue };
+            let by = function.params.partition_by;
+            if by.len() > 1 {
+                let is_computed =
+                    |key: &Expr| !matches!(key, Expr::Column(_) | Expr::Literal(..)) && !key.contains_outer();
+                computed.extend(by.into_iter().filter(is_computed));
+            }
+        }
+        if computed.is_empty() {
+            return Ok(Transformed::no(plan));
+        }
+        let name = |at: usize| format!("$partition {at}");
+        let columns = |schema: &DFSchema| schema.columns().into_iter().map(Expr::Column);
+        let keys = computed.iter().enumerate().map(|(at, key)| key.clone().alias(name(at)));
+        let below = columns(window.input.schema()).chain(keys);
+        let input = LogicalPlanBuilder::from(Arc::clone(&window.input)).project(below)?.build()?;
+        let names = NamePreserver::new(&plan);
+        let to_column = |key: Expr| match computed.iter().position(|other| *other == key) {
+            Some(at) => Expr::Column(Column::new_unqualified(name(at))),
+            None => key,
+        };
+        let over_columns = |expr: &Expr| -> Result<Expr> {
+            let saved = names.save(expr);
+            let expr = expr.clone().transform_down(|part| match part {
+                Expr::WindowFunction(mut function) => {
+                    let params = &mut function.params;
+                    params.partition_by = std::mem::take(&mut params.partition_by).into_iter().map(to_column).collect();
+                    params.order_by.iter_mut().for_each(|key| key.expr = to_column(key.expr.clone()));
+                    Ok(Transformed::yes(Expr::WindowFunction(function)))
+                }
+                part => Ok(Transformed::no(part)),
+            })?;
+            Ok(saved.restore(expr.data))
+        };
+        let exprs = window.window_expr.iter().map(over_columns).collect::<Result<Vec<_>>>()?;
+        let over = LogicalPlan::Window(Window::try_new(exprs, Arc::new(input))?);
+        let rows = LogicalPlanBuilder::from(over).project(columns(plan.schema()))?.build()?;
+        Ok(Transformed::yes(rows))
+    }
 }
