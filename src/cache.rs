@@ -169,6 +169,11 @@ impl Cache {
         PendingFolder::create(&self.temp)
     }
 
+    /// A path among this process's unfinished files that was not given before.
+    pub fn new_temp_path(&self, extension: &str) -> PathBuf {
+        self.temp.new_path(extension)
+    }
+
     /// A file for a chunk to be written to.
     pub fn begin(&self) -> Result<PendingChunk> {
         PendingChunk::create(&self.temp)

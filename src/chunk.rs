@@ -1,13 +1,17 @@
 //! How a task is cut: the key columns, the number of chunks, and the function that maps a key to a chunk.
 //!
-//! The chunk function is either [`bucket`]'s, Iceberg's bucket transform, or one of ranges of the key, see [`mod@range`]. A
-//! row whose keys are all NULL is in chunk 0.
+//! The chunk function is [`bucket`]'s, Iceberg's bucket transform, or one of ranges of the key, see [`mod@range`], or of
+//! predicates over the keys, see [`cases`]. A row whose keys are all NULL is in chunk 0.
 
 pub mod bucket;
+pub mod cases;
+pub mod given;
 pub mod key;
 pub mod overlap;
 pub mod range;
 
+use crate::chunk::cases::Cases;
+use crate::chunk::given::Given;
 use crate::chunk::overlap::{are_nested, overlap};
 use crate::chunk::range::Bounds;
 
@@ -19,7 +23,7 @@ pub const LEAST_CUT_BYTES: u64 = 512 << 20;
 
 /// It has a chunk for about as many of these bytes, at most [`MOST_CHUNKS_BY_SIZE`]: smaller chunks, whose rows stay
 /// nearer to the processor, take less time than larger ones, as far as many files are no burden.
-pub const BYTES_PER_CHUNK: u64 = 32 << 20;
+pub const BYTES_PER_CHUNK: u64 = 16 << 20;
 
 /// See [`BYTES_PER_CHUNK`]; memory may ask for more.
 pub const MOST_CHUNKS_BY_SIZE: u32 = 64;
@@ -44,7 +48,7 @@ pub struct Chunking {
 }
 
 /// Which chunk functions a task may be cut with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ChunkBy {
     /// The bucket of the keys' hash: the only one for keys and a number of chunks that are given.
     Hash,
@@ -52,6 +56,8 @@ pub enum ChunkBy {
     Range,
     /// Ranges where that saves work, else the hash.
     Auto,
+    /// Ranges, values or predicates of the keys.
+    Given(Given),
 }
 
 /// The function from a row's keys to its chunk.
@@ -61,6 +67,8 @@ pub enum ChunkFunction {
     Hash(u32),
     /// The range of the only key.
     Range(Bounds),
+    /// The first predicate over the keys that holds.
+    Cases(Cases),
 }
 
 impl ChunkFunction {
@@ -69,6 +77,7 @@ impl ChunkFunction {
         match self {
             Self::Hash(chunks) => *chunks,
             Self::Range(bounds) => bounds.chunks(),
+            Self::Cases(cases) => cases.chunks(),
         }
     }
 
@@ -86,7 +95,8 @@ impl ChunkFunction {
                 let is_exact = shares.iter().all(|at| range.contains(&others.range(*at)));
                 Some((shares, is_exact))
             }
-            (Self::Hash(_), Self::Range(_)) | (Self::Range(_), Self::Hash(_)) => None,
+            (Self::Cases(cases), Self::Cases(others)) => (cases == others).then(|| (vec![chunk], true)),
+            (Self::Hash(_), _) | (Self::Range(_), _) | (Self::Cases(_), _) => None,
         }
     }
 }

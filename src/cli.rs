@@ -80,7 +80,10 @@ pub fn main() -> ExitCode {
 fn failure(error: &Error) -> ExitCode {
     match error.kind() {
         ErrorKind::Sql | ErrorKind::Usage => ExitCode::from(2),
-        ErrorKind::Refused | ErrorKind::Source | ErrorKind::Execute | ErrorKind::Storage => ExitCode::from(1),
+        ErrorKind::Cancelled => ExitCode::from(130),
+        ErrorKind::Refused | ErrorKind::Rejected | ErrorKind::Source | ErrorKind::Execute | ErrorKind::Storage => {
+            ExitCode::from(1)
+        }
     }
 }
 

@@ -1,22 +1,31 @@
 //! The engine: what a program or the command line works with.
 
+mod handle;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::prelude::{DataFrame, SessionContext};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::collect::{CollectOptions, Collected, InUse, pin, unpin};
 use crate::cache::publish::{self, PublishedSummary};
 use crate::cache::{Cache, Verification};
 use crate::config::Settings;
+use crate::engine::handle::{cancelled, channel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
 use crate::execute::checksum::Verified;
-use crate::execute::session::{exact, runtime, session};
+use crate::execute::session::{exact, memory_pool, runtime, runtime_with, session};
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
@@ -28,12 +37,21 @@ use crate::run::{Context, PlannedTask, RunOptions, plan, run};
 use crate::table::output::published;
 use crate::task::Task;
 
+pub use handle::{Run, RunEvents};
+
 /// Most chunks at a time.
 const MAX_JOBS: usize = 1024;
 
-/// Runs pipelines over one cache folder. Several engines may use one folder, in one process or many.
+/// How deep queries recurse; threads have no more than 2 MiB otherwise.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Whoever waits for runs to be gone looks so often.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Runs pipelines over one cache folder. Several engines may use one folder, in one process or many, and several runs one
+/// engine: they share its jobs and its memory.
 ///
-/// Its methods need a tokio runtime with more than one thread to run chunks side by side.
+/// Runs have threads of their own, so that whoever waits for them, on any tokio runtime, has his free.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
@@ -43,11 +61,16 @@ pub struct Engine {
     rotates_scans: bool,
     /// Opened by the first run: reading needs no writable folder.
     cache: Mutex<Option<Arc<Cache>>>,
+    /// Threads of all runs, from the first one on.
+    threads: Mutex<Option<Runtime>>,
+    /// One for each chunk that may run.
+    permits: Arc<Semaphore>,
+    /// What operators of all runs reserve.
+    pool: Arc<dyn MemoryPool>,
+    /// Runs that are not gone yet.
+    in_use: Mutex<Vec<Weak<InUse>>>,
     /// Files of the cache that were compared with their checksums.
     verified: Arc<Verified>,
-    /// What operators of the latest run reserve; for benches.
-    #[cfg(feature = "testing")]
-    pool: Mutex<Option<Arc<dyn datafusion::execution::memory_pool::MemoryPool>>>,
 }
 
 /// Sets up an [`Engine`].
@@ -122,15 +145,18 @@ impl EngineBuilder {
             return Err(Error::new(ErrorKind::Usage, "the memory limit is 0 bytes; it must be at least 1"));
         }
         let Self { settings, events, rules, rotates_scans } = self;
+        let budget = Budget { limit_bytes: settings.memory_limit_bytes, jobs };
         Ok(Engine {
             settings,
             events,
+            threads: Mutex::new(None),
+            permits: Arc::new(Semaphore::new(jobs)),
+            pool: memory_pool(budget.pool_bytes()),
+            in_use: Mutex::default(),
             rules,
             rotates_scans,
             cache: Mutex::new(None),
             verified: Arc::default(),
-            #[cfg(feature = "testing")]
-            pool: Mutex::new(None),
         })
     }
 }
@@ -155,46 +181,101 @@ impl Engine {
     /// [`ErrorKind::Sql`] when a query is invalid and [`ErrorKind::Usage`] when a selected task is not there: nothing
     /// was run then. [`ErrorKind::Storage`] when the cache folder can't be used.
     pub async fn run(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
+        self.start(pipeline, options)?.await
+    }
+
+    /// As [`Engine::run`], at once: the run goes on while nobody awaits it, gives its events as a stream, and can be stopped from
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the cache folder can't be used; others come with the report.
+    pub fn start(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<Run> {
         let cache = self.open_cache()?;
-        let in_use = InUse::new(cache.folder())?;
+        let in_use = Arc::new(InUse::new(cache.folder())?);
+        let mut of_runs = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        of_runs.retain(|run| run.strong_count() > 0);
+        of_runs.push(Arc::downgrade(&in_use));
+        drop(of_runs);
         let budget = self.budget();
-        let runtime = runtime(budget.pool_bytes(), Some(cache.temp_folder()))?;
-        #[cfg(feature = "testing")]
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&runtime.memory_pool));
+        let runtime = runtime_with(Arc::clone(&self.pool), Some(cache.temp_folder()))?;
         let state = Arc::new(session(runtime, Some(budget)));
-        let (rules, rotates_scans) = (self.rules, self.rotates_scans);
-        let (events, splits) = (self.events.clone(), Arc::default());
-        let start_unix_ns = unix_ns();
-        let context = Context { cache, state, budget, splits, events, rules, rotates_scans, start_unix_ns };
-        let report = run(&context, pipeline, options).await;
-        drop(in_use);
-        if let Some(limit) = self.settings.cache_limit_bytes.filter(|_| report.is_ok() && !options.dry_run) {
-            self.keep_to(limit, &context.cache);
-        }
-        report
-    }
-
-    /// Removes what was used least recently until the cache has no more than `limit` bytes. Where another run goes on, that
-    /// one will.
-    fn keep_to(&self, limit: u64, cache: &Cache) {
-        let message = match cache.collect(&CollectOptions { older_than: None, limit_bytes: Some(limit) }) {
-            Ok(Some(Collected { left_bytes, .. })) if left_bytes > limit => format!(
-                "the cache has {left_bytes} bytes, more than its limit of {limit}: published and pinned tables, and what \
-                 another version took the place of within the last hour, take them"
-            ),
-            Ok(_) => return,
-            Err(error) => format!("the cache can't be kept to its limit: {error}"),
+        let (sender, receiver) = channel();
+        let events = self.events.clone().and(move |event| {
+            // Nobody may want them.
+            let _ = sender.send(event);
+        });
+        let context = Context {
+            cache,
+            state,
+            budget,
+            permits: Arc::clone(&self.permits),
+            splits: Arc::default(),
+            events,
+            rules: self.rules,
+            rotates_scans: self.rotates_scans,
+            start_unix_ns: unix_ns(),
+            in_use,
         };
-        self.events.send(Event::Warning { message });
+        let limit = self.settings.cache_limit_bytes.filter(|_| !options.dry_run);
+        let (pipeline, options) = (pipeline.clone(), options.clone());
+        let token = CancellationToken::new();
+        let stopped = token.clone();
+        let running = self.threads()?.spawn(async move {
+            let report = tokio::select! {
+                report = run(&context, &pipeline, &options) => report,
+                () = stopped.cancelled() => Err(cancelled()),
+            };
+            let Context { cache, events, in_use, .. } = context;
+            drop(in_use);
+            if let Some(limit) = limit.filter(|_| report.is_ok()) {
+                keep_to(limit, &cache, &events);
+            }
+            report
+        });
+        Ok(Run::new(running, receiver, token))
     }
 
-    /// Most bytes that operators of the latest run have reserved at once; `None` before the first run.
+    /// Waits until nothing is left of runs that were dropped or stopped: what they had begun to commit is committed then, and
+    /// their temporary files are gone.
+    pub async fn idle(&self) {
+        let is_busy = || {
+            let of_runs = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+            of_runs.iter().any(|run| run.strong_count() > 0)
+        };
+        while is_busy() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The threads that runs go on.
+    fn threads(&self) -> Result<Handle> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(threads) = threads.as_ref() {
+            return Ok(threads.handle().clone());
+        }
+        let started = Builder::new_multi_thread()
+            .worker_threads(self.settings.jobs.max(2))
+            .thread_name("chunkwise")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Execute, "can't start threads").with_source(e))?;
+        Ok(threads.insert(started).handle().clone())
+    }
+
+    /// Most bytes that operators have reserved at once.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn pool_peak_bytes(&self) -> Option<u64> {
         use datafusion::execution::memory_pool::PeakRecordingPool;
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(PeakRecordingPool::from_pool(pool.as_ref()?.as_ref())?.peak_reserved() as u64)
+        Some(PeakRecordingPool::from_pool(self.pool.as_ref())?.peak_reserved() as u64)
+    }
+
+    /// Bytes that operators have reserved.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn pool_bytes(&self) -> u64 {
+        self.pool.reserved() as u64
     }
 
     /// Says how each task, or only `task`, would be cut, with the plan of its first chunk; nothing is run.
@@ -332,9 +413,35 @@ impl Engine {
     }
 }
 
+/// Removes what was used least recently until the cache has no more than `limit` bytes. Where another run goes on, that
+/// one will.
+fn keep_to(limit: u64, cache: &Cache, events: &EventSink) {
+    match cache.collect(&CollectOptions { older_than: None, limit_bytes: Some(limit) }) {
+        Ok(None) => {}
+        Ok(Some(Collected { removed, removed_bytes, left_bytes })) => {
+            if removed > 0 {
+                events.send(Event::Evicted { removed, bytes: removed_bytes });
+            }
+            if left_bytes > limit {
+                let message = format!(
+                    "the cache has {left_bytes} bytes, more than its limit of {limit}: published and pinned tables, and what \
+                     another version took the place of within the last hour, take them"
+                );
+                events.send(Event::Warning { message });
+            }
+        }
+        Err(error) => {
+            events.send(Event::Warning { message: format!("the cache can't be kept to its limit: {error}") });
+        }
+    }
+}
+
 impl Drop for Engine {
-    /// No run is under way any more, but blocks of one that was dropped may still hold the cache for a moment.
+    /// Runs that are under way stop; blocks of one may still hold the cache for a moment.
     fn drop(&mut self) {
+        if let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            threads.shutdown_background();
+        }
         if let Some(cache) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).take() {
             cache.close();
         }

@@ -15,12 +15,16 @@ pub enum ErrorKind {
     Sql,
     /// The task can't be proved chunkable: the message names the rule and a fix.
     Refused,
+    /// A hook rejected the task's rows: the message says why.
+    Rejected,
     /// A source is missing, unreadable, of another schema, or changed during the run.
     Source,
     /// A chunk's plan failed while it ran.
     Execute,
     /// The cache folder can't be read or written: a full disk, missing rights, a damaged file.
     Storage,
+    /// The run was stopped by its token, or its engine was dropped.
+    Cancelled,
     /// A setting or argument is out of range.
     Usage,
 }
@@ -97,6 +101,12 @@ impl Error {
     /// Names the place in the SQL, unless one is named already.
     pub fn with_location(mut self, location: Location) -> Self {
         self.location.get_or_insert(location);
+        self
+    }
+
+    /// Names another place in the SQL.
+    pub(crate) fn moved_to(mut self, location: Location) -> Self {
+        self.location = Some(location);
         self
     }
 

@@ -24,6 +24,13 @@ pub enum Event {
         /// Why the others run; why none has to.
         reason: String,
     },
+    /// Chunks of a task, or of a step of it, are in the cache and don't run.
+    Reused {
+        /// The task.
+        task: String,
+        /// How many.
+        chunks: u32,
+    },
     /// A chunk's plan begins to run.
     ChunkStarted {
         /// The task.
@@ -60,6 +67,13 @@ pub enum Event {
         /// Rows in its file.
         rows: u64,
         /// Size of its file.
+        bytes: u64,
+    },
+    /// The cache was kept to its limit.
+    Evicted {
+        /// Number of chunk files, splits, versions and damaged files that were removed.
+        removed: u64,
+        /// Bytes that were freed.
         bytes: u64,
     },
     /// Readers see the task's new table from now on.
@@ -108,6 +122,14 @@ impl EventSink {
     /// Calls `listener` with each event.
     pub fn new(listener: impl Fn(Event) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
+    }
+
+    /// Sends each event to both.
+    pub fn and(self, other: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self::new(move |event| {
+            self.send(event.clone());
+            other(event);
+        })
     }
 
     /// Passes on one event.

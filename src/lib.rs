@@ -41,7 +41,52 @@
 //!
 //! [`sql::load`] reads files and folders. [`Engine::explain`] says how a task is cut and why that is right, or why it is
 //! refused. [`Engine::table`] gives an output as a DataFusion `TableProvider`, [`Engine::table_chunk`] one chunk of it.
-//! [`EngineBuilder::on_event`] tells what happens while it happens, [`RunReport`] what has happened.
+//! [`EngineBuilder::on_event`] and [`Run::events`] tell what happens while it happens, [`RunReport`] what has happened.
+//!
+//! # Tasks and hooks in Rust
+//!
+//! [`Task::dataframe`] makes a task of a function over lazy DataFusion tables, [`sql::task`] of one query, and
+//! [`Pipeline::builder`] puts them together with what SQL files define. The function is called when the task is planned, with
+//! tables that have columns but no rows: its plan is proved, cut and fingerprinted as that of SQL is, so that no version has to
+//! be kept.
+//!
+//! ```
+//! use chunkwise::datafusion::functions_aggregate::expr_fn::sum;
+//! use chunkwise::datafusion::prelude::col;
+//! use chunkwise::{Batched, Engine, Pipeline, RunOptions, Task, sql};
+//!
+//! # #[tokio::main(flavor = "multi_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # std::fs::write(folder.path().join("sales.csv"), "shop,amount\n1,10\n1,5\n2,7\n")?;
+//! let sales = "CREATE EXTERNAL TABLE sales STORED AS CSV LOCATION 'sales.csv' OPTIONS (format.has_header true)";
+//! let per_shop = Task::dataframe("per_shop", ["sales"], |inputs| {
+//!     inputs.table("sales")?.aggregate(vec![col("shop")], vec![sum(col("amount")).alias("amount")])
+//! });
+//! let pipeline = Pipeline::builder()
+//!     .with(sql::definitions(sales, "sales.sql", folder.path())?)
+//!     .with(per_shop.invoke(Batched::by(["shop"]).chunks(4)))
+//!     .build()?;
+//! let engine = Engine::builder().cache_folder(folder.path().join("cache")).build()?;
+//! assert_eq!(engine.run(&pipeline, &RunOptions::default()).await?.tasks[0].executed, 4);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is done with a task is decided by hooks, which anybody can write:
+//!
+//! - An [`InvocationHook`] says into which chunks a task is cut, and may run them in its own way. [`Batched`] is one,
+//!   [`ByRange`], [`ByValue`], [`ByExpr`] and [`Whole`] are others. It gives a [`Cut`], keys and a function of them: the
+//!   proof is the engine's. One that can't be made is a refusal, unless the task says [`Task::assume_chunkable`].
+//! - A [`DematerializationHook`] rewrites an input, as a plan over the whole of it, before the proof is made.
+//! - A [`MaterializationHook`] sees the rows of each chunk while they are written, may refuse or extend them, and sees the
+//!   whole before it is published.
+//!
+//! To write one, implement its trait; [`HookContext`] has all that the user set, and a folder for temporary files. A hook
+//! changes what chunks are named by through its name and version (invocation hooks through their cut), so give it a new
+//! version when it does something else.
+//!
+//! Several runs may use one engine: they share its threads, jobs and memory. [`Run::token`] and dropping stop one.
 //!
 //! # How a task is cut
 //!
@@ -138,7 +183,7 @@
 //! |---|---|
 //! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
 //! | `chunk` | keys × N × a function, hash or range; which types are keys; which chunks overlap |
-//! | `task`, `pipeline` | a task, its inputs and options; the DAG |
+//! | `hook`, `task`, `pipeline` | what users write; a task, its inputs and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
 //! | `execute` | DataFusion's session and memory; a plan's stream into a file, or into a split |
 //! | `cache` | immutable chunk files; the index; the published folder; splits; locks; what is removed |
@@ -160,6 +205,7 @@ mod error;
 mod event;
 mod execute;
 mod failpoint;
+mod hook;
 mod pipeline;
 mod plan;
 mod run;
@@ -171,7 +217,9 @@ mod task;
 #[doc(hidden)]
 pub mod testing;
 
+pub use async_trait::async_trait;
 pub use datafusion;
+pub use tokio_util::sync::CancellationToken;
 
 pub use crate::cache::Verification;
 pub use crate::cache::collect::{CollectOptions, Collected};
@@ -179,10 +227,15 @@ pub use crate::cache::publish::{ChunkSummary, PublishedSummary};
 pub use crate::chunk::MAX_CHUNKS;
 pub use crate::chunk::bucket::chunk_of_udf;
 pub use crate::config::Settings;
-pub use crate::engine::{Engine, EngineBuilder};
+pub use crate::engine::{Engine, EngineBuilder, Run, RunEvents};
 pub use crate::error::{Error, ErrorKind, Location, Result};
 pub use crate::event::Event;
-pub use crate::pipeline::Pipeline;
+pub use crate::hook::{
+    Batched, ByExpr, ByRange, ByValue, ChunkFile, ChunkRows, Chunks, Cut, DematerializationHook, FinishedTable,
+    HookContext, InputPlan, InvocationContext, InvocationHook, MaterializationHook, OutputChunk, Whole,
+};
+pub use crate::pipeline::{Definitions, Pipeline, PipelineBuilder};
 pub use crate::plan::slice::InputMode;
 pub use crate::run::report::{InputReport, RunReport, Status, StepPart, StepReport, TaskReport};
 pub use crate::run::{FreshInput, RunOptions};
+pub use crate::task::{Task, TaskInputs, TaskOptions};

@@ -25,12 +25,48 @@ pub enum Item {
     Task(Task),
 }
 
+/// Sources, views and tasks whose names are not resolved yet; see [`sql::definitions`](crate::sql::definitions).
+#[derive(Debug, Clone, Default)]
+pub struct Definitions(pub(crate) Vec<Item>);
+
+impl From<Task> for Definitions {
+    fn from(task: Task) -> Self {
+        Self(vec![Item::Task(task)])
+    }
+}
+
+/// Puts a pipeline together from SQL and Rust.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineBuilder(Vec<Item>);
+
+impl PipelineBuilder {
+    /// Adds a task, or what SQL defines, in any order.
+    pub fn with(mut self, definitions: impl Into<Definitions>) -> Self {
+        self.0.extend(definitions.into().0);
+        self
+    }
+
+    /// The pipeline.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle, a task whose name can be
+    /// no folder's.
+    pub fn build(self) -> Result<Pipeline> {
+        Pipeline::new(self.0)
+    }
+}
+
 impl Pipeline {
+    /// Puts one together.
+    pub fn builder() -> PipelineBuilder {
+        PipelineBuilder::default()
+    }
+
     /// Checks the names of `items`, in any order, and sorts the tasks.
     ///
     /// # Errors
     /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle.
-    pub fn new(items: impl IntoIterator<Item = Item>) -> Result<Self> {
+    pub(crate) fn new(items: impl IntoIterator<Item = Item>) -> Result<Self> {
         let mut pipeline = Self::default();
         let mut defined = BTreeMap::new();
         for item in items {
@@ -39,6 +75,12 @@ impl Pipeline {
                 Item::View(v) => (v.name.clone(), v.location.clone()),
                 Item::Task(t) => (t.name.clone(), t.location.clone()),
             };
+            if let Item::Task(task) = &item
+                && (name.is_empty() || !name.chars().all(is_of_folder))
+            {
+                let message = format!("`{name}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
+                return Err(Error::new(ErrorKind::Sql, message).with_location(task.location.clone()));
+            }
             if let Some(first) = defined.insert(name.clone(), location.clone()) {
                 let message = format!("`{name}` is defined twice, first at {first}; rename one of them");
                 return Err(Error::new(ErrorKind::Sql, message).with_location(location));
@@ -171,6 +213,14 @@ impl Pipeline {
         }
         Ok(order)
     }
+}
+
+/// What the names of tasks are made of.
+pub const FOLDER_CHARACTERS: &str = "ASCII letters, digits, `_` and `-`";
+
+/// Whether a task's name may have this character.
+pub fn is_of_folder(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
 /// " (did you mean `x`?)" when a defined name differs from `name` by at most two edits.

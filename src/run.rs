@@ -10,7 +10,7 @@ mod sliced;
 mod split;
 mod task;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,15 +19,19 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
 
 use crate::cache::Cache;
+use crate::cache::collect::InUse;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
+use crate::hook::{Cut, InvocationContext};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
+use crate::plan::prove::Proof;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, resolve};
 use crate::plan::slice::Stored;
@@ -53,6 +57,8 @@ pub struct RunOptions {
     /// So many percent, 0 to 100, of the chunks that are in the cache are computed again and compared, chosen at random. A
     /// task of which one differs fails.
     pub audit_percent: f64,
+    /// The first task that fails stops the run, also what does not depend on it. Default: the others go on.
+    pub fail_fast: bool,
     /// Runs and publishes nothing: the report says what would run and why. Its `executed` are the chunks that would, at most:
     /// those that read a chunk which runs run too, unless that is as it was.
     pub dry_run: bool,
@@ -81,6 +87,8 @@ pub struct Context {
     pub state: Arc<SessionState>,
     /// Memory, and most chunks at a time.
     pub budget: Budget,
+    /// One for each chunk that may run, of all runs of the engine.
+    pub permits: Arc<Semaphore>,
     /// Inputs that were split.
     pub splits: Arc<Splits>,
     /// Where events go.
@@ -91,6 +99,8 @@ pub struct Context {
     pub rotates_scans: bool,
     /// When the run began, in nanoseconds since 1970.
     pub start_unix_ns: u64,
+    /// Keeps the cache's files from being collected; whoever may outlive the run holds it, too.
+    pub in_use: Arc<InUse>,
 }
 
 /// A task that was planned: ready to run once its inputs are.
@@ -153,6 +163,32 @@ pub async fn plan(
         if !inputs.iter().all(|name| known.contains_key(name)) {
             continue;
         }
+        let invoked = match &task.invocation {
+            Some(hook) => {
+                let tables = inputs.iter().map(|name| {
+                    let source =
+                        sources.get(name).map(|source: &Arc<Snapshot>| source.table() as Arc<dyn TableProvider>);
+                    (name.clone(), source)
+                });
+                let context = InvocationContext {
+                    task: task.name.clone(),
+                    parameters: task.parameters.clone(),
+                    inputs: tables.collect(),
+                    state: state.clone(),
+                    jobs: budget.jobs,
+                    memory_limit_bytes: budget.limit_bytes,
+                };
+                match hook.cut(&context).await.and_then(Cut::checked) {
+                    Ok(chunking) => Some(Task { chunking: Some(chunking), ..task.clone() }),
+                    Err(error) => {
+                        tasks.insert(task.name.clone(), Err(error.with_task(&task.name)));
+                        continue;
+                    }
+                }
+            }
+            None => None,
+        };
+        let task = invoked.as_ref().unwrap_or(task);
         let resolved = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&resolved.schema);
         // What can't be optimised fails later, with a reason.
@@ -160,6 +196,15 @@ pub async fn plan(
         let fitting = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
         let planned = match steps(task, resolved, rules, fitting, &previous(&task.name)) {
             Ok(mut steps) => {
+                if let Some(last) = steps.last_mut() {
+                    match materialized(task, last.proof.clone()) {
+                        Ok(proof) => last.proof = proof,
+                        Err(error) => {
+                            tasks.insert(task.name.clone(), Err(error));
+                            continue;
+                        }
+                    }
+                }
                 for step in &mut steps {
                     // Who can't be optimised fails when it runs, and needs all until then.
                     step.needs = needs_of_chunks(&step.proof, &step.resolved, state).unwrap_or_default();
@@ -180,6 +225,19 @@ pub async fn plan(
     Ok(Plans { tasks, sources })
 }
 
+/// The proof with the columns that the task's hooks give.
+fn materialized(task: &Task, proof: Proof) -> Result<Proof> {
+    let mut schema = Arc::clone(proof.schema());
+    let mut is_changed = false;
+    for hook in &task.materialization {
+        if let Some(changed) = hook.schema(&schema).map_err(|e| e.with_task(&task.name))? {
+            schema = changed;
+            is_changed = true;
+        }
+    }
+    Ok(if is_changed { proof.changed_to(schema) } else { proof })
+}
+
 /// Runs `pipeline`.
 ///
 /// # Errors
@@ -192,11 +250,11 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
     let mut plans = plan(&selected, &context.state, context.rules, context.budget, &previous).await?;
     let sources = std::mem::take(&mut plans.sources);
-    let permits = Arc::new(Semaphore::new(context.budget.jobs));
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();
     let mut running = JoinSet::new();
+    let mut names = HashMap::new();
     loop {
         for name in schedule.take_ready() {
             let planned = match plans.tasks.remove(&name) {
@@ -220,18 +278,27 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
             let job = TaskJob {
                 context: context.clone(),
                 inputs: inputs.collect(),
-                permits: Arc::clone(&permits),
+                permits: Arc::clone(&context.permits),
                 force: options.force,
                 fresh_input: options.fresh_input,
                 audit_percent: options.audit_percent,
                 is_dry: options.dry_run,
                 planned,
             };
-            running.spawn(job.run());
+            names.insert(running.spawn(job.run().instrument(info_span!("task", task = %name))).id(), name);
         }
-        let Some(finished) = running.join_next().await else { break };
-        let (mut report, result) =
-            finished.map_err(|e| Error::new(ErrorKind::Execute, "a task panicked").with_source(e))?;
+        if options.fail_fast && reports.values().any(|report| report.status == Status::Failed) {
+            break;
+        }
+        let Some(finished) = running.join_next_with_id().await else { break };
+        let (mut report, result) = match finished {
+            Ok((_, finished)) => finished,
+            Err(e) => {
+                let name = names.get(&e.id()).cloned().unwrap_or_default();
+                let panicked = Error::new(ErrorKind::Execute, "the task panicked").with_source(e).with_task(&name);
+                (TaskReport::new(&name, Status::Failed), Err(panicked))
+            }
+        };
         match result {
             Ok(output) => {
                 schedule.succeeded(&report.name);
@@ -242,6 +309,18 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 report.status = Status::Failed;
                 fail(&mut schedule, &mut reports, report, &error, &context.events);
             }
+        }
+    }
+    if let Some(failed) =
+        reports.values().find(|report| report.status == Status::Failed).map(|report| report.name.clone())
+    {
+        running.shutdown().await;
+        // Only where the first failure stops all.
+        for task in selected.tasks().filter(|task| !reports.contains_key(&task.name)).collect::<Vec<_>>() {
+            let mut skipped = TaskReport::new(&task.name, Status::Skipped);
+            skipped.reason = format!("`{failed}` failed, and stops the run");
+            context.events.send(Event::Skipped { task: task.name.clone(), message: skipped.reason.clone() });
+            reports.insert(task.name.clone(), skipped);
         }
     }
     for error in context.splits.finish().await {

@@ -23,9 +23,10 @@ use std::path::{Path, PathBuf};
 use datafusion::sql::parser::Statement as Parsed;
 use sqlparser::ast::Statement as Standard;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Item, Pipeline};
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::pipeline::{Definitions, FOLDER_CHARACTERS, Item, Pipeline, is_of_folder};
 use crate::sql::tokens::Statement;
+use crate::task::Task;
 
 /// Reads `.sql` files into one pipeline.
 ///
@@ -37,13 +38,58 @@ use crate::sql::tokens::Statement;
 /// [`ErrorKind::Usage`]: a path that is missing, unreadable or not SQL, a folder without a `.sql` file.
 /// [`ErrorKind::Sql`] with the place: a file that is not UTF-8, and whatever [`parse`] refuses.
 pub fn load<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Pipeline> {
+    Pipeline::builder().with(read(paths)?).build()
+}
+
+/// As [`load`], for a pipeline that has other parts, too: names are resolved when it is built.
+///
+/// # Errors
+/// As for [`load`], without those of names.
+pub fn read<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Definitions> {
     let mut items = Vec::new();
     for file in files::find(paths)? {
         let text = files::read(&file)?;
         items.extend(parse_items(&text, &file.name, &file.folder)?);
     }
-    Pipeline::new(items)
+    Ok(Definitions(items))
 }
+
+/// As [`parse`], for a pipeline that has other parts, too: names are resolved when it is built.
+///
+/// # Errors
+/// As for [`parse`], without those of names.
+pub fn definitions(text: &str, file: &str, folder: &Path) -> Result<Definitions> {
+    Ok(Definitions(parse_items(text, file, folder)?))
+}
+
+/// The task `name` of a query, to be cut by a hook. `$parameter` in the query stands for [`Task::parameter`].
+///
+/// # Errors
+/// [`ErrorKind::Sql`] with the place in the query: text that is no query, a name that can be no folder's.
+pub fn task(name: &str, query: &str) -> Result<Task> {
+    let invalid = |message: &str| Error::new(ErrorKind::Sql, message).with_task(name);
+    if !name.chars().all(is_of_folder) {
+        return Err(invalid(&format!("a task's name is also a folder's; use {FOLDER_CHARACTERS} only")));
+    }
+    // The query is last, so that places in it can be told.
+    let text = format!("CREATE TABLE \"{name}\" AS {query}");
+    let before = text.len() - query.len();
+    let placed = |error: Error| match error.location() {
+        Some(place) if place.line == 1 => {
+            let column = place.column.saturating_sub(before as u64).max(1);
+            error.moved_to(Location::new(SQL, 1, column))
+        }
+        _ => error,
+    };
+    let mut items = parse_items(&text, SQL, Path::new(".")).map_err(placed)?;
+    match (items.pop(), items.is_empty()) {
+        (Some(Item::Task(task)), true) => Ok(task),
+        _ => Err(invalid("a task is one query; write one SELECT without a `;`")),
+    }
+}
+
+/// What errors call text without a file.
+const SQL: &str = "<sql>";
 
 /// Parses SQL text into a pipeline. `file` is what errors show; relative locations count from `folder`.
 ///

@@ -1,34 +1,217 @@
 //! What a pipeline is made of: tasks, the sources they read, and views.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use datafusion::common::{ScalarValue, plan_datafusion_err};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::DataFrame;
 use datafusion::sql::parser::CreateExternalTable;
 use parquet::basic::Compression;
 use sqlparser::ast::Query;
 
 use crate::chunk::Chunking;
 use crate::error::Location;
+use crate::hook::{DematerializationHook, InvocationHook, MaterializationHook};
 
 /// A query whose result is stored and published under the task's name.
+///
+/// [`Task::dataframe`] makes one of a Rust function, [`sql::task`](crate::sql::task) of a query, `CREATE TABLE … AS` of a
+/// statement. As long as nobody says how to cut it, it is cut when its inputs are large, by the key that the engine finds.
 #[derive(Debug, Clone)]
 pub struct Task {
     /// Name of the task and of the table it publishes: ASCII letters, digits, `_` and `-`.
-    pub name: String,
+    pub(crate) name: String,
     /// The query, as if it ran on whole tables.
-    pub query: Box<Query>,
+    pub(crate) query: TaskQuery,
     /// Names of the tables, views and tasks that the query reads, CTEs not among them.
-    pub reads: BTreeSet<TableRead>,
-    /// Where to cut it; `None` runs it whole, as one chunk.
-    pub chunking: Option<Chunking>,
+    pub(crate) reads: BTreeSet<TableRead>,
+    /// Where to cut it; `None` leaves it to the engine.
+    pub(crate) chunking: Option<Chunking>,
     /// What `WITH (…)` set.
-    pub options: TaskOptions,
+    pub(crate) options: TaskOptions,
     /// How chunks get their part of inputs that are neither stored nor clustered by the key; `None` leaves it to cost.
-    pub read_by: Option<ReadBy>,
+    pub(crate) read_by: Option<ReadBy>,
     /// Where the statement begins.
-    pub location: Location,
+    pub(crate) location: Location,
     /// Where the first key of `CLUSTERED BY` stands, for errors about keys.
-    pub keys_location: Option<Location>,
+    pub(crate) keys_location: Option<Location>,
+    /// Values that the query may name, as `$name` in SQL.
+    pub(crate) parameters: BTreeMap<String, ScalarValue>,
+    /// Decides where to cut it, in place of `chunking`.
+    pub(crate) invocation: Option<Arc<dyn InvocationHook>>,
+    /// What rewrites its inputs, by input, in order.
+    pub(crate) dematerialization: Vec<(String, Arc<dyn DematerializationHook>)>,
+    /// What sees its rows, in order.
+    pub(crate) materialization: Vec<Arc<dyn MaterializationHook>>,
+    /// What is known better than the prover can.
+    pub(crate) cut: CutOverrides,
+}
+
+/// What a user says of a cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CutOverrides {
+    /// Columns that inputs are cut by, one for each key.
+    pub keys: BTreeMap<String, Vec<String>>,
+    /// Inputs that every chunk sees whole.
+    pub replicated: BTreeSet<String>,
+    /// Why the task may be cut though that can't be proved.
+    pub assumed: Option<String>,
+}
+
+/// What a task computes.
+#[derive(Debug, Clone)]
+pub enum TaskQuery {
+    /// SQL.
+    Sql(Box<Query>),
+    /// A function that gives a plan.
+    DataFrame(BuildDataFrame),
+}
+
+/// A function from lazy inputs to a lazy result.
+#[derive(Clone)]
+pub struct BuildDataFrame(Arc<BuildFn>);
+
+type BuildFn = dyn Fn(&TaskInputs) -> datafusion::common::Result<DataFrame> + Send + Sync;
+
+impl BuildDataFrame {
+    /// Calls it.
+    pub fn call(&self, inputs: &TaskInputs) -> datafusion::common::Result<DataFrame> {
+        (self.0)(inputs)
+    }
+}
+
+impl fmt::Debug for BuildDataFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BuildDataFrame")
+    }
+}
+
+/// The inputs of a task as lazy tables, for a function that makes a plan of them.
+#[derive(Debug)]
+pub struct TaskInputs {
+    pub(crate) plans: BTreeMap<String, LogicalPlan>,
+    pub(crate) parameters: BTreeMap<String, ScalarValue>,
+    pub(crate) state: SessionState,
+}
+
+impl TaskInputs {
+    /// An input, by the name that the task reads it by.
+    ///
+    /// # Errors
+    /// When it is none of the names that [`Task::dataframe`] was given.
+    pub fn table(&self, name: &str) -> datafusion::common::Result<DataFrame> {
+        let plan = self.plans.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.plans.keys().map(String::as_str).collect();
+            plan_datafusion_err!("`{name}` is not among the task's inputs: {}", known.join(", "))
+        })?;
+        Ok(DataFrame::new(self.state.clone(), plan.clone()))
+    }
+
+    /// The value of a parameter.
+    ///
+    /// # Errors
+    /// When the task has none of this name.
+    pub fn parameter(&self, name: &str) -> datafusion::common::Result<&ScalarValue> {
+        self.parameters.get(name).ok_or_else(|| plan_datafusion_err!("the task has no parameter `{name}`"))
+    }
+}
+
+impl Task {
+    /// A task of a Rust function over lazy tables.
+    ///
+    /// `inputs` are the sources, tasks and views that it reads. `build` is called whenever the task is planned, with tables
+    /// that have columns but no rows yet, and gives the plan that is proved, cut and run, once for each chunk: so the plan is
+    /// what chunks are named by, and no version has to be kept. It must not read other tables, and give the same plan for the
+    /// same inputs and parameters.
+    #[track_caller]
+    pub fn dataframe(
+        name: impl Into<String>,
+        inputs: impl IntoIterator<Item = impl Into<String>>,
+        build: impl Fn(&TaskInputs) -> datafusion::common::Result<DataFrame> + Send + Sync + 'static,
+    ) -> Self {
+        let caller = std::panic::Location::caller();
+        let location = Location::new(caller.file(), caller.line().into(), caller.column().into());
+        let read = |name: String| TableRead { name, location: location.clone() };
+        let reads = inputs.into_iter().map(|name| read(name.into())).collect();
+        Self::new(name.into(), TaskQuery::DataFrame(BuildDataFrame(Arc::new(build))), reads, location)
+    }
+
+    pub(crate) fn new(name: String, query: TaskQuery, reads: BTreeSet<TableRead>, location: Location) -> Self {
+        Self {
+            name,
+            query,
+            reads,
+            chunking: None,
+            options: TaskOptions::default(),
+            read_by: None,
+            location,
+            keys_location: None,
+            parameters: BTreeMap::new(),
+            invocation: None,
+            dematerialization: Vec::new(),
+            materialization: Vec::new(),
+            cut: CutOverrides::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Cuts it as the hook says, in place of what its statement says.
+    pub fn invoke(mut self, hook: impl InvocationHook + 'static) -> Self {
+        self.invocation = Some(Arc::new(hook));
+        self
+    }
+
+    /// Reads what the hook makes of the input `table` in place of it. Hooks of one input are applied in order.
+    pub fn dematerialize(mut self, table: impl Into<String>, hook: impl DematerializationHook + 'static) -> Self {
+        self.dematerialization.push((table.into(), Arc::new(hook)));
+        self
+    }
+
+    /// Lets the hook see the task's rows. Hooks are called in order.
+    pub fn materialize(mut self, hook: impl MaterializationHook + 'static) -> Self {
+        self.materialization.push(Arc::new(hook));
+        self
+    }
+
+    /// A value that the query names as `$name`, or the function and hooks ask for. It is part of what chunks are named by.
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<ScalarValue>) -> Self {
+        self.parameters.insert(name.into(), value.into());
+        self
+    }
+
+    /// How its files are written. Default: as [`TaskOptions`] says.
+    pub fn options(mut self, options: TaskOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Cuts the input `table` by these of its columns, one for each key of the task, also where no join equates them with the
+    /// keys: then the task needs [`Task::assume_chunkable`], too.
+    pub fn input(mut self, table: impl Into<String>, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.cut.keys.insert(table.into(), keys.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets every chunk see the whole of the input `table`, also where it could be cut.
+    pub fn replicate(mut self, table: impl Into<String>) -> Self {
+        self.cut.replicated.insert(table.into());
+        self
+    }
+
+    /// Cuts the task by the keys that it was given even where that can't be proved right, for this reason: **wrong rows are
+    /// then the caller's**. EXPLAIN and the report say so, and what the prover said.
+    pub fn assume_chunkable(mut self, reason: impl Into<String>) -> Self {
+        self.cut.assumed = Some(reason.into());
+        self
+    }
 }
 
 /// How chunks get their part of an input: `read_by` in `WITH (…)`.

@@ -68,7 +68,11 @@ impl Progress {
                 self.problem(&format!("{task:width$}  failed    {message}"));
             }
             Event::Skipped { task, message } => self.problem(&format!("{task:width$}  skipped   {message}")),
+            Event::Evicted { removed, bytes } => {
+                self.line(&format!("cache: {} files removed, {}", HumanCount(*removed), HumanBytes(*bytes)));
+            }
             Event::Planned { .. }
+            | Event::Reused { .. }
             | Event::ChunkStarted { .. }
             | Event::Split { .. }
             | Event::ShortOfMemory { .. }

@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Only say what would run and why
     #[arg(long)]
     dry_run: bool,
+    /// Stop all when one task fails, not only what depends on it
+    #[arg(long)]
+    fail_fast: bool,
     /// Write what was done to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -76,7 +79,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         _ => FreshInput::Use,
     };
     let (tasks, force, audit_percent, dry_run) = (tasks.clone(), *force, *audit, *dry_run);
-    let options = RunOptions { tasks, force, fresh_input, audit_percent, dry_run };
+    let options = RunOptions { tasks, force, fresh_input, audit_percent, dry_run, fail_fast: arguments.fail_fast };
     let Some(report) = run(&pipeline, &options, &arguments.options)? else {
         complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));

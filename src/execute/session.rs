@@ -30,18 +30,26 @@ use crate::plan::repair::repaired;
 const FOOTER_BYTES: usize = 64 << 20;
 
 /// A runtime whose operators share `pool_bytes` and spill into `spill_folder` (the system's own when `None`).
-///
-/// Its memory pool is a [`PeakRecordingPool`], which knows how much they held at most.
 pub fn runtime(pool_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
+    runtime_with(memory_pool(pool_bytes), spill_folder)
+}
+
+/// What operators reserve memory of: `bytes`, or all they want. It is a [`PeakRecordingPool`], which knows how much they held
+/// at most.
+pub fn memory_pool(bytes: Option<usize>) -> Arc<dyn MemoryPool> {
+    let pool: Arc<dyn MemoryPool> = match bytes {
+        Some(limit) => Arc::new(FairSpillPool::new(limit)),
+        None => Arc::new(UnboundedMemoryPool::default()),
+    };
+    Arc::new(PeakRecordingPool::new(pool))
+}
+
+/// As [`runtime`], with a pool that others may share.
+pub fn runtime_with(pool: Arc<dyn MemoryPool>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
     // File lists are never cached: a folder that changed between runs must list anew.
     let caches = CacheManagerConfig::default()
         .with_list_files_cache_limit(0)
         .with_file_metadata_cache(Some(Arc::new(Footers::new(FOOTER_BYTES))));
-    let pool: Arc<dyn MemoryPool> = match pool_bytes {
-        Some(limit) => Arc::new(FairSpillPool::new(limit)),
-        None => Arc::new(UnboundedMemoryPool::default()),
-    };
-    let pool = Arc::new(PeakRecordingPool::new(pool));
     let mut builder = RuntimeEnvBuilder::new().with_cache_manager(caches).with_memory_pool(pool);
     if let Some(folder) = spill_folder {
         let mode = DiskManagerMode::Directories(vec![folder.to_path_buf()]);

@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, ChecksumWriter};
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::session::exact;
+use crate::hook::ChunkRows;
 use crate::task::TaskOptions;
 
 /// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
@@ -29,9 +30,11 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 pub struct ChunkWriter {
     writer: ArrowWriter<ChecksumWriter>,
     schema: SchemaRef,
+    hooks: RowsHooks,
     hasher: RowHasher,
     content: Content,
     rows: u64,
+    seen_rows: u64,
     spilled_bytes: u64,
 }
 
@@ -47,11 +50,11 @@ pub struct Written {
 }
 
 impl ChunkWriter {
-    /// Begins a file with the columns of `schema`.
+    /// Begins a file with the columns of `schema`, which are what `hooks` give.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the file can't be written.
-    pub fn new(file: std::fs::File, schema: &SchemaRef, options: &TaskOptions) -> Result<Self> {
+    pub fn new(file: std::fs::File, schema: &SchemaRef, options: &TaskOptions, hooks: RowsHooks) -> Result<Self> {
         let TaskOptions { version: _, compression, row_group_rows } = options;
         let properties = WriterProperties::builder()
             .set_compression(*compression)
@@ -61,7 +64,8 @@ impl ChunkWriter {
         let writer = ArrowWriter::try_new(ChecksumWriter::new(file), Arc::clone(schema), Some(properties))
             .map_err(write_error)?;
         let hasher = RowHasher::try_new(schema).map_err(arrow_error)?;
-        Ok(Self { writer, schema: Arc::clone(schema), hasher, content: Content::default(), rows: 0, spilled_bytes: 0 })
+        let (schema, content) = (Arc::clone(schema), Content::default());
+        Ok(Self { writer, schema, hooks, hasher, content, rows: 0, seen_rows: 0, spilled_bytes: 0 })
     }
 
     /// Runs a plan and appends its rows. Dropping the future stops the plan.
@@ -80,7 +84,10 @@ impl ChunkWriter {
 
     async fn write(&mut self, mut batches: SendableRecordBatchStream) -> Result<()> {
         while let Some(batch) = batches.next().await {
-            let batch = conform(batch.map_err(execution_error)?, &self.schema)?;
+            let batch = batch.map_err(execution_error)?;
+            self.seen_rows += batch.num_rows() as u64;
+            let batch = self.hooks.batch(batch)?;
+            let batch = conform(batch, &self.schema)?;
             self.rows += batch.num_rows() as u64;
             self.content += self.hasher.content(&batch).map_err(arrow_error)?;
             self.writer.write(&batch).map_err(write_error)?;
@@ -96,20 +103,67 @@ impl ChunkWriter {
         self.spilled_bytes
     }
 
-    /// Rows so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
+    /// Rows that plans gave so far, of which hooks may have kept less.
+    pub fn seen_rows(&self) -> u64 {
+        self.seen_rows
     }
 
     /// Ends the file; `footer` makes its metadata from the number of rows and their content.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] when the file can't be written.
+    /// [`ErrorKind::Storage`] when the file can't be written, and what a hook refuses the rows with.
     pub fn finish(mut self, footer: impl FnOnce(u64, Content) -> Result<KeyValue>) -> Result<Written> {
+        self.hooks.end()?;
         let Self { rows, content, .. } = self;
         self.writer.append_key_value_metadata(footer(rows, content)?);
         let file = self.writer.into_inner().map_err(write_error)?;
         Ok(Written { rows, content, checksum: file.checksum() })
+    }
+}
+
+/// What sees the rows of a chunk, one after the other, before they are written.
+pub struct RowsHooks {
+    schema: SchemaRef,
+    /// With the columns that it gives, where it changes rows.
+    hooks: Vec<(Box<dyn ChunkRows>, Option<SchemaRef>)>,
+}
+
+impl RowsHooks {
+    /// None yet, over rows with these columns.
+    pub fn new(schema: SchemaRef) -> Self {
+        Self { schema, hooks: Vec::new() }
+    }
+
+    /// One more, if there is one, and the columns that it gives where it changes rows.
+    pub fn extend(&mut self, rows: Option<Box<dyn ChunkRows>>, changed: Option<SchemaRef>) {
+        self.hooks.extend(rows.map(|rows| (rows, changed)));
+    }
+
+    fn batch(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        if self.hooks.is_empty() {
+            return Ok(batch);
+        }
+        let mut batch = conform(batch, &self.schema)?;
+        for (hook, changed) in &mut self.hooks {
+            let given = hook.batch(batch.clone())?;
+            match changed {
+                Some(schema) if given.schema().fields() != schema.fields() => {
+                    let message = format!(
+                        "a materialization hook gave columns {:?}, not those of its schema: {:?}",
+                        given.schema().fields(),
+                        schema.fields()
+                    );
+                    return Err(Error::new(ErrorKind::Usage, message));
+                }
+                Some(_) => batch = given,
+                None => {}
+            }
+        }
+        Ok(batch)
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.hooks.iter_mut().try_for_each(|(hook, _)| hook.end())
     }
 }
 

@@ -47,6 +47,7 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
             let function = match proof.function() {
                 ChunkFunction::Hash(_) => "hash",
                 ChunkFunction::Range(_) => "range",
+                ChunkFunction::Cases(_) => "given cases",
             };
             let asked = task.chunking.as_ref().is_some_and(|chunking| chunking.by == ChunkBy::Range);
             let why = match proof.function() {
@@ -100,7 +101,9 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
             (Role::Replicated { why }, _) => writeln!(out, "  {table:width$}  replicate: whole in every chunk; {why}"),
         };
     }
-    if !proof.steps().is_empty() {
+    if let Some(assumed) = proof.assumed() {
+        let _ = writeln!(out, "  assumed to be right, which is not proved: {assumed}");
+    } else if !proof.steps().is_empty() {
         let _ = writeln!(out, "  proof");
         for step in proof.steps() {
             let _ = writeln!(out, "    {:indent$}{}: {}", "", step.node, step.finding, indent = 2 * step.depth);

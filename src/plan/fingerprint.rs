@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use blake3::Hasher;
 use datafusion::common::{Column, DFSchema, DataFusionError, NullEquality, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{
@@ -24,6 +25,7 @@ use datafusion::logical_expr::{
 
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
+use crate::chunk::cases::Cases;
 use crate::plan::need::Need;
 use crate::plan::prove::{Input, Proof, Role};
 use crate::plan::resolve::call::Call;
@@ -83,7 +85,8 @@ pub struct Components(pub BTreeMap<String, String>);
 impl Components {
     /// The components of `task`; `inputs` gives the identity of each source and task it reads.
     ///
-    /// `run` is what a volatile query depends on besides: a value of its own for each run.
+    /// `run` is what a volatile query depends on besides: a value of its own for each run. `is_last`: whether the plan gives the
+    /// task's table, and is no step before.
     ///
     /// # Errors
     /// When an input has no identity, or the plan holds a statement.
@@ -93,6 +96,7 @@ impl Components {
         proof: &Proof,
         inputs: &BTreeMap<String, Fingerprint>,
         run: &str,
+        is_last: bool,
     ) -> Result<Self> {
         let mut parts = BTreeMap::from([
             ("engine".to_string(), ENGINE_VERSION.to_string()),
@@ -103,6 +107,24 @@ impl Components {
             (FUNCTION.to_string(), function(proof)),
             ("options".to_string(), options(&task.options)),
         ]);
+        if !task.parameters.is_empty() {
+            let value = |value: &ScalarValue| (value.data_type().to_string(), value.is_null(), value.to_string());
+            let values: Vec<_> = task.parameters.iter().map(|(name, of)| (name, value(of))).collect();
+            parts.insert("parameters".into(), format!("{values:?}"));
+        }
+        for (at, (table, hook)) in task.dematerialization.iter().enumerate() {
+            let name = format!("hook {} `{}` of input `{table}`", at + 1, hook.name());
+            parts.insert(name, hook.version().to_string());
+        }
+        // Of the last step, whose rows they see.
+        if is_last && !task.materialization.is_empty() {
+            for (at, hook) in task.materialization.iter().enumerate() {
+                parts.insert(format!("hook {} `{}` of the rows", at + 1, hook.name()), hook.version().to_string());
+            }
+            let mut columns = Canon::default();
+            columns.schema(proof.schema());
+            parts.insert("columns".into(), columns.hash.finish().to_string());
+        }
         if let Some(function) = &resolved.volatile {
             parts.insert(format!("volatile {function}()"), run.to_string());
         }
@@ -175,7 +197,29 @@ fn function(proof: &Proof) -> String {
     match proof.function() {
         ChunkFunction::Hash(chunks) => chunks.to_string(),
         ChunkFunction::Range(bounds) => bounds.to_json(),
+        ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates()),
     }
+}
+
+/// The predicates `predicates` of `cases`, as a fingerprint.
+fn case_fingerprint(cases: &Cases, predicates: &[Expr]) -> String {
+    let mut canon = Canon::default();
+    let fields = cases.keys().iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
+    let schema = Schema::new(fields.collect::<Vec<_>>());
+    canon.schema(&Arc::new(schema.clone()));
+    let canonical = DFSchema::try_from(schema).and_then(|schema| canon.exprs(predicates, &schema));
+    // Nothing that a predicate may be made of is refused there.
+    if let Err(error) = canonical {
+        canon.hash.text(&error.to_string());
+    }
+    // What a function's fields may leave out.
+    predicates.iter().for_each(|predicate| canon.hash.text(&format!("{predicate:?}")));
+    canon.hash.finish().to_string()
+}
+
+/// What decides whether a row is in a chunk of `cases`, as a fingerprint.
+pub fn chunk_case_fingerprint(cases: &Cases, chunk: u32) -> String {
+    case_fingerprint(cases, cases.deciding(chunk))
 }
 
 /// What a split of scan number `scan` keeps of its input and how it cuts it.
@@ -183,6 +227,16 @@ fn function(proof: &Proof) -> String {
 /// # Errors
 /// When a filter can't be fingerprinted.
 pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
+    let slices = slice_fingerprint(proof, scan, need)?;
+    Ok(Fingerprint::of([("slices", slices.as_bytes().as_slice()), (FUNCTION, function(proof).as_bytes())]))
+}
+
+/// What the chunks' slices of scan number `scan` are made of, whichever chunks they are: what is needed of the input, and by what
+/// it is cut.
+///
+/// # Errors
+/// When a filter can't be fingerprinted.
+pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
     let Need { columns, filters, bytes: _, memory_bytes: _ } = need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
@@ -191,7 +245,7 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Finger
     };
     canon.hash.text(&format!("split {ENGINE_VERSION} {CHUNK_FUNCTION_VERSION} of {table}"));
     let keys = keys.iter().map(|key| format!("{} as {}", key.expr(), key.data_type()));
-    canon.hash.text(&format!("{columns:?} by {} of {:?}", function(proof), keys.collect::<Vec<_>>()));
+    canon.hash.text(&format!("{columns:?} by {:?}", keys.collect::<Vec<_>>()));
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
     // What a filter's fields may leave out.

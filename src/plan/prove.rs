@@ -28,6 +28,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
+use crate::chunk::given::Given;
 use crate::chunk::{ChunkFunction, Chunking};
 use crate::error::{Error, ErrorKind, Location};
 use crate::plan::keys::expr::KeyExpr;
@@ -35,10 +36,10 @@ use crate::plan::keys::{Classes, Group};
 use crate::plan::prove::assign::{Assignment, assignments};
 use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
-use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt};
+use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt, check_families};
 pub use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::Resolved;
-use crate::task::Task;
+use crate::task::{CutOverrides, Task};
 
 /// A plan that may be cut, and how. Only [`try_prove`] and [`Proof::whole`] make one.
 ///
@@ -53,6 +54,7 @@ pub struct Proof {
     inputs: Vec<Input>,
     once: Vec<Vec<usize>>,
     steps: Vec<Step>,
+    assumed: Option<String>,
 }
 
 /// One scan of the plan and what every chunk sees of it.
@@ -108,6 +110,7 @@ impl Proof {
                 .collect(),
             once: Vec::new(),
             steps: Vec::new(),
+            assumed: None,
         }
     }
 
@@ -148,6 +151,18 @@ impl Proof {
         Self { function, ..self }
     }
 
+    /// The function of the keys that `given` is for the inputs that are cut.
+    ///
+    /// # Errors
+    /// As [`Given::function`].
+    pub fn given(&self, given: &Given) -> datafusion::common::Result<ChunkFunction> {
+        let types = self.inputs.iter().filter_map(|input| match &input.role {
+            Role::Partitioned { keys, names: _ } => Some(keys.iter().map(KeyExpr::data_type).collect()),
+            Role::Replicated { .. } => None,
+        });
+        given.function(&self.keys, &types.collect::<Vec<_>>())
+    }
+
     /// The scans, by number.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
@@ -157,6 +172,17 @@ impl Proof {
     pub fn cut_bytes(&self, resolved: &Resolved) -> u64 {
         let cut = self.inputs.iter().zip(&resolved.scans);
         cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. })).map(|(_, scan)| scan.bytes).sum()
+    }
+
+    /// Why it was taken for right where that could not be proved, as the user said, and what the prover said.
+    pub fn assumed(&self) -> Option<&str> {
+        self.assumed.as_deref()
+    }
+
+    /// The same cut of a table whose rows are changed before they are stored, into these columns: no column is known to be a
+    /// key any more.
+    pub fn changed_to(self, schema: SchemaRef) -> Self {
+        Self { schema, stored_by: Vec::new(), ..self }
     }
 
     /// Nodes that chunk 0 alone computes: the way to each from the root, by number of the input.
@@ -182,7 +208,8 @@ pub struct Found {
 }
 
 impl Found {
-    fn no(unproved: Unproved) -> Self {
+    /// No proof, for this reason.
+    pub fn no(unproved: Unproved) -> Self {
         Self { proof: None, unproved: vec![unproved], considered: Vec::new() }
     }
 }
@@ -251,6 +278,11 @@ impl Search<'_> {
         Unproved { error: self.placed(error), at: None, first: None }
     }
 
+    /// The chunks that were given are none of these keys.
+    pub fn not_given(&self, why: DataFusionError) -> Unproved {
+        self.unproved(Error::new(ErrorKind::Refused, why.strip_backtrace()))
+    }
+
     fn placed(&self, error: Error) -> Error {
         let place = self.task.keys_location.as_ref().unwrap_or(&self.task.location);
         error.with_task(&self.task.name).with_location(place.clone())
@@ -269,6 +301,9 @@ pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
     };
     if chunking.keys.is_empty() {
         return find(resolved, &classes, search);
+    }
+    if let Err(error) = check_overrides(resolved, task, chunking) {
+        return Found::no(search.unproved(error));
     }
     let mut meanings: Vec<Vec<Vec<Group>>> = Vec::new();
     for key in &chunking.keys {
@@ -310,7 +345,7 @@ struct Tried {
 /// Tries the ways to cut the scans by one of these groups for each key, those with the most bytes first.
 fn prove(resolved: &Resolved, names: &[String], keys: &[Vec<Group>], search: Search) -> Tried {
     let mut cuts_more: Option<(u64, Refused)> = None;
-    for (bytes, assignment) in assignments(resolved, keys) {
+    for (bytes, assignment) in overridden(resolved, assignments(resolved, keys), search) {
         match attempt(resolved, &assignment, names, search.is_phase, search.rules) {
             Ok(accepted) => {
                 let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok();
@@ -321,6 +356,69 @@ fn prove(resolved: &Resolved, names: &[String], keys: &[Vec<Group>], search: Sea
         }
     }
     Tried { proof: None, cuts_more }
+}
+
+/// That the user's columns for inputs are there, one for each key.
+fn check_overrides(resolved: &Resolved, task: &Task, chunking: &Chunking) -> Result<(), Error> {
+    for (table, columns) in &task.cut.keys {
+        let fail = |message: String| Err(Error::new(ErrorKind::Usage, message));
+        if columns.len() != chunking.keys.len() {
+            let (keys, given) = (chunking.keys.len(), columns.len());
+            return fail(format!(
+                "input `{table}` is given {given} columns to be cut by, and the task has {keys} keys"
+            ));
+        }
+        let scans = resolved.scans.iter().filter(|scan| scan.table == *table);
+        let gone = scans.flat_map(|scan| columns.iter().filter(|name| scan.schema.index_of(name).is_err())).next();
+        if let Some(column) = gone {
+            return fail(format!("input `{table}` has no column `{column}` to be cut by"));
+        }
+    }
+    Ok(())
+}
+
+/// The ways to cut the scans with what the user says of inputs in its place, each once, those with the most bytes first.
+fn overridden(resolved: &Resolved, ways: Vec<(u64, Assignment)>, search: Search) -> Vec<(u64, Assignment)> {
+    let CutOverrides { keys, replicated, assumed: _ } = &search.task.cut;
+    if keys.is_empty() && replicated.is_empty() {
+        return ways;
+    }
+    let mut found: Vec<(u64, Assignment)> = Vec::new();
+    for (_, mut assignment) in ways {
+        for (scan, keyed) in resolved.scans.iter().zip(&mut assignment) {
+            if replicated.contains(&scan.table) {
+                *keyed = None;
+            } else if let Some(columns) = keys.get(&scan.table).filter(|_| !search.chunking.keys.is_empty()) {
+                let column = |name: &String| {
+                    let at = scan.schema.index_of(name).ok()?;
+                    Some(KeyExpr::column(at, scan.schema.field(at).data_type()))
+                };
+                *keyed = columns.iter().map(column).collect();
+            }
+        }
+        let cut = resolved.scans.iter().zip(&assignment).filter(|(_, keyed)| keyed.is_some());
+        let bytes = cut.map(|(scan, _)| scan.bytes).sum();
+        if assignment.iter().any(Option::is_some) && !found.iter().any(|(_, other)| *other == assignment) {
+            found.push((bytes, assignment));
+        }
+    }
+    found.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    found
+}
+
+/// The cut that is taken for right for a reason of the user's, where none can be proved: by the keys that were given, of as
+/// many bytes as they can cut. `why` is what the prover said. `None` where the keys of inputs hash differently.
+pub fn assumed(resolved: &Resolved, search: Search, reason: &str, why: &Error) -> Option<Proof> {
+    let classes = Classes::of(resolved, search.rules).ok()?;
+    let names = &search.chunking.keys;
+    let first = |key: &String| classes.named(key, resolved).into_iter().next();
+    let named = names.iter().map(first).collect::<Option<Vec<_>>>()?;
+    let ways = overridden(resolved, assignments(resolved, &named), search);
+    let (_, assignment) = ways.into_iter().find(|(_, way)| check_families(resolved, way).is_ok())?;
+    let assumed = format!("{reason}; the prover says: {}", why.message());
+    let accepted = Accepted { steps: Vec::new(), keys: Vec::new(), once: Vec::new() };
+    let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok()?;
+    Some(Proof { assumed: Some(assumed), ..proof })
 }
 
 /// Of the cuts by any one key of the query the one that cuts the most bytes, and the refusals of those that would cut
@@ -399,6 +497,7 @@ fn proof(
         inputs: assignment.iter().enumerate().map(role).collect(),
         once: accepted.once,
         steps: accepted.steps,
+        assumed: None,
     })
 }
 

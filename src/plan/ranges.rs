@@ -98,6 +98,8 @@ fn stored(proof: &Proof, resolved: &Resolved) -> Option<ChunkFunction> {
             let serves = match &stored.function {
                 ChunkFunction::Hash(chunks) => *chunks > 1,
                 ChunkFunction::Range(bounds) => types.into_iter().all(|t| compare_alike(bounds.data_type(), t)),
+                // One key, as that of ranges.
+                ChunkFunction::Cases(cases) => types.into_iter().all(|t| cases.types().eq([t])),
             };
             serves.then_some((scan.bytes, &stored.function))
         }

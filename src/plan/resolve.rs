@@ -37,13 +37,14 @@ use parquet::arrow::ArrowSchemaConverter;
 use sqlparser::ast::{Query, Statement as SqlStatement};
 
 use crate::error::{Error, ErrorKind, Location, Result};
+use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::slice::Stored;
-use crate::task::{Task, View};
+use crate::task::{CutOverrides, TableRead, Task, TaskInputs, TaskQuery, View};
 
 /// A task's normalised plan, its scans numbered from 0.
 #[derive(Debug, Clone)]
@@ -159,15 +160,92 @@ pub fn resolve(
     inputs: &BTreeMap<String, Known>,
     state: &SessionState,
 ) -> Result<Resolved> {
-    let names = Names { state, pipeline, inputs };
+    check_names(task, pipeline)?;
+    let names = Names { state, pipeline, inputs, task };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
-    let plan = names.plan(&task.query).map_err(in_task)?;
+    let plan = names.task(task).map_err(in_task)?;
+    if matches!(task.query, TaskQuery::DataFrame(_)) || !task.dematerialization.is_empty() {
+        refuse_foreign(task, &plan, state)?;
+    }
     let plan = normalise(plan, state).map_err(in_task)?;
     let (plan, scans) = number_scans(plan).map_err(in_task)?;
     let schema = output_schema(&plan, task)?;
     let volatile = volatile_function(&plan).map_err(in_task)?;
-    let text = text(task, pipeline);
+    let text = text(task, pipeline, &plan);
     Ok(Resolved { plan, scans, schema, volatile, text })
+}
+
+/// That what the task says of inputs is of inputs that it reads.
+fn check_names(task: &Task, pipeline: &Pipeline) -> Result<()> {
+    let CutOverrides { keys, replicated, assumed: _ } = &task.cut;
+    let named = task.dematerialization.iter().map(|(table, _)| table).chain(keys.keys()).chain(replicated);
+    let inputs = pipeline.inputs(task);
+    let Some(unknown) = named.into_iter().find(|table| !inputs.contains(*table)) else { return Ok(()) };
+    let known: Vec<_> = inputs.into_iter().collect();
+    let message = format!("the task reads no source or task `{unknown}`; it reads {}", known.join(", "));
+    Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
+}
+
+/// Refuses a plan that Rust made over other tables than the task's inputs, or with functions that are not DataFusion's
+/// own: what they give is in no fingerprint, and the prover knows functions by their names.
+fn refuse_foreign(task: &Task, plan: &LogicalPlan, state: &SessionState) -> Result<()> {
+    let mut foreign = None;
+    // The closures never fail.
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && !scan.source.is::<InputSource>()
+            && Call::behind(scan.source.as_ref()).is_none()
+        {
+            foreign = Some(format!("reads `{}`, which is none of its inputs; make it a source", scan.table_name));
+        }
+        if let LogicalPlan::Extension(extension) = node {
+            foreign = Some(format!("has a node of its own, `{}`; use DataFusion's", extension.node.name()));
+        }
+        let _ = node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                let (name, is_own) = match part {
+                    Expr::ScalarFunction(f) => {
+                        (f.func.name(), state.scalar_functions().get(f.func.name()) == Some(&f.func))
+                    }
+                    Expr::AggregateFunction(f) => {
+                        (f.func.name(), state.aggregate_functions().get(f.func.name()) == Some(&f.func))
+                    }
+                    Expr::WindowFunction(f) => match &f.fun {
+                        WindowFunctionDefinition::AggregateUDF(f) => {
+                            (f.name(), state.aggregate_functions().get(f.name()) == Some(f))
+                        }
+                        WindowFunctionDefinition::WindowUDF(f) => {
+                            (f.name(), state.window_functions().get(f.name()) == Some(f))
+                        }
+                    },
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                };
+                if !is_own {
+                    foreign = Some(format!("calls `{name}`, which is none of DataFusion's functions; use those"));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        });
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let Some(what) = foreign else { return Ok(()) };
+    Err(Error::new(ErrorKind::Sql, format!("the plan {what}"))
+        .with_task(&task.name)
+        .with_location(task.location.clone()))
+}
+
+/// That a hook's plan has the input's columns.
+fn check_columns(hook: &str, table: &str, schema: &SchemaRef, plan: &LogicalPlan) -> datafusion::common::Result<()> {
+    let columns = |schema: &Schema| -> Vec<_> {
+        schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
+    };
+    let (wanted, given) = (columns(schema), columns(plan.schema().as_arrow()));
+    if wanted == given {
+        return Ok(());
+    }
+    Err(plan_datafusion_err!(
+        "hook `{hook}` must give the columns of `{table}`, {wanted:?}, and gives {given:?}; select them with their names"
+    ))
 }
 
 /// Analysis, then the rules that the prover relies on.
@@ -263,8 +341,11 @@ pub fn volatile_call(node: &LogicalPlan) -> Option<String> {
 }
 
 /// The task's query and every view below it, printed from the syntax tree.
-fn text(task: &Task, pipeline: &Pipeline) -> String {
-    let mut text = task.query.to_string();
+fn text(task: &Task, pipeline: &Pipeline, plan: &LogicalPlan) -> String {
+    let mut text = match &task.query {
+        TaskQuery::Sql(query) => query.to_string(),
+        TaskQuery::DataFrame(_) => plan.display_indent_schema().to_string(),
+    };
     let mut pending: Vec<_> = task.reads.iter().collect();
     let mut seen = BTreeMap::new();
     while let Some(read) = pending.pop() {
@@ -301,9 +382,51 @@ struct Names<'a> {
     state: &'a SessionState,
     pipeline: &'a Pipeline,
     inputs: &'a BTreeMap<String, Known>,
+    task: &'a Task,
 }
 
 impl Names<'_> {
+    fn task(&self, task: &Task) -> datafusion::common::Result<LogicalPlan> {
+        match &task.query {
+            TaskQuery::Sql(query) if task.parameters.is_empty() => self.plan(query),
+            TaskQuery::Sql(query) => {
+                let values = task.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
+                self.plan(query)?.with_param_values(values.collect::<Vec<_>>())
+            }
+            TaskQuery::DataFrame(build) => {
+                let plan = |read: &TableRead| -> datafusion::common::Result<_> {
+                    let source = self.get_table_source(TableReference::bare(read.name.as_str()))?;
+                    let plan =
+                        LogicalPlanBuilder::scan(TableReference::bare(read.name.as_str()), source, None)?.build()?;
+                    Ok((read.name.clone(), plan))
+                };
+                let plans = task.reads.iter().map(plan).collect::<datafusion::common::Result<_>>()?;
+                let (parameters, state) = (task.parameters.clone(), self.state.clone());
+                Ok(build.call(&TaskInputs { plans, parameters, state })?.into_unoptimized_plan())
+            }
+        }
+    }
+
+    /// The input with what hooks make of it.
+    fn rewritten(&self, name: &str, source: Arc<dyn TableSource>) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        let hooks = self.task.dematerialization.iter().filter(|(table, _)| table == name).map(|(_, hook)| hook);
+        let mut rewritten: Option<LogicalPlan> = None;
+        for hook in hooks {
+            let plan = match rewritten.take() {
+                Some(plan) => plan,
+                None => LogicalPlanBuilder::scan(TableReference::bare(name), Arc::clone(&source), None)?.build()?,
+            };
+            let (task, table, parameters, state) = (&*self.task.name, name, &self.task.parameters, self.state);
+            let plan = hook.rewrite(InputPlan { task, table, plan, parameters, state })?;
+            check_columns(hook.name(), name, &source.schema(), &plan)?;
+            rewritten = Some(plan);
+        }
+        Ok(match rewritten {
+            Some(plan) => Arc::new(ViewSource { plan }),
+            None => source,
+        })
+    }
+
     fn plan(&self, query: &Query) -> datafusion::common::Result<LogicalPlan> {
         let options =
             ParserOptions { collect_spans: true, ..ParserOptions::from(&self.state.config_options().sql_parser) };
@@ -353,7 +476,7 @@ impl ContextProvider for Names<'_> {
             return Ok(Arc::new(ViewSource { plan: self.view(view)? }));
         }
         let known = self.inputs.get(name.as_ref()).ok_or_else(|| plan_datafusion_err!("unknown table `{name}`"))?;
-        Ok(Arc::new(InputSource::new(&name, known.clone())))
+        self.rewritten(&name, Arc::new(InputSource::new(&name, known.clone())))
     }
 
     fn get_table_function_source(

@@ -114,6 +114,11 @@ fn in_piece(
             })
         }
         (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
+        (ChunkFunction::Cases(cases), keys) => {
+            let over: Vec<Expr> = keys.iter().map(|key| key.over(columns)).collect();
+            let is_case = cases.predicate(chunk, &over);
+            Ok(if parts == 1 { is_case } else { is_case.and(in_bucket(part, parts, keys, columns)) })
+        }
     }
 }
 

@@ -67,14 +67,16 @@ impl Stored {
     /// bare column hashes as its own type does, in the stored table and here.
     pub fn has_keys(&self, keys: &[KeyExpr], scan: &Scan) -> bool {
         let fields = keys.iter().map(|key| Some(scan.schema.field(key.as_column()?)));
-        let is_alike = |data_type| match &self.function {
+        let is_alike = |at: usize, data_type| match &self.function {
             ChunkFunction::Hash(_) => true,
             ChunkFunction::Range(bounds) => compare_alike(bounds.data_type(), data_type),
+            ChunkFunction::Cases(cases) => cases.types().nth(at) == Some(data_type),
         };
         keys.len() == self.keys.len()
             && fields
                 .zip(&self.keys)
-                .all(|(field, name)| field.is_some_and(|field| field.name() == name && is_alike(field.data_type())))
+                .enumerate()
+                .all(|(at, (field, name))| field.is_some_and(|f| f.name() == name && is_alike(at, f.data_type())))
     }
 }
 

@@ -57,5 +57,6 @@ fn number(function: &ChunkFunction, keys: &[KeyExpr], columns: &[Column]) -> Res
         }
         (ChunkFunction::Range(bounds), [key]) => Ok(range_of_udf(bounds.clone()).call(vec![over(key)])),
         (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
+        (ChunkFunction::Cases(cases), keys) => Ok(cases.number(&keys.iter().map(over).collect::<Vec<_>>())),
     }
 }

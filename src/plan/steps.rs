@@ -29,7 +29,7 @@ use crate::chunk::{
 use crate::error::Result;
 use crate::plan::need::Need;
 use crate::plan::prove::rule::{Rule, Rules};
-use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, try_prove};
+use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, assumed, try_prove};
 use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, Resolved};
@@ -137,7 +137,10 @@ pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previo
         }]);
     }
     let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
-    let mut way = planner.way(&resolved, chunking, 0, 0).map_err(|unproved| unproved.error)?;
+    let mut way = match planner.way(&resolved, chunking, 0, 0) {
+        Ok(way) => way,
+        Err(unproved) => planner.assumed(&resolved, chunking, *unproved)?,
+    };
     for step in way.steps.iter_mut().filter(|step| step.proof.chunks() > 1) {
         step.parts = parts;
     }
@@ -192,10 +195,25 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
         self.proofs.set(self.proofs.get() + 1);
-        let mut found = try_prove(resolved, Search { task: self.task, chunking, is_phase, rules: self.rules });
-        if chunking.keys.is_empty() {
+        let found = try_prove(resolved, self.search(chunking, is_phase));
+        self.cut(found, resolved, chunking, is_phase)
+    }
+
+    fn search<'a>(&'a self, chunking: &'a Chunking, is_phase: bool) -> Search<'a> {
+        Search { task: self.task, chunking, is_phase, rules: self.rules }
+    }
+
+    /// What was found, by the chunk function that is wanted.
+    fn cut(&self, mut found: Found, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
+        if let (ChunkBy::Given(given), Some(proof)) = (&chunking.by, &found.proof) {
+            // What is proved holds for any function of the keys.
+            match proof.given(given) {
+                Ok(function) => found.proof = found.proof.take().map(|proof| proof.by(function)),
+                Err(why) => found = Found::no(self.search(chunking, is_phase).not_given(why)),
+            }
+        } else if chunking.keys.is_empty() || chunking.by == ChunkBy::Range {
             let function = |proof: &Proof| match chunking.by {
-                ChunkBy::Hash => None,
+                ChunkBy::Hash | ChunkBy::Given(_) => None,
                 ChunkBy::Auto => chosen(proof, resolved, self.previous),
                 ChunkBy::Range => bounds(proof, resolved, self.previous).map(ChunkFunction::Range),
             };
@@ -257,11 +275,32 @@ impl Planner<'_> {
         }
     }
 
+    /// The one step that is taken for right where the user says so.
+    fn assumed(&self, resolved: &Resolved, chunking: &Chunking, unproved: Unproved) -> Result<Way> {
+        let search = self.search(chunking, false);
+        let reason = self.task.cut.assumed.as_deref();
+        let Some(proof) = reason.and_then(|reason| assumed(resolved, search, reason, &unproved.error)) else {
+            return Err(unproved.error);
+        };
+        let found = Found { proof: Some(proof), unproved: Vec::new(), considered: Vec::new() };
+        let Found { proof, unproved: not_given, .. } = self.cut(found, resolved, chunking, false);
+        match (proof, not_given.into_iter().next()) {
+            (Some(proof), _) => Ok(self.one_step(resolved, proof, Part::Rest, Vec::new())),
+            (None, Some(not_given)) => Err(not_given.error),
+            (None, None) => Err(unproved.error),
+        }
+    }
+
     fn way_of_split(&self, split: Split, chunking: &Chunking, before: usize, depth: usize) -> Option<Way> {
         let Split { step, part, is_small: _, rest } = split;
         let first = match part {
             Part::First => {
-                let any = Chunking { keys: Vec::new(), ..*chunking };
+                let by = match &chunking.by {
+                    // They are of keys that the part may not have.
+                    ChunkBy::Given(_) => ChunkBy::Auto,
+                    by => by.clone(),
+                };
+                let any = Chunking { keys: Vec::new(), chunks: chunking.chunks, by };
                 let way = self.way(&step, &any, before, depth + 1);
                 let mut way = way.unwrap_or_else(|_| self.whole(&step, Vec::new()));
                 way.steps.last_mut()?.part = Part::First;

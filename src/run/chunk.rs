@@ -1,5 +1,6 @@
 //! One chunk: its plan, its file, its entry.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +13,8 @@ use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::session::{Joins, with_joins};
-use crate::execute::write::{ChunkWriter, Written, is_out_of_memory};
+use crate::execute::write::{ChunkWriter, RowsHooks, Written, is_out_of_memory};
+use crate::hook::{ChunkFile, HookContext, MaterializationHook, OutputChunk};
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
@@ -41,6 +43,8 @@ pub struct ChunkJob {
     pub fingerprints: Vec<Fingerprint>,
     /// Whether a file that is there is replaced.
     pub force: bool,
+    /// What the task's hooks are told.
+    pub hook_context: HookContext,
     /// What operators of the chunks so far wrote to spill files.
     pub spilled_bytes: AtomicU64,
 }
@@ -109,6 +113,26 @@ impl ChunkJob {
         }
     }
 
+    /// What sees the rows of a chunk, one after the other.
+    fn rows_hooks(&self, chunk: u32) -> Result<RowsHooks> {
+        let step = self.step();
+        let mut schema = Arc::clone(&step.resolved.schema);
+        let mut hooks = RowsHooks::new(Arc::clone(&schema));
+        for hook in self.hooks() {
+            let output = OutputChunk { chunk, schema: Arc::clone(&schema), context: self.hook_context.clone() };
+            let changed = hook.schema(&schema)?;
+            hooks.extend(hook.begin(&output)?, changed.clone());
+            schema = changed.unwrap_or(schema);
+        }
+        Ok(hooks)
+    }
+
+    /// Those that see the step's rows.
+    fn hooks(&self) -> &[Arc<dyn MaterializationHook>] {
+        let task = &self.planned.task;
+        if self.step().name == task.name { &task.materialization } else { &[] }
+    }
+
     fn step(&self) -> &Step {
         &self.planned.steps[self.step]
     }
@@ -137,13 +161,13 @@ impl ChunkJob {
             None => permits.acquire_many(own).await,
         };
         let pending = cache.begin()?;
-        let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options)?;
+        let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options, self.rows_hooks(chunk)?)?;
         let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
         while let Some(piece) = pieces.pop() {
-            let before = writer.rows();
+            let before = writer.seen_rows();
             match self.append(&mut writer, piece, joins).await {
                 Err(error) if joins == Joins::Spill || !is_out_of_memory(&error) => return Err(error.into()),
-                Err(_) if writer.rows() > before => return Err(Stopped::HalfWritten),
+                Err(_) if writer.seen_rows() > before => return Err(Stopped::HalfWritten),
                 Err(_) => match piece.halves() {
                     Some(halves) if piece.parts < self.most_parts() => {
                         let (task, parts) = (task.name.clone(), 2 * piece.parts);
@@ -181,9 +205,10 @@ impl ChunkJob {
         lock: Lock,
     ) -> Result<Arc<ChunkEntry>> {
         let (cache, components, force) = (Arc::clone(&self.context.cache), self.components.clone(), self.force);
+        let in_use = Arc::clone(&self.context.in_use);
         let commit = move || {
             let committed = cache.commit(pending, entry, &components, force);
-            drop(lock);
+            drop((lock, in_use));
             committed
         };
         let entry = tokio::task::spawn_blocking(commit)
@@ -191,6 +216,10 @@ impl ChunkJob {
             .map_err(|e| Error::new(ErrorKind::Storage, "a chunk can't be stored").with_source(e))??;
         let (task, rows, bytes) = (self.planned.task.name.clone(), entry.rows, entry.bytes);
         self.context.events.send(Event::ChunkDone { task, chunk, rows, bytes });
+        let file = chunk_file(&entry, self.context.cache.folder());
+        for hook in self.hooks() {
+            hook.committed(&file, &self.hook_context).await?;
+        }
         Ok(entry)
     }
 
@@ -235,6 +264,11 @@ impl From<Error> for Stopped {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
+}
+
+/// A chunk's file as hooks see it.
+pub fn chunk_file(entry: &ChunkEntry, cache: &Path) -> ChunkFile {
+    ChunkFile { chunk: entry.chunk, path: entry.path(cache), rows: entry.rows, bytes: entry.bytes }
 }
 
 /// Nanoseconds since 1970.

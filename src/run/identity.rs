@@ -20,7 +20,10 @@ use datafusion::catalog::TableProvider;
 use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
-use crate::plan::fingerprint::{Components, FUNCTION, Fingerprint, input_component};
+use crate::execute::write::execution_error;
+use crate::plan::fingerprint::{
+    Components, FUNCTION, Fingerprint, chunk_case_fingerprint, input_component, slice_fingerprint,
+};
 use crate::plan::need::Need;
 use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::Step;
@@ -36,9 +39,16 @@ impl TaskJob {
     pub async fn own(&self, number: usize) -> Result<(Vec<Components>, u64)> {
         let Step { resolved, proof, .. } = &self.planned.steps[number];
         let mut own = vec![Components::default(); proof.chunks() as usize];
-        if let ChunkFunction::Range(bounds) = proof.function() {
-            for (chunk, own) in (0u32..).zip(&mut own) {
-                own.0.insert(FUNCTION.into(), format!("{:?} {}", bounds.range(chunk), bounds.data_type()));
+        for (chunk, own) in (0u32..).zip(&mut own) {
+            match proof.function() {
+                // Which chunk it is says it.
+                ChunkFunction::Hash(_) => {}
+                ChunkFunction::Range(bounds) => {
+                    own.0.insert(FUNCTION.into(), format!("{:?} {}", bounds.range(chunk), bounds.data_type()));
+                }
+                ChunkFunction::Cases(cases) => {
+                    own.0.insert(FUNCTION.into(), chunk_case_fingerprint(cases, chunk));
+                }
             }
         }
         let mut split_bytes = 0;
@@ -80,10 +90,11 @@ impl TaskJob {
             (_, Some(job)) if is_cut && is_hashed(input, job.need) && !is_to_come(input) => {
                 let writes = slice.mode() == InputMode::Split && !self.is_dry;
                 let (contents, bytes) = self.context.splits.contents(&job, writes).await?;
-                let cut = job.id()?.cut;
+                // Not the function: which rows are in a chunk is in its own component.
+                let slices = slice_fingerprint(proof, scan, job.need).map_err(execution_error)?;
                 let identity = |content: Content| {
                     let content = content.to_bytes();
-                    Fingerprint::of([("cut", cut.as_bytes().as_slice()), ("content", content.as_slice())])
+                    Fingerprint::of([("slices", slices.as_bytes().as_slice()), ("content", content.as_slice())])
                 };
                 Ok((contents.into_iter().map(identity).collect(), bytes))
             }

@@ -40,6 +40,8 @@ pub struct TaskReport {
     pub reason: String,
     /// Its keys; empty when it ran whole.
     pub keys: Vec<String>,
+    /// Why it was cut though that can't be proved right, as its author says; `None` for what is proved.
+    pub assumed: Option<String>,
     /// Its number of chunks.
     pub chunks: u32,
     /// Chunks that ran, or would run if this were no dry run.
@@ -102,6 +104,7 @@ impl TaskReport {
             status,
             reason: String::new(),
             keys: Vec::new(),
+            assumed: None,
             chunks: 0,
             executed: 0,
             reused: 0,

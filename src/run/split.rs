@@ -333,10 +333,10 @@ impl SplitJob<'_> {
         // Opened before they are renamed: a descriptor stays good, and chunks need not wait for the disk.
         paths.sort();
         let files = open_files(&paths)?;
-        let (cache, kept) = (Arc::clone(&context.cache), kept.to_vec());
+        let (cache, kept, in_use) = (Arc::clone(&context.cache), kept.to_vec(), Arc::clone(&context.in_use));
         let commit = move || {
             let committed = commit(cache.folder(), &id, folder.path(), &kept);
-            drop(lock);
+            drop((lock, in_use));
             committed
         };
         let committing = &context.splits.committing;

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use futures::FutureExt;
 use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
 
 use crate::cache::split::{SplitId, remove};
 use crate::cache::store::ChunkEntry;
@@ -16,14 +18,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::content::Content;
 use crate::execute::write::is_damaged;
+use crate::hook::{Chunks, FinishedTable, HookContext};
 use crate::plan::fingerprint::{Components, Fingerprint, input_component};
 use crate::plan::resolve::Scan;
 use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
-use crate::run::chunk::{ChunkJob, unix_ns};
+use crate::run::chunk::{ChunkJob, chunk_file, unix_ns};
 use crate::run::report::{self, InputReport, Status, StepPart, StepReport, TaskReport};
 use crate::run::sliced::Sliced;
 use crate::run::{Context, FreshInput, Input, Output, PlannedTask};
+use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
 
@@ -57,6 +61,7 @@ impl TaskJob {
         report.keys =
             steps.iter().map(|step| step.proof.keys()).find(|keys| !keys.is_empty()).unwrap_or_default().to_vec();
         report.chunks = steps.iter().map(|step| step.proof.chunks()).sum();
+        report.assumed = steps.iter().find_map(|step| step.proof.assumed()).map(str::to_string);
         // What steps hand on to each other is nobody's input.
         report.steps = steps.iter().map(|step| step_report(task, step)).collect();
         let read: BTreeSet<String> = self.inputs.keys().cloned().collect();
@@ -96,6 +101,9 @@ impl TaskJob {
             return Ok(output);
         }
         let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
+        let last = planned.steps.last().map(|step| &step.proof);
+        let (keys, chunks) = last.map_or((&[][..], 1), |proof| (proof.keys(), proof.chunks()));
+        let hook_context = HookContext::new(task, keys, chunks, cache.new_temp_path("hook"));
         let mut whole = Components::default();
         let mut output = Output::default();
         let mut before_last: Vec<Fingerprint> = Vec::new();
@@ -104,7 +112,7 @@ impl TaskJob {
             let before = before.as_ref().map(|before| before.below(&prefix));
             let components;
             before_last.extend(output.entries.iter().map(|entry| entry.fingerprint));
-            (output, components) = self.run_step(number, before.as_ref(), &sources, report).await?;
+            (output, components) = self.run_step(number, before.as_ref(), &sources, &hook_context, report).await?;
             whole.add(&prefix, components);
             self.inputs.insert(planned.steps[number].name.clone(), Input::Output(Arc::new(output.clone())));
         }
@@ -112,6 +120,9 @@ impl TaskJob {
         report.bytes = output.entries.iter().map(|e| e.bytes).sum();
         if self.is_dry {
             return Ok(output);
+        }
+        if report.executed > 0 || before.as_ref() != Some(&whole) {
+            self.finish(&output, &hook_context).await?;
         }
         for source in &sources {
             source.check_unchanged().await?;
@@ -127,6 +138,7 @@ impl TaskJob {
         number: usize,
         before: Option<&Components>,
         sources: &[Arc<Snapshot>],
+        hook_context: &HookContext,
         report: &mut TaskReport,
     ) -> Result<(Output, Components)> {
         let task = &self.planned.task;
@@ -155,6 +167,9 @@ impl TaskJob {
             reused,
             reason: report.reason.clone(),
         });
+        if reused > 0 {
+            events.send(Event::Reused { task: task.name.clone(), chunks: reused });
+        }
         if self.is_dry && !missing.is_empty() {
             report.status = Status::Planned;
             report.executed += missing.len() as u32;
@@ -195,6 +210,7 @@ impl TaskJob {
                 components: components.clone(),
                 fingerprints: fingerprints.clone(),
                 force: self.force,
+                hook_context: hook_context.clone(),
                 spilled_bytes: AtomicU64::new(0),
             });
             let mut auditing = JoinSet::new();
@@ -205,18 +221,8 @@ impl TaskJob {
                     job.audit(&entry, &permits).await.map_err(|e| e.with_chunk(chunk))
                 });
             }
-            let mut running = JoinSet::new();
-            for chunk in missing {
-                let (job, permits) = (Arc::clone(&job), Arc::clone(&self.permits));
-                running.spawn(async move { (chunk, job.run_within(chunk, &permits).await) });
-            }
-            while let Some(finished) = running.join_next().await {
-                let (chunk, result) =
-                    finished.map_err(|e| Error::new(ErrorKind::Execute, "a chunk panicked").with_source(e))?;
-                if result.as_ref().is_err_and(is_damaged) {
-                    splits.iter().for_each(|id| remove(cache.folder(), id));
-                }
-                let (entry, is_own) = result.map_err(|e| e.with_chunk(chunk))?;
+            let ran = self.invoke(&job, missing, &splits).await;
+            for (chunk, entry, is_own) in ran? {
                 entries[chunk as usize] = Some(entry);
                 *(if is_own { &mut report.executed } else { &mut report.reused }) += 1;
             }
@@ -233,6 +239,66 @@ impl TaskJob {
         }
         let entries: Vec<Arc<ChunkEntry>> = entries.into_iter().flatten().collect();
         Ok((Output { schema: Arc::clone(proof.schema()), entries }, components))
+    }
+
+    /// Runs the chunks `missing` of a step as the task's hook says; gives the entry of each, and whether it ran here.
+    async fn invoke(
+        &self,
+        job: &Arc<ChunkJob>,
+        missing: Vec<u32>,
+        splits: &[SplitId],
+    ) -> Result<Vec<(u32, Arc<ChunkEntry>, bool)>> {
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let run = {
+            let (job, permits, ran) = (Arc::clone(job), Arc::clone(&self.permits), Arc::clone(&ran));
+            let (folder, splits) = (self.context.cache.folder().to_path_buf(), splits.to_vec());
+            move |chunk: u32| {
+                let (job, permits, ran) = (Arc::clone(&job), Arc::clone(&permits), Arc::clone(&ran));
+                let (folder, splits) = (folder.clone(), splits.clone());
+                let span = info_span!("chunk", chunk);
+                let run = async move {
+                    let result = job.run_within(chunk, &permits).await;
+                    if result.as_ref().is_err_and(is_damaged) {
+                        splits.iter().for_each(|id| remove(&folder, id));
+                    }
+                    let (entry, is_own) = result.map_err(|e| e.with_chunk(chunk))?;
+                    ran.lock().unwrap_or_else(PoisonError::into_inner).push((chunk, entry, is_own));
+                    Ok(())
+                };
+                run.instrument(span).boxed()
+            }
+        };
+        let chunks = Chunks::new(missing, job.fingerprints.len() as u32, Arc::new(run));
+        match &self.planned.task.invocation {
+            Some(hook) => hook.run(&chunks, &job.hook_context).await?,
+            None => chunks.run_all().await?,
+        }
+        if let Some(left) = chunks.left().first() {
+            let message = format!("the invocation hook did not run chunk {left} of those that have to run");
+            return Err(Error::new(ErrorKind::Usage, message));
+        }
+        let ran = std::mem::take(&mut *ran.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(ran)
+    }
+
+    /// Lets the task's hooks see the whole, before it is published.
+    async fn finish(&self, output: &Output, context: &HookContext) -> Result<()> {
+        let task = &self.planned.task;
+        if task.invocation.is_none() && task.materialization.is_empty() {
+            return Ok(());
+        }
+        let cache = &self.context.cache;
+        cache.check(&output.entries)?;
+        let files = output.entries.iter().map(|entry| chunk_file(entry, cache.folder())).collect();
+        let table = Arc::new(of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema))?);
+        let finished = FinishedTable { files, table };
+        if let Some(hook) = &task.invocation {
+            hook.finish(&finished, context).await?;
+        }
+        for hook in &task.materialization {
+            hook.finish(&finished, context).await?;
+        }
+        Ok(())
     }
 
     /// What the chunks of a step, of which `runs` will run, read of each scan, by number, and how; and the bytes of the
@@ -341,7 +407,8 @@ fn prefix(steps: usize, number: usize) -> String {
 
 fn components(task: &Task, step: &Step, identities: &BTreeMap<String, Fingerprint>) -> Result<Components> {
     let run = format!("{} {}", std::process::id(), unix_ns());
-    Components::of(task, &step.resolved, &step.proof, identities, &run)
+    let is_last = step.name == task.name;
+    Components::of(task, &step.resolved, &step.proof, identities, &run, is_last)
         .map_err(|e| Error::new(ErrorKind::Sql, "the query can't be fingerprinted").with_source(e))
 }
 

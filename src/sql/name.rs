@@ -3,6 +3,7 @@
 use sqlparser::ast::{Ident, ObjectName};
 
 use crate::error::{Location, Result};
+use crate::pipeline::{FOLDER_CHARACTERS, is_of_folder};
 use crate::sql::tokens::Statement;
 
 /// The name as DataFusion sees it: unquoted in lower case, quoted as it is.
@@ -51,9 +52,9 @@ pub(crate) fn defined(statement: &Statement<'_>, name: &ObjectName) -> Result<St
 /// As [`defined`], and any other character.
 pub(crate) fn published(statement: &Statement<'_>, name: &ObjectName) -> Result<String> {
     let published = defined(statement, name)?;
-    if published.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+    if published.chars().all(is_of_folder) {
         return Ok(published);
     }
-    let message = format!("`{published}` is also the name of a folder; use ASCII letters, digits, `_` and `-` only");
+    let message = format!("`{published}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
     Err(statement.error(place(statement, name), message))
 }

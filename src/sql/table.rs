@@ -12,7 +12,7 @@ use crate::sql::name;
 use crate::sql::options::{WithOptions, task_options};
 use crate::sql::reads;
 use crate::sql::tokens::Statement;
-use crate::task::Task;
+use crate::task::{Task, TaskQuery};
 
 /// The task that `create` defines.
 ///
@@ -42,7 +42,8 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
         task_options(statement, &options, chunking.is_some()).map_err(named)?;
     let chunking = chunking.or(found);
     let reads = reads::reads(statement, &query).map_err(named)?;
-    Ok(Task { name, query, reads, chunking, options, read_by, location: statement.start(), keys_location })
+    let task = Task::new(name, TaskQuery::Sql(query), reads, statement.start());
+    Ok(Task { chunking, options, read_by, keys_location, ..task })
 }
 
 fn chunking(statement: &Statement<'_>, clustered: &ClusteredBy) -> Result<Chunking> {
@@ -251,13 +252,14 @@ mod tests {
     use crate::error::Location;
     use crate::sql::parse_items;
     use crate::sql::tests::{assert_refused, task};
-    use crate::task::TaskOptions;
+    use crate::task::{TaskOptions, TaskQuery};
 
     #[test]
     fn a_task_has_a_name_a_query_and_reads() {
         let task = task("\n create table My_Task as select a.x from Orders a join \"Items\" using (k)");
         assert_eq!(task.name, "my_task");
-        assert_eq!(task.query.to_string(), "SELECT a.x FROM Orders a JOIN \"Items\" USING(k)");
+        let TaskQuery::Sql(query) = &task.query else { panic!("no SQL") };
+        assert_eq!(query.to_string(), "SELECT a.x FROM Orders a JOIN \"Items\" USING(k)");
         assert_eq!(task.reads.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["Items", "orders"]);
         assert_eq!((task.chunking, task.keys_location, task.options), (None, None, TaskOptions::default()));
         assert_eq!(task.location, Location::new("f.sql", 2, 2));

@@ -128,7 +128,7 @@ async fn make_whole() -> Whole {
     let folder = root.join("sql");
     fs::create_dir_all(&folder).unwrap();
     let pipeline = chunkwise::sql::parse(&sql, "tpch.sql", &folder).unwrap();
-    let order: Vec<String> = pipeline.tasks().map(|task| task.name.clone()).collect();
+    let order: Vec<String> = pipeline.tasks().map(|task| task.name().to_string()).collect();
     assert_eq!(order.len(), tasks.len());
     let created: Vec<String> = sources.into_iter().chain(views).chain(order.iter().map(|n| tasks[n].clone())).collect();
     let context = oracle(&created).await;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[&[&str]] = &[
     &["error", "config", "event", "failpoint"],
     &["chunk"],
-    &["task", "pipeline"],
+    &["hook", "task", "pipeline"],
     &["plan"],
     &["execute"],
     &["cache"],

@@ -1,6 +1,7 @@
 //! All integration tests in one binary, since each binary links all of DataFusion again.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cancel;
 mod cli;
 mod collect;
 mod crash;
@@ -8,6 +9,7 @@ mod cutoff;
 mod demo;
 mod faults;
 mod fuzz;
+mod hooks;
 mod integrity;
 mod layers;
 mod memory;

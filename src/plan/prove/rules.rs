@@ -316,7 +316,8 @@ fn in_both(mut a: Key, b: &Key, rules: Rules) -> Key {
 }
 
 /// All cut scans must hash each key in the same family of types.
-fn check_families(resolved: &Resolved, assignment: &Assignment) -> Checked<()> {
+/// That the keys of all inputs that are cut have a chunk function, and the same one.
+pub fn check_families(resolved: &Resolved, assignment: &Assignment) -> Checked<()> {
     let mut families: Option<Vec<Option<KeyFamily>>> = None;
     for (scan, exprs) in resolved.scans.iter().zip(assignment) {
         let Some(exprs) = exprs else { continue };

@@ -1,0 +1,123 @@
+//! One hook of each kind, and what they are told.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use chunkwise::datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use chunkwise::datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chunkwise::datafusion::common::{Result as PlanResult, ScalarValue};
+use chunkwise::datafusion::logical_expr::LogicalPlan;
+use chunkwise::datafusion::prelude::{col, lit};
+use chunkwise::{
+    ChunkFile, ChunkRows, Chunks, Cut, DematerializationHook, Engine, FinishedTable, HookContext, InputPlan,
+    InvocationContext, InvocationHook, MaterializationHook, OutputChunk, Pipeline, Result, RunOptions, Task, async_trait, sql,
+};
+
+/// A chunk for each size that the caller names, one after the other.
+#[derive(Debug)]
+struct BySize;
+
+#[async_trait]
+impl InvocationHook for BySize {
+    async fn cut(&self, context: &InvocationContext) -> Result<Cut> {
+        let sizes = context.parameter("sizes").map(ToString::to_string).unwrap_or_default();
+        let sizes: Vec<_> = sizes.split(' ').map(|size| vec![ScalarValue::from(size)]).collect();
+        assert!(context.task() == "flowers" && context.jobs() == 2 && context.inputs().eq(["plants"]));
+        Ok(Cut::values("size", sizes))
+    }
+
+    async fn run(&self, chunks: &Chunks, context: &HookContext) -> Result<()> {
+        let log = context.temp_folder()?.join("log");
+        for chunk in chunks.pending() {
+            std::fs::write(&log, chunk.to_string()).expect("the folder is there");
+            chunks.run(*chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, table: &FinishedTable, context: &HookContext) -> Result<()> {
+        assert_eq!(table.files.len(), context.chunks() as usize);
+        Ok(())
+    }
+}
+
+/// Leaves out what has no flowers.
+#[derive(Debug)]
+struct InBloom;
+
+impl DematerializationHook for InBloom {
+    fn name(&self) -> &str {
+        "in_bloom"
+    }
+
+    fn version(&self) -> &str {
+        "2"
+    }
+
+    fn rewrite(&self, input: InputPlan<'_>) -> PlanResult<LogicalPlan> {
+        assert_eq!((input.task(), input.table()), ("flowers", "plants"));
+        Ok(input.dataframe().filter(col("flowers").gt(lit(0)))?.into_unoptimized_plan())
+    }
+}
+
+/// Adds the chunk's number, and counts files.
+#[derive(Debug, Clone, Default)]
+struct Numbered(Arc<AtomicU32>);
+
+struct NumberRows(u32, SchemaRef);
+
+#[async_trait]
+impl MaterializationHook for Numbered {
+    fn name(&self) -> &str {
+        "numbered"
+    }
+
+    fn schema(&self, query: &SchemaRef) -> Result<Option<SchemaRef>> {
+        let number = Arc::new(Field::new("chunk", DataType::UInt32, false));
+        Ok(Some(Arc::new(Schema::new(query.fields().iter().cloned().chain([number]).collect::<Vec<_>>()))))
+    }
+
+    fn begin(&self, chunk: &OutputChunk) -> Result<Option<Box<dyn ChunkRows>>> {
+        let schema = self.schema(&chunk.schema)?.expect("it has one");
+        Ok(Some(Box::new(NumberRows(chunk.chunk, schema))))
+    }
+
+    async fn committed(&self, file: &ChunkFile, context: &HookContext) -> Result<()> {
+        assert!(file.path.exists() && file.chunk < context.chunks());
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl ChunkRows for NumberRows {
+    fn batch(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
+        let number = Arc::new(UInt32Array::from(vec![self.0; rows.num_rows()])) as ArrayRef;
+        let columns = rows.columns().iter().cloned().chain([number]).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.1), columns).expect("one number for each row"))
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("plants.csv"), "size,flowers\nsmall,3\nlarge,0\nlarge,5\nhuge,1\nsmall,1\n")?;
+    let source = "CREATE EXTERNAL TABLE plants STORED AS CSV LOCATION 'plants.csv' OPTIONS (format.has_header true)";
+    let counted = Numbered::default();
+    let flowers = Task::dataframe("flowers", ["plants"], |inputs| inputs.table("plants"))
+        .parameter("sizes", "small large")
+        .dematerialize("plants", InBloom)
+        .materialize(counted.clone())
+        .invoke(BySize);
+    let pipeline =
+        Pipeline::builder().with(sql::definitions(source, "plants.sql", folder.path())?).with(flowers).build()?;
+    let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2).build()?;
+    let report = engine.run(&pipeline, &RunOptions::default()).await?;
+    assert!(report.succeeded(), "{report:#?}");
+    let rows = engine.query("SELECT size, flowers, chunk FROM flowers ORDER BY chunk, flowers").await?.to_string().await?;
+    println!("{rows}");
+    let rows: Vec<String> = rows.lines().map(|line| line.replace([' ', '|'], "")).collect();
+    assert_eq!(rows[3..7], ["huge10", "small11", "small31", "large52"]);
+    assert_eq!(counted.0.load(Ordering::Relaxed), 3);
+    Ok(())
+}
