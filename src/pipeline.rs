@@ -96,6 +96,24 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// The same pipeline with what `change` makes of one of its tasks, such as one of SQL with hooks. Its name and what it reads stay
+    /// what they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when there is no such task.
+    pub fn configure(mut self, task: &str, change: impl FnOnce(Task) -> Task) -> Result<Self> {
+        match self.tasks.get_mut(task) {
+            Some(found) => {
+                *found = change(found.clone());
+                Ok(self)
+            }
+            None => {
+                let message = format!("there is no task `{task}`; the tasks are: {}", self.order.join(", "));
+                Err(Error::new(ErrorKind::Usage, message))
+            }
+        }
+    }
+
     /// The tasks, each after those it reads.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.order.iter().filter_map(|name| self.tasks.get(name))

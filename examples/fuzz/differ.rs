@@ -148,7 +148,12 @@ pub fn fuzz(plan: &Plan, progress: impl Fn(usize) + Sync) -> Tally {
 /// The tables of a batch and its cases.
 pub fn batch(seed: u64, cases: usize, without: Option<Rule>) -> (World, Vec<Case>) {
     let mut random = Random::new(seed);
-    let world = World { tables: tables(&mut random), rotates: seed % 2 == 1, without };
+    let world = World {
+        tables: tables(&mut random),
+        rotates: seed % 2 == 1,
+        without,
+        invokes: seed % 3 == 1 && without.is_none(),
+    };
     let readable = world.readable();
     let mut made: Vec<Case> = Vec::new();
     for at in 0..cases {
@@ -208,6 +213,7 @@ async fn run_together(
     let (pipeline, report) = loop {
         let tasks: String = runnable.iter().map(|(_, case, _)| case.statement()).collect();
         let pipeline = chunkwise::sql::parse(&format!("{sources}{tasks}"), "fuzz.sql", folder).ok()?;
+        let pipeline = world.invoked(pipeline, runnable.iter().map(|(_, case, _)| *case));
         let options = RunOptions::default();
         let run = AssertUnwindSafe(engine.run(&pipeline, &options)).catch_unwind();
         match run.await.ok()? {

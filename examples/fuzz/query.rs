@@ -4,6 +4,11 @@
 
 use std::fmt::Write;
 
+use arrow::datatypes::DataType;
+use chunkwise::{ByExpr, ByRange, ByValue, Task};
+use datafusion::common::ScalarValue;
+use datafusion::prelude::{ident, lit, try_cast};
+
 use super::kind::{COMMON_VALUES, Kind};
 use super::random::Random;
 use super::table::{Column, Table};
@@ -50,6 +55,24 @@ pub struct Generator<'a> {
 }
 
 impl Case {
+    /// The task with chunks that are given in place of the hash: ranges, values or predicates of its key.
+    pub fn invoked(&self, task: Task) -> Task {
+        let Some(key) = self.keys.as_deref().filter(|key| !key.contains([',', '"'])) else { return task };
+        let numbers = [ScalarValue::Int64(Some(2)), ScalarValue::Int64(Some(0)), ScalarValue::Int64(Some(5))];
+        let texts = ["b", "", "7"].map(ScalarValue::from);
+        let values = if self.sql.len().is_multiple_of(4) { texts } else { numbers };
+        // Any type is text, too.
+        let as_text = try_cast(ident(key), DataType::Utf8View);
+        match self.sql.len() % 3 {
+            0 => task.invoke(ByRange::on(key).bounds(values)),
+            1 => task.invoke(ByValue::groups(key, [vec![values[0].clone()], values[1..].to_vec()])),
+            _ => task.invoke(ByExpr::new(
+                [key],
+                [as_text.clone().lt(lit("3")), as_text.like(lit("%5%")), ident(key).is_null()],
+            )),
+        }
+    }
+
     /// The task's statement.
     pub fn statement(&self) -> String {
         let Self { name, sql, keys, chunks } = self;

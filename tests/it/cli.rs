@@ -56,6 +56,7 @@ fn the_report_is_json_with_what_each_task_did() {
     let tasks = report["tasks"].as_array().unwrap();
     assert_eq!(tasks.iter().map(|task| &task["name"]).collect::<Vec<_>>(), ["revenue", "regions", "summary"]);
     let every = [
+        "assumed",
         "audited",
         "bytes",
         "chunks",
