@@ -36,6 +36,7 @@ pub struct ChunkWriter {
     rows: u64,
     seen_rows: u64,
     spilled_bytes: u64,
+    scanned_bytes: u64,
 }
 
 /// What was written to a chunk's file.
@@ -65,7 +66,7 @@ impl ChunkWriter {
             .map_err(write_error)?;
         let hasher = RowHasher::try_new(schema).map_err(arrow_error)?;
         let (schema, content) = (Arc::clone(schema), Content::default());
-        Ok(Self { writer, schema, hooks, hasher, content, rows: 0, seen_rows: 0, spilled_bytes: 0 })
+        Ok(Self { writer, schema, hooks, hasher, content, rows: 0, seen_rows: 0, spilled_bytes: 0, scanned_bytes: 0 })
     }
 
     /// Runs a plan and appends its rows. Dropping the future stops the plan.
@@ -79,6 +80,7 @@ impl ChunkWriter {
         let batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(execution_error)?;
         let written = self.write(batches).await;
         self.spilled_bytes += spilled_bytes(physical.as_ref());
+        self.scanned_bytes += scanned_bytes(physical.as_ref());
         written
     }
 
@@ -101,6 +103,11 @@ impl ChunkWriter {
     /// Bytes that operators wrote to spill files, those of plans that failed too.
     pub fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes
+    }
+
+    /// Bytes that scans read of Parquet files, those of plans that failed too.
+    pub fn scanned_bytes(&self) -> u64 {
+        self.scanned_bytes
     }
 
     /// Rows that plans gave so far, of which hooks may have kept less.
@@ -171,6 +178,12 @@ impl RowsHooks {
 pub fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
     let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0) as u64;
     own + plan.children().into_iter().map(|child| spilled_bytes(child.as_ref())).sum::<u64>()
+}
+
+/// What all scans of a plan that has run read of Parquet files.
+fn scanned_bytes(plan: &dyn ExecutionPlan) -> u64 {
+    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned")).map_or(0, |sum| sum.as_usize());
+    own as u64 + plan.children().into_iter().map(|child| scanned_bytes(child.as_ref())).sum::<u64>()
 }
 
 /// Whether a plan failed because the memory limit did not suffice beside what else was running.

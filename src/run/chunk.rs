@@ -47,6 +47,8 @@ pub struct ChunkJob {
     pub hook_context: HookContext,
     /// What operators of the chunks so far wrote to spill files.
     pub spilled_bytes: AtomicU64,
+    /// What they read of Parquet files.
+    pub scanned_bytes: AtomicU64,
 }
 
 impl ChunkJob {
@@ -234,9 +236,10 @@ impl ChunkJob {
         };
         let plan = rewrite(proof, piece, &provide)
             .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;
-        let spilled_before = writer.spilled_bytes();
+        let (spilled_before, scanned_before) = (writer.spilled_bytes(), writer.scanned_bytes());
         let appended = writer.append(&with_joins(&self.context.state, joins), &plan).await;
         self.spilled_bytes.fetch_add(writer.spilled_bytes() - spilled_before, Ordering::Relaxed);
+        self.scanned_bytes.fetch_add(writer.scanned_bytes() - scanned_before, Ordering::Relaxed);
         if appended.is_err() {
             // If a source changed, this is why the plan failed.
             self.check_sources().await?;

@@ -56,6 +56,8 @@ pub struct TaskReport {
     pub bytes: u64,
     /// Bytes of the splits that were made for it; 0 when it read none, or those that were there.
     pub split_bytes: u64,
+    /// Bytes that its chunks read of Parquet files, sources and stored chunks, without those that were read to see what changed.
+    pub scanned_bytes: u64,
     /// Bytes that operators of its chunks wrote to spill files.
     pub spilled_bytes: u64,
     /// Time from its start to its publication, in milliseconds; it includes waiting for a free job.
@@ -112,6 +114,7 @@ impl TaskReport {
             rows: 0,
             bytes: 0,
             split_bytes: 0,
+            scanned_bytes: 0,
             spilled_bytes: 0,
             wall_ms: 0,
             inputs: Vec::new(),

@@ -212,6 +212,7 @@ impl TaskJob {
                 force: self.force,
                 hook_context: hook_context.clone(),
                 spilled_bytes: AtomicU64::new(0),
+                scanned_bytes: AtomicU64::new(0),
             });
             let mut auditing = JoinSet::new();
             for entry in audited {
@@ -236,6 +237,7 @@ impl TaskJob {
                 report.audited += 1;
             }
             report.spilled_bytes += job.spilled_bytes.load(Ordering::Relaxed);
+            report.scanned_bytes += job.scanned_bytes.load(Ordering::Relaxed);
         }
         let entries: Vec<Arc<ChunkEntry>> = entries.into_iter().flatten().collect();
         Ok((Output { schema: Arc::clone(proof.schema()), entries }, components))

@@ -67,6 +67,7 @@ fn the_report_is_json_with_what_each_task_did() {
         "reason",
         "reused",
         "rows",
+        "scanned_bytes",
         "spilled_bytes",
         "split_bytes",
         "status",

@@ -563,3 +563,39 @@ async fn inputs_are_cut_by_other_columns_or_not_at_all_as_told() {
     let message = error(&engine, folder.path(), by_quantity).await;
     assert!(message.contains("can't be cut"), "{message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_a_sorted_source_read_it_once_in_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT value AS k, value * 7919 % 100003 AS x, md5(CAST(value AS VARCHAR)) AS s
+        FROM generate_series(1, 100000) AS g(value) ORDER BY k";
+    let rows = crate::support::rows_of(rows).await;
+    let properties =
+        parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(5000)).build();
+    let file = std::fs::File::create(folder.path().join("sorted.parquet")).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), Some(properties)).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+    let source = "CREATE EXTERNAL TABLE sorted STORED AS PARQUET LOCATION 'sorted.parquet'";
+    let scanned = async |hook: Task, name: &str| {
+        let definitions = sql::definitions(source, "sorted.sql", folder.path()).unwrap();
+        let pipeline = Pipeline::builder().with(definitions).with(hook).build().unwrap();
+        let engine = engine(&folder.path().join(name));
+        let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+        assert_eq!(report.tasks[0].rows, 100_000, "{report:#?}");
+        (report.tasks[0].chunks, report.tasks[0].scanned_bytes, report.tasks[0].inputs[0].mode)
+    };
+    let task = || sql::task("t", "SELECT k, max(s) AS s FROM sorted GROUP BY k").unwrap();
+    let (_, once, _) = scanned(task().invoke(Whole), "whole").await;
+    assert!(once > 3_000_000, "{once}");
+    let bounds: Vec<i64> = (1..20).map(|at| at * 5000 + 1).collect();
+    let given = scanned(task().invoke(ByRange::on("k").bounds(bounds)), "given").await;
+    let found = scanned(task().invoke(ByRange::on("k").chunks(20)), "found").await;
+    for (chunks, all, mode) in [given, found] {
+        assert_eq!((chunks, mode), (20, chunkwise::InputMode::Range));
+        println!("{chunks} chunks read {:.3} times what one scan reads", all as f64 / once as f64);
+        assert!(10 * all <= 11 * once, "{all} of {once}");
+    }
+    let (_, hashed, mode) = scanned(task().invoke(Batched::by(["k"]).chunks(2)), "hash").await;
+    assert!(mode == chunkwise::InputMode::Rescan && 10 * hashed >= 19 * once, "each chunk reads all: {hashed} of {once}");
+}
