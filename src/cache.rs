@@ -237,6 +237,11 @@ impl Cache {
         Ok(self.find(&fingerprints)?.into_iter().collect())
     }
 
+    /// Whether readers of `table` see these chunks, as they were written.
+    pub fn is_published(&self, table: &str, entries: &[Arc<ChunkEntry>]) -> Result<bool> {
+        Ok(publish::current(&self.folder, table)?.is_some_and(|current| current == Version::of(entries).as_str()))
+    }
+
     /// Publishes `entries`, one per chunk in order, as `table`: readers see the old table or the new one, whole.
     ///
     /// Returns whether anything changed.

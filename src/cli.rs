@@ -103,10 +103,12 @@ fn complain(line: impl Display) {
 fn until_interrupted<T>(engine: Engine, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<Option<T>> {
     let runtime = start_runtime(engine.settings().jobs)?;
     let done = runtime.block_on(async {
-        tokio::select! {
+        let done = tokio::select! {
             done = work(&engine) => done.map(Some),
             stopped = interrupt() => stopped.map(|()| None),
-        }
+        };
+        let _ = tokio::time::timeout(GRACE, engine.idle()).await;
+        done
     });
     runtime.shutdown_timeout(GRACE);
     drop(engine);

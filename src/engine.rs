@@ -235,8 +235,8 @@ impl Engine {
         Ok(Run::new(running, receiver, token))
     }
 
-    /// Waits until nothing is left of runs that were dropped or stopped: what they had begun to commit is committed then, and
-    /// their temporary files are gone.
+    /// Waits until no run is under way, and nothing is left of those that were dropped or stopped: what they had begun to commit is
+    /// committed then, and their temporary files are gone.
     pub async fn idle(&self) {
         let is_busy = || {
             let of_runs = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
@@ -289,7 +289,8 @@ impl Engine {
             Some(task) => pipeline.select(&[task.to_string()])?,
             None => pipeline.clone(),
         };
-        let state = session(runtime(None, None)?, None);
+        // What hooks compute of sources keeps to the same memory.
+        let state = session(runtime_with(Arc::clone(&self.pool), None)?, None);
         let mut plans = plan(&pipeline, &state, self.rules, self.budget(), &|_| Vec::new()).await?;
         let mut texts = Vec::new();
         for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {

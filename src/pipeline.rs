@@ -100,11 +100,17 @@ impl Pipeline {
     /// what they are.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] when there is no such task.
+    /// [`ErrorKind::Usage`] when there is no such task, or it comes back with another name or other inputs.
     pub fn configure(mut self, task: &str, change: impl FnOnce(Task) -> Task) -> Result<Self> {
         match self.tasks.get_mut(task) {
             Some(found) => {
-                *found = change(found.clone());
+                let changed = change(found.clone());
+                if changed.name != found.name || changed.reads != found.reads {
+                    let message =
+                        format!("task `{task}` can't get another name or other inputs; build another pipeline");
+                    return Err(Error::new(ErrorKind::Usage, message));
+                }
+                *found = changed;
                 Ok(self)
             }
             None => {

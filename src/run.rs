@@ -33,7 +33,7 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
 use crate::plan::prove::Proof;
 use crate::plan::prove::rule::Rules;
-use crate::plan::resolve::{Known, resolve};
+use crate::plan::resolve::{Known, check_storable, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
@@ -235,7 +235,11 @@ fn materialized(task: &Task, proof: Proof) -> Result<Proof> {
             is_changed = true;
         }
     }
-    Ok(if is_changed { proof.changed_to(schema) } else { proof })
+    if !is_changed {
+        return Ok(proof);
+    }
+    check_storable(&schema, task)?;
+    Ok(proof.changed_to(schema))
 }
 
 /// Runs `pipeline`.
@@ -314,8 +318,13 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     if let Some(failed) =
         reports.values().find(|report| report.status == Status::Failed).map(|report| report.name.clone())
     {
-        running.shutdown().await;
-        // Only where the first failure stops all.
+        // Only where the first failure stops all. What had ended meanwhile, has.
+        running.abort_all();
+        while let Some(ended) = running.join_next().await {
+            if let Ok((report, Ok(_))) = ended {
+                reports.insert(report.name.clone(), report);
+            }
+        }
         for task in selected.tasks().filter(|task| !reports.contains_key(&task.name)).collect::<Vec<_>>() {
             let mut skipped = TaskReport::new(&task.name, Status::Skipped);
             skipped.reason = format!("`{failed}` failed, and stops the run");

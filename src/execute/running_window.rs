@@ -26,7 +26,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use function::{Function, Rows, function};
+use function::{Function, Peers, Rows, function};
 
 /// Computes windows of functions that need only what came before, in the order in which it comes, a batch at a time.
 ///
@@ -176,10 +176,10 @@ struct Running {
     input: SchemaRef,
     exprs: Vec<Arc<dyn WindowExpr>>,
     functions: Vec<Box<dyn Function>>,
-    /// Whether a function needs all peers of a row.
-    by_peers: bool,
-    /// The partition of the last row that was given out.
-    last: Option<Vec<ScalarValue>>,
+    /// What the functions need of a row's peers.
+    peers: Peers,
+    /// The partition of the last row that was given out, and its place in the order where peers are asked for.
+    last: Option<(Vec<ScalarValue>, Vec<ScalarValue>)>,
     /// Peers of the last row that came, where more may come.
     held: Vec<RecordBatch>,
 }
@@ -187,14 +187,14 @@ struct Running {
 impl Running {
     fn new(window: &BoundedWindowAggExec) -> Result<Self> {
         let (exprs, input) = (window.window_expr().to_vec(), window.input().schema());
-        let (mut functions, mut by_peers) = (Vec::new(), false);
+        let (mut functions, mut peers) = (Vec::new(), Peers::None);
         for expr in &exprs {
             let function = function(expr.as_ref(), &input)?;
             let function = function.expect("only windows of running functions are computed here");
-            by_peers |= function.by_peers();
+            peers = peers.max(function.peers());
             functions.push(function);
         }
-        Ok(Self { schema: window.schema(), input, exprs, functions, by_peers, last: None, held: Vec::new() })
+        Ok(Self { schema: window.schema(), input, exprs, functions, peers, last: None, held: Vec::new() })
     }
 
     /// The rows that can be given out once `batch` has come.
@@ -202,7 +202,7 @@ impl Running {
         if batch.num_rows() == 0 {
             return Ok(None);
         }
-        if !self.by_peers {
+        if self.peers < Peers::Together {
             return self.computed(&batch).map(Some);
         }
         let last_peers = ranges(&[self.partition_by(&batch)?, self.order_by(&batch)?].concat(), batch.num_rows())?
@@ -246,16 +246,20 @@ impl Running {
         let mut keys = self.partition_by(batch)?;
         let partitions = ranges(&keys, batch.num_rows())?;
         let first = get_row_at_idx(&keys, 0)?;
-        let continues = self.last.as_ref() == Some(&first);
-        self.last = Some(get_row_at_idx(&keys, batch.num_rows() - 1)?);
-        let peers = match self.by_peers {
-            true => {
-                keys.extend(self.order_by(batch)?);
-                ranges(&keys, batch.num_rows())?
-            }
-            false => Vec::new(),
-        };
-        let rows = Rows { count: batch.num_rows(), partitions, peers, continues };
+        let last = get_row_at_idx(&keys, batch.num_rows() - 1)?;
+        let (mut peers, mut first_of_order, mut last_of_order) = (Vec::new(), Vec::new(), Vec::new());
+        if self.peers > Peers::None {
+            let order = self.order_by(batch)?;
+            first_of_order = get_row_at_idx(&order, 0)?;
+            last_of_order = get_row_at_idx(&order, batch.num_rows() - 1)?;
+            keys.extend(order);
+            peers = ranges(&keys, batch.num_rows())?;
+        }
+        let before = self.last.replace((last, last_of_order));
+        let before = before.filter(|(partition, _)| *partition == first);
+        let continues = before.is_some();
+        let peers_continue = before.is_some_and(|(_, order)| order == first_of_order);
+        let rows = Rows { count: batch.num_rows(), partitions, peers, continues, peers_continue };
         let mut columns = batch.columns().to_vec();
         for (function, expr) in self.functions.iter_mut().zip(&self.exprs) {
             let values = arrays(expr.expressions().iter(), batch)?;
@@ -346,7 +350,7 @@ mod tests {
             ["row_number()", "lag(x)", "lag(s)", "lag(d, 3)", "lag(f, 100)", "rank()", "dense_rank()", "lag(x + 1, 2)"];
         let over = ["PARTITION BY k ORDER BY n", "PARTITION BY k, o ORDER BY n DESC", "ORDER BY n"];
         for (seed, (batch_rows, partitions)) in [(1, 1), (3, 2), (7, 40), (64, 3), (1000, 5)].into_iter().enumerate() {
-            let (data, [own, plain]) = (batches(seed as u64, 700, batch_rows, partitions), sessions(batch_rows));
+            let (data, [own, plain]) = (batches(seed as u64, 300, batch_rows, partitions), sessions(batch_rows));
             for over in over {
                 let mut columns: Vec<String> = standard.iter().map(|call| format!("{call} OVER ({over})")).collect();
                 for frame in ["ROWS UNBOUNDED PRECEDING", "", "GROUPS UNBOUNDED PRECEDING"] {
@@ -364,17 +368,19 @@ mod tests {
 
     #[tokio::test]
     async fn peers_get_one_value_wherever_batches_end() {
-        let calls = ["sum(x)", "sum(d)", "count(x)", "max(t)", "min(u)", "rank()", "dense_rank()"];
+        let aggregates = ["sum(x)", "sum(d)", "count(x)", "max(t)", "min(u)", "rank()", "dense_rank()"];
         for (seed, (batch_rows, partitions)) in [(1, 1), (2, 3), (5, 20), (50, 1), (1000, 2)].into_iter().enumerate() {
             let (data, [own, plain]) = (batches(seed as u64, 500, batch_rows, partitions), sessions(batch_rows));
             for over in ["PARTITION BY k ORDER BY o", "PARTITION BY k ORDER BY o DESC NULLS LAST", "ORDER BY o"] {
-                let columns: Vec<_> =
-                    calls.iter().enumerate().map(|(at, call)| format!("{call} OVER ({over}) AS c{at}")).collect();
-                let query = format!("SELECT n, {} FROM t ORDER BY n", columns.join(", "));
-                let ((rows, text), (expected, _)) =
-                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
-                assert!(text.contains("RunningWindowExec") && !text.contains("BoundedWindowAggExec"), "{text}");
-                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
+                for calls in [&aggregates[..], &["rank()", "dense_rank()"]] {
+                    let columns: Vec<_> =
+                        calls.iter().enumerate().map(|(at, call)| format!("{call} OVER ({over}) AS c{at}")).collect();
+                    let query = format!("SELECT n, {} FROM t ORDER BY n", columns.join(", "));
+                    let ((rows, text), (expected, _)) =
+                        (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                    assert!(text.contains("RunningWindowExec") && !text.contains("BoundedWindowAggExec"), "{text}");
+                    assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
+                }
             }
         }
     }

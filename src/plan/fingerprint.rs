@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow_ipc::writer::StreamWriter;
 use blake3::Hasher;
 use datafusion::common::{Column, DFSchema, DataFusionError, NullEquality, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{
@@ -108,9 +110,12 @@ impl Components {
             ("options".to_string(), options(&task.options)),
         ]);
         if !task.parameters.is_empty() {
-            let value = |value: &ScalarValue| (value.data_type().to_string(), value.is_null(), value.to_string());
-            let values: Vec<_> = task.parameters.iter().map(|(name, of)| (name, value(of))).collect();
-            parts.insert("parameters".into(), format!("{values:?}"));
+            let mut values = Canon::default();
+            for (name, value) in &task.parameters {
+                values.hash.text(name);
+                values.literal(value)?;
+            }
+            parts.insert("parameters".into(), values.hash.finish().to_string());
         }
         for (at, (table, hook)) in task.dematerialization.iter().enumerate() {
             let name = format!("hook {} `{}` of input `{table}`", at + 1, hook.name());
@@ -121,6 +126,9 @@ impl Components {
             for (at, hook) in task.materialization.iter().enumerate() {
                 parts.insert(format!("hook {} `{}` of the rows", at + 1, hook.name()), hook.version().to_string());
             }
+            // What a hook is told, and other tasks with this query, or other chunks, are told otherwise.
+            parts.insert("task".into(), task.name.clone());
+            parts.insert("chunks of the task".into(), proof.chunks().to_string());
             let mut columns = Canon::default();
             columns.schema(proof.schema());
             parts.insert("columns".into(), columns.hash.finish().to_string());
@@ -199,6 +207,14 @@ fn function(proof: &Proof) -> String {
         ChunkFunction::Range(bounds) => bounds.to_json(),
         ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates()),
     }
+}
+
+/// A scalar as the bytes of an Arrow stream.
+fn ipc(value: &ScalarValue) -> Result<Vec<u8>> {
+    let batch = RecordBatch::try_from_iter([("", value.to_array()?)])?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
+    writer.write(&batch)?;
+    Ok(writer.into_inner()?)
 }
 
 /// The predicates `predicates` of `cases`, as a fingerprint.
@@ -666,7 +682,11 @@ impl Canon {
         self.hash.text("literal");
         self.data_type(&value.data_type());
         self.opaque |= value.data_type().is_nested();
-        self.hash.text(&format!("{value:?}"));
+        match value.data_type() {
+            // How these print leaves out what tells them apart.
+            data_type if data_type.is_nested() || data_type.is_binary() => self.hash.bytes(&ipc(value)?),
+            _ => self.hash.text(&format!("{value:?}")),
+        }
         Ok(())
     }
 }

@@ -218,6 +218,9 @@ fn refuse_foreign(task: &Task, plan: &LogicalPlan, state: &SessionState) -> Resu
                             (f.name(), state.window_functions().get(f.name()) == Some(f))
                         }
                     },
+                    Expr::HigherOrderFunction(f) => {
+                        (f.func.name(), state.higher_order_functions().get(f.func.name()) == Some(&f.func))
+                    }
                     _ => return Ok(TreeNodeRecursion::Continue),
                 };
                 if !is_own {
@@ -282,10 +285,19 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
 }
 
 fn output_schema(plan: &LogicalPlan, task: &Task) -> Result<SchemaRef> {
+    let schema = Arc::new(without_metadata(plan));
+    check_storable(&schema, task)?;
+    Ok(schema)
+}
+
+/// That a task's table can have these columns.
+///
+/// # Errors
+/// [`ErrorKind::Sql`] at the task: two columns of one name, a type that Parquet can't store.
+pub fn check_storable(schema: &SchemaRef, task: &Task) -> Result<()> {
     let fail = |message: String| {
         Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
     };
-    let schema = without_metadata(plan);
     let fields = schema.fields();
     for (i, field) in fields.iter().enumerate() {
         if fields[..i].iter().any(|other| other.name() == field.name()) {
@@ -297,7 +309,7 @@ fn output_schema(plan: &LogicalPlan, task: &Task) -> Result<SchemaRef> {
             return fail(format!("column `{name}` of type {data_type} can't be stored in Parquet ({cause}); CAST it"));
         }
     }
-    Ok(Arc::new(schema))
+    Ok(())
 }
 
 fn without_metadata(plan: &LogicalPlan) -> Schema {

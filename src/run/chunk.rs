@@ -123,7 +123,13 @@ impl ChunkJob {
         for hook in self.hooks() {
             let output = OutputChunk { chunk, schema: Arc::clone(&schema), context: self.hook_context.clone() };
             let changed = hook.schema(&schema)?;
-            hooks.extend(hook.begin(&output)?, changed.clone());
+            let rows = hook.begin(&output)?;
+            if rows.is_none() && changed.is_some() {
+                let message =
+                    format!("hook `{}` declares columns of its own, so it must begin each chunk", hook.name());
+                return Err(Error::new(ErrorKind::Usage, message));
+            }
+            hooks.extend(rows, changed.clone());
             schema = changed.unwrap_or(schema);
         }
         Ok(hooks)

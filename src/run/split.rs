@@ -311,8 +311,10 @@ impl SplitJob<'_> {
             let metadata = metadata.clone();
             let path = folder.path().join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
-            let (permits, pool) = (Arc::clone(permits), Arc::clone(&pool));
+            let (permits, pool, in_use) = (Arc::clone(permits), Arc::clone(&pool), Arc::clone(&context.in_use));
             running.spawn(async move {
+                // The last thing that goes.
+                let _in_use = in_use;
                 // The semaphore is never closed, so this waits and succeeds.
                 let _permit = permits.acquire().await;
                 let reserved = reserve(&pool, most_bytes);
@@ -336,7 +338,8 @@ impl SplitJob<'_> {
         let (cache, kept, in_use) = (Arc::clone(&context.cache), kept.to_vec(), Arc::clone(&context.in_use));
         let commit = move || {
             let committed = commit(cache.folder(), &id, folder.path(), &kept);
-            drop((lock, in_use));
+            drop((lock, folder));
+            drop(in_use);
             committed
         };
         let committing = &context.splits.committing;
@@ -352,8 +355,9 @@ impl SplitJob<'_> {
         let chunks = self.proof.chunks();
         let mut running = JoinSet::new();
         for stream in streams {
-            let permits = Arc::clone(self.permits);
+            let (permits, in_use) = (Arc::clone(self.permits), Arc::clone(&self.context.in_use));
             running.spawn(async move {
+                let _in_use = in_use;
                 let _permit = permits.acquire().await;
                 contents(stream, chunks).await
             });

@@ -597,5 +597,97 @@ async fn ranges_of_a_sorted_source_read_it_once_in_all() {
         assert!(10 * all <= 11 * once, "{all} of {once}");
     }
     let (_, hashed, mode) = scanned(task().invoke(Batched::by(["k"]).chunks(2)), "hash").await;
-    assert!(mode == chunkwise::InputMode::Rescan && 10 * hashed >= 19 * once, "each chunk reads all: {hashed} of {once}");
+    assert!(
+        mode == chunkwise::InputMode::Rescan && 10 * hashed >= 19 * once,
+        "each chunk reads all: {hashed} of {once}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hook_has_refused_is_not_published_by_a_later_run() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let pipeline = |refuses_whole: bool| {
+        let hook = Watch { version: "1", refuses_whole, ..Watch::default() };
+        let task = sql::task("t", "SELECT k, amount FROM orders").unwrap().invoke(Batched::by(["k"]).chunks(2));
+        pipeline(folder.path(), task.materialize(hook))
+    };
+    assert!(engine.run(&pipeline(false), &RunOptions::default()).await.unwrap().succeeded());
+    let version = || engine.published_tables().unwrap().remove(0).version;
+    let before = version();
+    // The chunks are made anew and stay in the cache, the whole is refused.
+    let forced = RunOptions { force: true, ..RunOptions::default() };
+    for options in [forced, RunOptions::default()] {
+        let report = engine.run(&pipeline(true), &options).await.unwrap();
+        assert_eq!(report.tasks[0].status, Status::Failed, "{report:#?}");
+        assert_eq!(version(), before);
+    }
+    assert!(engine.run(&pipeline(false), &RunOptions::default()).await.unwrap().succeeded());
+    assert_ne!(version(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_print_alike_are_not_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let list = |values: &[Option<&str>]| {
+        let values: Vec<_> = values.iter().map(|value| ScalarValue::Utf8View(value.map(str::to_string))).collect();
+        ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Utf8View))
+    };
+    for (values, rows) in [(vec![Some("open, paid")], 0), (vec![Some("open"), Some("paid")], 500), (vec![Some("")], 0)]
+    {
+        let task = sql::task("t", "SELECT amount FROM orders WHERE array_has($states, status)").unwrap();
+        let report = run(&engine, folder.path(), task.parameter("states", list(&values))).await;
+        assert_eq!((report.rows, report.status), (rows, Status::Executed), "{values:?}: {report:#?}");
+    }
+}
+
+/// Writes the name of the task, which only its context tells.
+#[derive(Debug)]
+struct TaskName;
+
+struct TaskNameRows(String);
+
+#[async_trait]
+impl MaterializationHook for TaskName {
+    fn name(&self) -> &str {
+        "task_name"
+    }
+
+    fn schema(&self, query: &SchemaRef) -> Result<Option<SchemaRef>> {
+        let name = Arc::new(Field::new("task", DataType::Utf8, false));
+        Ok(Some(Arc::new(Schema::new(query.fields().iter().cloned().chain([name]).collect::<Vec<_>>()))))
+    }
+
+    fn begin(&self, chunk: &OutputChunk) -> Result<Option<Box<dyn ChunkRows>>> {
+        Ok(Some(Box::new(TaskNameRows(chunk.context.task().to_string()))))
+    }
+}
+
+impl ChunkRows for TaskNameRows {
+    fn batch(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
+        let names = Arc::new(arrow::array::StringArray::from(vec![self.0.as_str(); rows.num_rows()])) as ArrayRef;
+        let columns = rows.columns().iter().cloned().chain([names]).collect();
+        Ok(RecordBatch::try_new(TaskName.schema(&rows.schema())?.unwrap(), columns).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_with_one_query_have_each_what_their_hook_was_told() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let sources = sql::definitions(SOURCES, "sources.sql", folder.path()).unwrap();
+    let task = |name: &str| sql::task(name, "SELECT k, amount FROM orders").unwrap().materialize(TaskName);
+    let pipeline = Pipeline::builder().with(sources).with(task("one")).with(task("other")).build().unwrap();
+    let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+    assert!(report.succeeded(), "{report:#?}");
+    for name in ["one", "other"] {
+        let query = format!("SELECT k, amount, '{name}' AS task FROM orders");
+        assert_eq!(read_rows(&engine, name).await.unwrap(), expected(folder.path(), &query).await, "{name}");
+    }
+    let renamed = pipeline.configure("one", |_| task("three")).unwrap_err();
+    assert!(renamed.to_string().contains("can't get another name"), "{renamed}");
 }

@@ -40,6 +40,19 @@ pub struct Rows {
     pub peers: Vec<Range<usize>>,
     /// Whether the first partition began in an earlier batch.
     pub continues: bool,
+    /// Whether the first peers began in an earlier batch.
+    pub peers_continue: bool,
+}
+
+/// What a function needs of the rows that are equal to one in the window's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peers {
+    /// Nothing.
+    None,
+    /// Which they are.
+    Known,
+    /// All of them at once.
+    Together,
 }
 
 impl Rows {
@@ -65,8 +78,8 @@ impl Rows {
 
 /// A function and what it keeps between batches.
 pub trait Function: Send {
-    /// Whether it needs all peers of a row with it.
-    fn by_peers(&self) -> bool;
+    /// What it needs of a row's peers.
+    fn peers(&self) -> Peers;
 
     /// Its column for the rows of one more batch, of `values` where it has an argument.
     fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef>;
@@ -161,8 +174,8 @@ struct RunningCount {
 }
 
 impl Function for RunningCount {
-    fn by_peers(&self) -> bool {
-        self.by_peers
+    fn peers(&self) -> Peers {
+        if self.by_peers { Peers::Together } else { Peers::None }
     }
 
     fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
@@ -194,8 +207,8 @@ struct Fold<T: ArrowPrimitiveType> {
 }
 
 impl<T: ArrowPrimitiveType> Function for Fold<T> {
-    fn by_peers(&self) -> bool {
-        self.by_peers
+    fn peers(&self) -> Peers {
+        if self.by_peers { Peers::Together } else { Peers::None }
     }
 
     fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
@@ -282,17 +295,19 @@ struct Numbered {
 }
 
 impl Function for Numbered {
-    fn by_peers(&self) -> bool {
-        self.by != Number::Row
+    fn peers(&self) -> Peers {
+        if self.by == Number::Row { Peers::None } else { Peers::Known }
     }
 
     fn next(&mut self, _values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
         let mut numbers = Vec::with_capacity(rows.count);
-        rows.each_step(self.by_peers(), |step, begins| {
+        let by_peers = self.by != Number::Row;
+        rows.each_step(by_peers, |step, begins| {
             if begins {
                 (self.row, self.number) = (0, 0);
             }
             self.number = match self.by {
+                _ if by_peers && rows.peers_continue && step.start == 0 => self.number,
                 Number::Row | Number::Rank => self.row + 1,
                 Number::DenseRank => self.number + 1,
             };
@@ -312,8 +327,8 @@ struct Lag {
 }
 
 impl Function for Lag {
-    fn by_peers(&self) -> bool {
-        false
+    fn peers(&self) -> Peers {
+        Peers::None
     }
 
     fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
