@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use arrow::datatypes::Schema;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, encode_arrow_schema};
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
@@ -67,11 +69,13 @@ struct Footer {
     written_unix_ns: u64,
     /// Hexadecimal digits of the content's bytes.
     content: String,
+    /// BLAKE3 of the columns as Arrow's schema in the file says them: Arrow's readers panic at some that are damaged.
+    columns: String,
     components: std::collections::BTreeMap<String, String>,
 }
 
 /// Version of [`Footer`].
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 impl ChunkEntry {
     /// A chunk of the table of step `table`, cut by `proof`, before it is written.
@@ -90,8 +94,8 @@ impl ChunkEntry {
         }
     }
 
-    /// The metadata for the footer of this chunk's file, written before its size is known.
-    pub fn footer(&self, components: &Components) -> Result<KeyValue> {
+    /// The metadata for the footer of this chunk's file, whose columns are `schema`, written before its size is known.
+    pub fn footer(&self, components: &Components, schema: &Schema) -> Result<KeyValue> {
         let Self { fingerprint, table, chunk, chunks, keys, rows, bytes: _, written_unix_ns, checksum: _, content } =
             self.clone();
         let footer = Footer {
@@ -104,6 +108,7 @@ impl ChunkEntry {
             rows,
             written_unix_ns,
             content: content.to_string(),
+            columns: blake3::hash(encode_arrow_schema(schema).as_bytes()).to_string(),
             components: components.0.clone(),
         };
         let json = serde_json::to_string(&footer)
@@ -247,12 +252,18 @@ pub fn read_footer(path: &Path, checksum: Checksum) -> Result<(ChunkEntry, Compo
         |why: String| Error::new(ErrorKind::Storage, format!("{} is not a chunk file: {why}", path.display()));
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|e| damaged(e.to_string()))?;
     let pairs = metadata.file_metadata().key_value_metadata();
-    let json = pairs.into_iter().flatten().find(|pair| pair.key == FOOTER_KEY).and_then(|pair| pair.value.as_deref());
+    let value =
+        |key: &str| pairs.into_iter().flatten().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
+    let json = value(FOOTER_KEY);
     let json = json.ok_or_else(|| damaged("its footer does not say what it is".into()))?;
     let footer: Footer = serde_json::from_str(json).map_err(|e| damaged(e.to_string()))?;
-    let Footer { format, fingerprint, table, chunk, chunks, keys, rows, written_unix_ns, content, components } = footer;
+    let Footer { format, fingerprint, table, chunk, chunks, keys, rows, written_unix_ns, content, columns, components } =
+        footer;
     if format != FORMAT {
         return Err(damaged(format!("its format is {format}, this version reads {FORMAT}")));
+    }
+    if value(ARROW_SCHEMA_META_KEY).map(|schema| blake3::hash(schema.as_bytes()).to_string()) != Some(columns) {
+        return Err(damaged("its columns are not what was written".into()));
     }
     if u64::try_from(metadata.file_metadata().num_rows()) != Ok(rows) {
         return Err(damaged("its footer names another number of rows".into()));

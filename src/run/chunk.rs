@@ -195,7 +195,8 @@ impl ChunkJob {
         }
         let mut entry = ChunkEntry::new(self.fingerprints[chunk as usize], name, chunk, proof);
         entry.written_unix_ns = unix_ns();
-        let footer = |rows, content| ChunkEntry { rows, content, ..entry.clone() }.footer(&self.components);
+        let footer =
+            |rows, content| ChunkEntry { rows, content, ..entry.clone() }.footer(&self.components, proof.schema());
         let Written { rows, content, checksum } = writer.finish(footer)?;
         (entry.rows, entry.content, entry.checksum, entry.bytes) = (rows, content, checksum, pending.bytes()?);
         // A chunk of a source that changed meanwhile must never be found under the old identity.

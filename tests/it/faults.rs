@@ -113,7 +113,7 @@ async fn seeds() {
         let mut mended = false;
         for _ in 0..4 {
             let sound = engine();
-            seen.set_aside += sound.verify_cache().unwrap().damaged.len();
+            sound.verify_cache().unwrap();
             let report = sound.run(&pipeline, &RunOptions::default()).await.unwrap();
             seen.mending_runs += 1;
             if report.succeeded() {
@@ -127,6 +127,7 @@ async fn seeds() {
         }
         assert!(mended, "seed {seed}: no run succeeds any more");
         assert_emptied(&cache.join("locks"), seed).await;
+        seen.set_aside += fs::read_dir(cache.join("damaged")).map_or(0, Iterator::count);
         fs::remove_dir_all(&cache).unwrap();
     }
     println!("{count} seeds from {first}: {seen:?}");
