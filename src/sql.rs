@@ -95,7 +95,7 @@ const SQL: &str = "<sql>";
 ///
 /// # Errors
 /// [`ErrorKind::Sql`] with the place: text that is not SQL, a statement or clause that has no meaning in a task
-/// file, and the names that [`Pipeline::new`] refuses. [`ErrorKind::Usage`]: a `folder` that can't stand in front of
+/// file, and the names that [`PipelineBuilder::build`](crate::PipelineBuilder::build) refuses. [`ErrorKind::Usage`]: a `folder` that can't stand in front of
 /// a location.
 pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Pipeline> {
     Pipeline::new(parse_items(text, file, folder)?)
@@ -104,7 +104,7 @@ pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Pipeline> {
 /// What the statements of `text` define, in their order, before names are resolved.
 ///
 /// # Errors
-/// As for [`parse`], without those of [`Pipeline::new`].
+/// As for [`parse`], without those of names.
 pub(crate) fn parse_items(text: &str, file: &str, folder: &Path) -> Result<Vec<Item>> {
     let folder = absolute(folder)?;
     tokens::split(text, file)?.iter().map(|statement| item(statement, &folder)).collect()
