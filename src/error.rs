@@ -45,6 +45,13 @@ impl Location {
     pub fn new(file: impl Into<String>, line: u64, column: u64) -> Self {
         Self { file: file.into(), line, column }
     }
+
+    /// Where the function that asks was called, if it has `#[track_caller]`.
+    #[track_caller]
+    pub(crate) fn caller() -> Self {
+        let caller = std::panic::Location::caller();
+        Self::new(caller.file(), caller.line().into(), caller.column().into())
+    }
 }
 
 impl fmt::Display for Location {

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod fingerprint;
 pub mod keys;
 pub mod need;
+pub mod opaque;
 pub mod prove;
 pub mod ranges;
 pub mod repair;

@@ -1,21 +1,27 @@
 //! What a pipeline is made of: tasks, the sources they read, and views.
 
+pub mod opaque;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::{ScalarValue, plan_datafusion_err};
-use datafusion::execution::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 use datafusion::sql::parser::CreateExternalTable;
+use futures::FutureExt;
 use parquet::basic::Compression;
 use sqlparser::ast::Query;
 
 use crate::chunk::Chunking;
 use crate::error::Location;
 use crate::hook::{DematerializationHook, InvocationHook, MaterializationHook};
+use crate::task::opaque::{InputBatches, InputStreams, Opaque, RowsFunction};
 
 /// A query whose result is stored and published under the task's name.
 ///
@@ -69,6 +75,8 @@ pub enum TaskQuery {
     Sql(Box<Query>),
     /// A function that gives a plan.
     DataFrame(BuildDataFrame),
+    /// A function over rows.
+    Opaque(Opaque),
 }
 
 /// A function from lazy inputs to a lazy result.
@@ -133,11 +141,61 @@ impl Task {
         inputs: impl IntoIterator<Item = impl Into<String>>,
         build: impl Fn(&TaskInputs) -> datafusion::common::Result<DataFrame> + Send + Sync + 'static,
     ) -> Self {
-        let caller = std::panic::Location::caller();
-        let location = Location::new(caller.file(), caller.line().into(), caller.column().into());
+        Self::in_rust(name.into(), inputs, TaskQuery::DataFrame(BuildDataFrame(Arc::new(build))), Location::caller())
+    }
+
+    /// A task of a function from streams of rows to a stream of rows, called once for each chunk.
+    ///
+    /// `inputs` are the sources, tasks and views that it reads, `schema` the columns that it gives, by name and type. What it
+    /// does can't be seen: so it runs whole, unless it is cut by keys that are given and says
+    /// [`Task::assume_chunkable`]; each input that has columns of the keys' names is cut then, as
+    /// [`Task::input`] and [`Task::replicate`] may say otherwise, and views below it are still proved. A chunk may be done in
+    /// parts, and may have no rows. `version` is what its chunks are named by, with the task's name: change it whenever the
+    /// function gives other rows.
+    ///
+    /// It runs on the engine's threads, so it must not block for long, and what it holds is not counted as the engine's memory.
+    #[track_caller]
+    pub fn stream<F>(
+        name: impl Into<String>,
+        version: impl Into<String>,
+        inputs: impl IntoIterator<Item = impl Into<String>>,
+        schema: SchemaRef,
+        function: impl Fn(InputStreams) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = datafusion::common::Result<SendableRecordBatchStream>> + Send + 'static,
+    {
+        let function = RowsFunction::Stream(Arc::new(move |streams| function(streams).boxed()));
+        let query = TaskQuery::Opaque(Opaque { version: version.into(), schema, function });
+        Self::in_rust(name.into(), inputs, query, Location::caller())
+    }
+
+    /// As [`Task::stream`], over all rows of a chunk at once, in memory: where they do not fit in it the chunk is done in parts.
+    ///
+    /// The function may compute for long. What it gives and what it was given count as the engine's memory, what it holds besides
+    /// does not.
+    #[track_caller]
+    pub fn batches(
+        name: impl Into<String>,
+        version: impl Into<String>,
+        inputs: impl IntoIterator<Item = impl Into<String>>,
+        schema: SchemaRef,
+        function: impl Fn(&InputBatches) -> datafusion::common::Result<Vec<RecordBatch>> + Send + Sync + 'static,
+    ) -> Self {
+        let function = RowsFunction::Batches(Arc::new(function));
+        let query = TaskQuery::Opaque(Opaque { version: version.into(), schema, function });
+        Self::in_rust(name.into(), inputs, query, Location::caller())
+    }
+
+    fn in_rust(
+        name: String,
+        inputs: impl IntoIterator<Item = impl Into<String>>,
+        query: TaskQuery,
+        location: Location,
+    ) -> Self {
         let read = |name: String| TableRead { name, location: location.clone() };
         let reads = inputs.into_iter().map(|name| read(name.into())).collect();
-        Self::new(name.into(), TaskQuery::DataFrame(BuildDataFrame(Arc::new(build))), reads, location)
+        Self::new(name, query, reads, location)
     }
 
     pub(crate) fn new(name: String, query: TaskQuery, reads: BTreeSet<TableRead>, location: Location) -> Self {

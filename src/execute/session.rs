@@ -21,6 +21,7 @@ use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
 use crate::execute::footers::Footers;
+use crate::execute::opaque::PlannerOfFunctions;
 use crate::execute::own_text::OwnText;
 use crate::execute::running_window::RunningWindows;
 use crate::execute::sorted_joins::SortedJoins;
@@ -75,6 +76,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_query_planner(Arc::new(PlannerOfFunctions))
         .with_physical_optimizer_rule(Arc::new(RunningWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())

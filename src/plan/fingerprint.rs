@@ -29,6 +29,7 @@ use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
 use crate::chunk::cases::Cases;
 use crate::plan::need::Need;
+use crate::plan::opaque::OpaqueNode;
 use crate::plan::prove::{Input, Proof, Role};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Resolved};
@@ -411,6 +412,7 @@ impl Canon {
                 self.sorts(sort_expr.as_deref().unwrap_or_default(), input.schema())?;
                 self.plan(input)
             }
+            LogicalPlan::Extension(extension) if let Some(node) = OpaqueNode::of(extension) => self.function(node),
             LogicalPlan::Extension(_)
             | LogicalPlan::Unnest(_)
             | LogicalPlan::RecursiveQuery(_)
@@ -427,6 +429,19 @@ impl Canon {
             | LogicalPlan::Copy(_)
             | LogicalPlan::DescribeTable(_) => plan_err!("{} is not a query", plan.display()),
         }
+    }
+
+    /// What it does is in its name and version alone.
+    fn function(&mut self, node: &OpaqueNode) -> Result<()> {
+        self.hash.text("function over rows");
+        self.hash.text(node.task());
+        self.hash.text(node.version());
+        for (name, input) in node.named_inputs() {
+            self.hash.text(name);
+            self.schema(input.schema().inner());
+            self.plan(input)?;
+        }
+        Ok(())
     }
 
     fn join(&mut self, join: &Join) -> Result<()> {

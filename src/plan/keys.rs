@@ -8,10 +8,11 @@ pub mod expr;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, split_conjunction};
-use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator};
+use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator, UserDefinedLogicalNode};
 
 use crate::chunk::key::key_family;
 use crate::plan::keys::expr::{KeyExpr, as_position};
+use crate::plan::opaque::OpaqueNode;
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::resolve::{InputSource, Resolved};
 
@@ -226,6 +227,9 @@ impl Classes {
                 }
                 inputs.swap_remove(0)
             }
+            LogicalPlan::Extension(extension) if let Some(node) = OpaqueNode::of(extension) => {
+                self.function(node, &inputs)
+            }
             LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::Subquery(_)
             | LogicalPlan::Sort(_)
@@ -235,6 +239,25 @@ impl Classes {
         };
         output.resize(width, None);
         Ok(output)
+    }
+
+    /// Where a function may be cut, the keys of its inputs are taken for equal; a column that it gives, for that of an input with
+    /// its name.
+    fn function(&mut self, node: &OpaqueNode, inputs: &[Vec<Option<ScanExpr>>]) -> Vec<Option<ScanExpr>> {
+        let column = |(name, plan): (&str, &LogicalPlan), origins: &[Option<ScanExpr>], at: usize| {
+            let column = node.cut()?.columns(name).get(at)?;
+            origins.get(plan.schema().index_of_column_by_name(None, column)?)?.clone()
+        };
+        let keys = node.cut().map_or(&[][..], |cut| cut.keys.as_slice());
+        let mut of_keys = Vec::new();
+        for at in 0..keys.len() {
+            let found: Vec<_> = node.named_inputs().zip(inputs).filter_map(|(of, from)| column(of, from, at)).collect();
+            found.windows(2).for_each(|pair| self.unite(pair[0].clone(), pair[1].clone()));
+            of_keys.push(found.into_iter().next());
+        }
+        let fields = UserDefinedLogicalNode::schema(node).fields().iter();
+        let key = |name: &String| of_keys.get(keys.iter().position(|key| key == name)?)?.clone();
+        fields.map(|field| key(field.name())).collect()
     }
 
     /// Makes a group of its own of each expression that is not a bare column and in no group yet.

@@ -33,6 +33,7 @@ use crate::chunk::{ChunkFunction, Chunking};
 use crate::error::{Error, ErrorKind, Location};
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::keys::{Classes, Group};
+use crate::plan::opaque::OpaqueNode;
 use crate::plan::prove::assign::{Assignment, assignments};
 use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
@@ -497,8 +498,15 @@ fn proof(
         inputs: assignment.iter().enumerate().map(role).collect(),
         once: accepted.once,
         steps: accepted.steps,
-        assumed: None,
+        assumed: assumed_of_function(&resolved.plan),
     })
+}
+
+/// Why the function that a plan is may be cut, as its author says.
+fn assumed_of_function(plan: &LogicalPlan) -> Option<String> {
+    let LogicalPlan::Extension(extension) = plan else { return None };
+    let cut = OpaqueNode::of(extension)?.cut()?;
+    Some(format!("{}; what a function does can't be proved", cut.reason))
 }
 
 /// The plan with a filter on the node at the end of `way` that only chunk 0 passes.

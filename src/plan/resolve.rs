@@ -40,6 +40,7 @@ use crate::error::{Error, ErrorKind, Location, Result};
 use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
+use crate::plan::opaque::OpaqueNode;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
@@ -198,7 +199,9 @@ fn refuse_foreign(task: &Task, plan: &LogicalPlan, state: &SessionState) -> Resu
         {
             foreign = Some(format!("reads `{}`, which is none of its inputs; make it a source", scan.table_name));
         }
-        if let LogicalPlan::Extension(extension) = node {
+        if let LogicalPlan::Extension(extension) = node
+            && OpaqueNode::of(extension).is_none()
+        {
             foreign = Some(format!("has a node of its own, `{}`; use DataFusion's", extension.node.name()));
         }
         let _ = node.apply_expressions(|expr| {
@@ -356,7 +359,7 @@ pub fn volatile_call(node: &LogicalPlan) -> Option<String> {
 fn text(task: &Task, pipeline: &Pipeline, plan: &LogicalPlan) -> String {
     let mut text = match &task.query {
         TaskQuery::Sql(query) => query.to_string(),
-        TaskQuery::DataFrame(_) => plan.display_indent_schema().to_string(),
+        TaskQuery::DataFrame(_) | TaskQuery::Opaque(_) => plan.display_indent_schema().to_string(),
     };
     let mut pending: Vec<_> = task.reads.iter().collect();
     let mut seen = BTreeMap::new();
@@ -406,17 +409,21 @@ impl Names<'_> {
                 self.plan(query)?.with_param_values(values.collect::<Vec<_>>())
             }
             TaskQuery::DataFrame(build) => {
-                let plan = |read: &TableRead| -> datafusion::common::Result<_> {
-                    let source = self.get_table_source(TableReference::bare(read.name.as_str()))?;
-                    let plan =
-                        LogicalPlanBuilder::scan(TableReference::bare(read.name.as_str()), source, None)?.build()?;
-                    Ok((read.name.clone(), plan))
-                };
-                let plans = task.reads.iter().map(plan).collect::<datafusion::common::Result<_>>()?;
-                let (parameters, state) = (task.parameters.clone(), self.state.clone());
+                let (plans, parameters, state) = (self.reads(task)?, task.parameters.clone(), self.state.clone());
                 Ok(build.call(&TaskInputs { plans, parameters, state })?.into_unoptimized_plan())
             }
+            TaskQuery::Opaque(opaque) => OpaqueNode::plan(task, opaque, self.reads(task)?),
         }
+    }
+
+    /// What a task of Rust reads, by name.
+    fn reads(&self, task: &Task) -> datafusion::common::Result<BTreeMap<String, LogicalPlan>> {
+        let plan = |read: &TableRead| -> datafusion::common::Result<_> {
+            let name = TableReference::bare(read.name.as_str());
+            let source = self.get_table_source(name.clone())?;
+            Ok((read.name.clone(), LogicalPlanBuilder::scan(name, source, None)?.build()?))
+        };
+        task.reads.iter().map(plan).collect()
     }
 
     /// The input with what hooks make of it.

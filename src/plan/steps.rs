@@ -35,7 +35,7 @@ use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, Resolved};
 use crate::plan::slice::{Slice, Stored};
 use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
-use crate::task::{ReadBy, Task};
+use crate::task::{ReadBy, Task, TaskQuery};
 
 /// Ways are sought at most this many splits deep.
 const MAX_DEPTH: usize = 8;
@@ -278,7 +278,9 @@ impl Planner<'_> {
     /// The one step that is taken for right where the user says so.
     fn assumed(&self, resolved: &Resolved, chunking: &Chunking, unproved: Unproved) -> Result<Way> {
         let search = self.search(chunking, false);
-        let reason = self.task.cut.assumed.as_deref();
+        // Of a function over rows it is about the function, not about the plans of its inputs.
+        let is_function = matches!(self.task.query, TaskQuery::Opaque(_));
+        let reason = self.task.cut.assumed.as_deref().filter(|_| !is_function);
         let Some(proof) = reason.and_then(|reason| assumed(resolved, search, reason, &unproved.error)) else {
             return Err(unproved.error);
         };

@@ -8,6 +8,7 @@ mod crash;
 mod cutoff;
 mod demo;
 mod faults;
+mod functions;
 mod fuzz;
 mod hooks;
 mod integrity;

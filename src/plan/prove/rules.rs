@@ -8,6 +8,7 @@ use datafusion::logical_expr::{Aggregate, Distinct, DistinctOn, Expr, LogicalPla
 use crate::chunk::key::KeyFamily;
 use crate::plan::keys::equalities;
 use crate::plan::keys::expr::KeyExpr;
+use crate::plan::opaque::OpaqueNode;
 use crate::plan::prove::Step;
 use crate::plan::prove::assign::Assignment;
 use crate::plan::prove::join::joined;
@@ -185,6 +186,9 @@ impl Prover<'_> {
                     _ => Partitioned { keys: Vec::new() },
                 }
             }
+            LogicalPlan::Extension(extension) if let Some(node) = OpaqueNode::of(extension) => {
+                self.function(plan, node)?
+            }
             LogicalPlan::Repartition(_)
             | LogicalPlan::Subquery(_)
             | LogicalPlan::Statement(_)
@@ -269,6 +273,58 @@ impl Prover<'_> {
             }
             None => Replicated { unstable: None },
         })
+    }
+
+    /// A function over rows is cut where its author says that it may be, by his keys; that its inputs are cut so is proved.
+    fn function(&mut self, plan: &LogicalPlan, node: &OpaqueNode) -> Checked<Property> {
+        // No part of it is a step that would help.
+        let refused =
+            |at: String, rule, fix: &str| Err(Box::new(Refusal { is_final: true, ..Refusal::of(at, rule, fix) }));
+        let cut = node.cut().filter(|cut| cut.keys == self.keys);
+        let mut is_cut = false;
+        let mut whole = None;
+        for (at, (name, input)) in node.named_inputs().enumerate() {
+            let keys = match self.property(input, at)? {
+                Replicated { unstable: None } => {
+                    whole = whole.or(cut.filter(|cut| cut.asks_to_cut(name, input)).map(|_| name));
+                    continue;
+                }
+                Replicated { unstable: Some(why) } => {
+                    let node = format!("{}, whose input {name} may be another in each chunk: {why}", describe(plan));
+                    let fix = "compute that input in a task of its own";
+                    return Err(Box::new(Refusal::of(node, Rule::Stable.reason(), fix).run_first(input)));
+                }
+                Partitioned { keys } => keys,
+            };
+            is_cut = true;
+            let Some(cut) = cut else {
+                let fix = "say why it may be with Task::assume_chunkable, and by which keys, or run it whole";
+                return refused(describe(plan), "what a function does with rows can't be proved", fix);
+            };
+            let has = |(key, column): (&Key, &String)| {
+                let at = input.schema().index_of_column_by_name(None, column);
+                key.exprs.iter().any(|expr| expr.as_column().is_some_and(|found| Some(found) == at))
+            };
+            if !keys.iter().zip(cut.columns(name)).all(has) {
+                let columns = cut.columns(name).join(", ");
+                let fix =
+                    format!("give the input the columns {columns}, name its own with Task::input, or replicate it");
+                let rule = "a function is cut by the columns that its author names, and this input is not";
+                return refused(format!("input {name} of {}", describe(plan)), rule, &fix);
+            }
+        }
+        match whole {
+            Some(name) if is_cut => {
+                let rule = "it has the keys that a function is cut by, and can't be cut by them";
+                let fix = "put it in a task of its own, or give it to each chunk whole with Task::replicate";
+                refused(format!("input {name} of {}", describe(plan)), rule, fix)
+            }
+            _ if !is_cut => Ok(Replicated { unstable: None }),
+            _ => {
+                let key = |name: &String| Key { name: name.clone(), exprs: Vec::new() };
+                Ok(Partitioned { keys: self.keys.iter().map(key).collect() })
+            }
+        }
     }
 
     /// Branches that are whole, where others are cut, are given to chunk 0 alone. The keys are then no longer visible.
