@@ -47,6 +47,18 @@ pub struct Chunking {
     pub by: ChunkBy,
 }
 
+impl Chunking {
+    /// As many chunks by whatever key the engine finds.
+    pub fn by_any_key(&self) -> Self {
+        let by = match &self.by {
+            // They are of the keys.
+            ChunkBy::Given(_) => ChunkBy::Auto,
+            by => by.clone(),
+        };
+        Self { keys: Vec::new(), chunks: self.chunks, by }
+    }
+}
+
 /// Which chunk functions a task may be cut with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ChunkBy {
@@ -69,6 +81,8 @@ pub enum ChunkFunction {
     Range(Bounds),
     /// The first predicate over the keys that holds.
     Cases(Cases),
+    /// None: the rows of each of so many chunks come of a query of its own.
+    Branches(u32),
 }
 
 impl ChunkFunction {
@@ -78,6 +92,7 @@ impl ChunkFunction {
             Self::Hash(chunks) => *chunks,
             Self::Range(bounds) => bounds.chunks(),
             Self::Cases(cases) => cases.chunks(),
+            Self::Branches(chunks) => *chunks,
         }
     }
 
@@ -96,7 +111,7 @@ impl ChunkFunction {
                 Some((shares, is_exact))
             }
             (Self::Cases(cases), Self::Cases(others)) => (cases == others).then(|| (vec![chunk], true)),
-            (Self::Hash(_), _) | (Self::Range(_), _) | (Self::Cases(_), _) => None,
+            (Self::Hash(_), _) | (Self::Range(_), _) | (Self::Cases(_), _) | (Self::Branches(_), _) => None,
         }
     }
 }

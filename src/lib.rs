@@ -238,5 +238,6 @@ pub use crate::pipeline::{Definitions, Pipeline, PipelineBuilder};
 pub use crate::plan::slice::InputMode;
 pub use crate::run::report::{InputReport, RunReport, Status, StepPart, StepReport, TaskReport};
 pub use crate::run::{FreshInput, RunOptions};
+pub use crate::task::dataframe::TaskInputs;
 pub use crate::task::opaque::{InputBatches, InputStreams};
-pub use crate::task::{Task, TaskInputs, TaskOptions};
+pub use crate::task::{Task, TaskOptions};

@@ -189,12 +189,12 @@ pub async fn plan(
             None => None,
         };
         let task = invoked.as_ref().unwrap_or(task);
-        let resolved = resolve(task, pipeline, &known, state)?;
-        let schema = Arc::clone(&resolved.schema);
+        let query = resolve(task, pipeline, &known, state)?;
+        let schema = Arc::clone(&query.last.resolved.schema);
         // What can't be optimised fails later, with a reason.
-        let needed = needs_of_query(&resolved, state).unwrap_or_default();
-        let fitting = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
-        let planned = match steps(task, resolved, rules, fitting, &previous(&task.name)) {
+        let needed = query.parts().flat_map(|part| needs_of_query(&part.resolved, state).unwrap_or_default());
+        let fitting = budget.chunks(needed.map(|need| need.memory_bytes).sum());
+        let planned = match steps(task, query, rules, fitting, &previous(&task.name)) {
             Ok(mut steps) => {
                 if let Some(last) = steps.last_mut() {
                     match materialized(task, last.proof.clone()) {

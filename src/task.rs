@@ -1,17 +1,16 @@
 //! What a pipeline is made of: tasks, the sources they read, and views.
 
+pub mod dataframe;
 pub mod opaque;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{ScalarValue, plan_datafusion_err};
-use datafusion::execution::{SendableRecordBatchStream, SessionState};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::common::ScalarValue;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::DataFrame;
 use datafusion::sql::parser::CreateExternalTable;
 use futures::FutureExt;
@@ -21,6 +20,7 @@ use sqlparser::ast::Query;
 use crate::chunk::Chunking;
 use crate::error::Location;
 use crate::hook::{DematerializationHook, InvocationHook, MaterializationHook};
+use crate::task::dataframe::{BuildDataFrame, TaskInputs};
 use crate::task::opaque::{InputBatches, InputStreams, Opaque, RowsFunction};
 
 /// A query whose result is stored and published under the task's name.
@@ -79,55 +79,6 @@ pub enum TaskQuery {
     Opaque(Opaque),
 }
 
-/// A function from lazy inputs to a lazy result.
-#[derive(Clone)]
-pub struct BuildDataFrame(Arc<BuildFn>);
-
-type BuildFn = dyn Fn(&TaskInputs) -> datafusion::common::Result<DataFrame> + Send + Sync;
-
-impl BuildDataFrame {
-    /// Calls it.
-    pub fn call(&self, inputs: &TaskInputs) -> datafusion::common::Result<DataFrame> {
-        (self.0)(inputs)
-    }
-}
-
-impl fmt::Debug for BuildDataFrame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BuildDataFrame")
-    }
-}
-
-/// The inputs of a task as lazy tables, for a function that makes a plan of them.
-#[derive(Debug)]
-pub struct TaskInputs {
-    pub(crate) plans: BTreeMap<String, LogicalPlan>,
-    pub(crate) parameters: BTreeMap<String, ScalarValue>,
-    pub(crate) state: SessionState,
-}
-
-impl TaskInputs {
-    /// An input, by the name that the task reads it by.
-    ///
-    /// # Errors
-    /// When it is none of the names that [`Task::dataframe`] was given.
-    pub fn table(&self, name: &str) -> datafusion::common::Result<DataFrame> {
-        let plan = self.plans.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.plans.keys().map(String::as_str).collect();
-            plan_datafusion_err!("`{name}` is not among the task's inputs: {}", known.join(", "))
-        })?;
-        Ok(DataFrame::new(self.state.clone(), plan.clone()))
-    }
-
-    /// The value of a parameter.
-    ///
-    /// # Errors
-    /// When the task has none of this name.
-    pub fn parameter(&self, name: &str) -> datafusion::common::Result<&ScalarValue> {
-        self.parameters.get(name).ok_or_else(|| plan_datafusion_err!("the task has no parameter `{name}`"))
-    }
-}
-
 impl Task {
     /// A task of a Rust function over lazy tables.
     ///
@@ -141,7 +92,7 @@ impl Task {
         inputs: impl IntoIterator<Item = impl Into<String>>,
         build: impl Fn(&TaskInputs) -> datafusion::common::Result<DataFrame> + Send + Sync + 'static,
     ) -> Self {
-        Self::in_rust(name.into(), inputs, TaskQuery::DataFrame(BuildDataFrame(Arc::new(build))), Location::caller())
+        Self::in_rust(name.into(), inputs, TaskQuery::DataFrame(BuildDataFrame::new(build)), Location::caller())
     }
 
     /// A task of a function from streams of rows to a stream of rows, called once for each chunk.

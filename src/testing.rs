@@ -22,7 +22,7 @@ use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::prove::rule::Rules;
-use crate::plan::resolve::{Known, Resolved, resolve};
+use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::steps;
 use crate::task::Task;
@@ -39,7 +39,7 @@ pub use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind};
 #[derive(Debug)]
 pub struct Planning {
     task: Task,
-    resolved: Resolved,
+    query: ResolvedTask,
 }
 
 impl Planning {
@@ -53,7 +53,7 @@ impl Planning {
             |schema: &SchemaRef| Known { schema: Arc::clone(schema), bytes: 1 << 30, stored: None, row_groups: None };
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
-        Ok(Self { task: task.clone(), resolved: resolve(task, pipeline, &inputs, &state)? })
+        Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state)? })
     }
 
     /// Proves the task and makes the plans of all its chunks, over tables without rows.
@@ -63,7 +63,7 @@ impl Planning {
     pub fn prove_and_rewrite(&self) -> Result<Vec<LogicalPlan>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Execute, "a chunk can't be planned").with_source(e);
         let mut plans = Vec::new();
-        for step in steps(&self.task, self.resolved.clone(), Rules::default(), 1, &[])? {
+        for step in steps(&self.task, self.query.clone(), Rules::default(), 1, &[])? {
             let tables: Vec<Arc<dyn TableProvider>> = step
                 .resolved
                 .scans

@@ -26,12 +26,16 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
         Part::Phase => writeln!(out, "  every chunk does its part of an operator that is done in two phases"),
         Part::First => writeln!(out, "  a part of the query that runs first; the next steps read its rows"),
         Part::Below => writeln!(out, "  the input of an operator that can't be cut; the next step reads its rows"),
+        Part::Materialized => writeln!(out, "  stored by the task's function; the next steps read its rows"),
         Part::Rest if step.name == task.name && reads_steps(task, step) => {
             writeln!(out, "  the rest of the query, over what the steps before gave")
         }
         Part::Rest => Ok(()),
     };
     let _ = match proof.keys() {
+        [] if matches!(proof.function(), ChunkFunction::Branches(_)) => {
+            writeln!(out, "  {} chunks, each with a query of its own", proof.chunks())
+        }
         [] if task.chunking.is_none() => {
             let bytes: u64 = step.resolved.scans.iter().map(|scan| scan.bytes).sum();
             let most = LEAST_CUT_BYTES >> 20;
@@ -48,6 +52,7 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
                 ChunkFunction::Hash(_) => "hash",
                 ChunkFunction::Range(_) => "range",
                 ChunkFunction::Cases(_) => "given cases",
+                ChunkFunction::Branches(_) => "queries",
             };
             let asked = task.chunking.as_ref().is_some_and(|chunking| chunking.by == ChunkBy::Range);
             let why = match proof.function() {

@@ -6,7 +6,7 @@
 //!
 //! The guarantee is one-sided: unequal fingerprints may still mean equal rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -135,7 +135,7 @@ impl Components {
             parts.insert("columns".into(), columns.hash.finish().to_string());
         }
         if let Some(function) = &resolved.volatile {
-            parts.insert(format!("volatile {function}()"), run.to_string());
+            parts.insert(volatile_component(function), run.to_string());
         }
         for scan in &resolved.scans {
             let Some(identity) = inputs.get(&scan.table) else {
@@ -198,6 +198,11 @@ pub fn input_component(table: &str) -> String {
     format!("input `{table}`")
 }
 
+/// Name of the component that makes a query that calls a volatile function new at each run.
+fn volatile_component(function: &str) -> String {
+    format!("volatile {function}()")
+}
+
 /// Name of the component that is the chunk function; of ranges, a chunk's own is its range.
 pub const FUNCTION: &str = "chunks";
 
@@ -207,7 +212,34 @@ fn function(proof: &Proof) -> String {
         ChunkFunction::Hash(chunks) => chunks.to_string(),
         ChunkFunction::Range(bounds) => bounds.to_json(),
         ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates()),
+        ChunkFunction::Branches(chunks) => format!("{chunks} queries"),
     }
+}
+
+/// What a chunk with a query of its own is made of in place of what the step's others are: that query, over the tables
+/// `reads`, out of all that the step reads.
+///
+/// # Errors
+/// When the plan holds a statement.
+pub fn branch_components(resolved: &Resolved, proof: &Proof, chunk: u32, reads: &BTreeSet<&str>) -> Result<Components> {
+    let plan = proof.plan_of(chunk)?;
+    let branch = resolved.part(plan.clone())?;
+    let text = plan.display_indent_schema().to_string();
+    let mut own = BTreeMap::from([
+        (
+            "query".to_string(),
+            query_fingerprint(&Resolved { schema: Arc::clone(&resolved.schema), text, ..branch.clone() })?.to_string(),
+        ),
+        ("cut".to_string(), String::new()),
+        (FUNCTION.to_string(), "a query of its own".to_string()),
+    ]);
+    for scan in resolved.scans.iter().filter(|scan| !reads.contains(scan.table.as_str())) {
+        own.insert(input_component(&scan.table), String::new());
+    }
+    if let (Some(function), None) = (&resolved.volatile, &branch.volatile) {
+        own.insert(volatile_component(function), String::new());
+    }
+    Ok(Components(own))
 }
 
 /// A scalar as the bytes of an Arrow stream.

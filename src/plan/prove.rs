@@ -22,7 +22,7 @@ mod stable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Placeholder;
@@ -39,7 +39,7 @@ use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
 use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt, check_families};
 pub use crate::plan::prove::stable::unaliased;
-use crate::plan::resolve::Resolved;
+use crate::plan::resolve::{Resolved, branches};
 use crate::task::{CutOverrides, Task};
 
 /// A plan that may be cut, and how. Only [`try_prove`] and [`Proof::whole`] make one.
@@ -112,6 +112,42 @@ impl Proof {
             once: Vec::new(),
             steps: Vec::new(),
             assumed: None,
+        }
+    }
+
+    /// A union of `count` queries, each of which is a chunk: nothing is cut either.
+    pub fn branches(resolved: &Resolved, count: usize) -> Self {
+        let mut proof = Self::whole(resolved);
+        let why = "each chunk has a query of its own".to_string();
+        proof.inputs.iter_mut().for_each(|input| input.role = Role::Replicated { why: why.clone() });
+        proof.by(ChunkFunction::Branches(u32::try_from(count).unwrap_or(u32::MAX)))
+    }
+
+    /// The one query over the slices of an input of which a chunk of its own needs rows: all are in one slice.
+    pub fn of_slice(table: &str) -> Self {
+        let role = Role::Partitioned { keys: Vec::new(), names: Vec::new() };
+        Self {
+            plan: LogicalPlan::default(),
+            schema: Arc::new(Schema::empty()),
+            keys: Vec::new(),
+            stored_by: Vec::new(),
+            function: ChunkFunction::Hash(1),
+            inputs: vec![Input { table: table.to_string(), role }],
+            once: Vec::new(),
+            steps: Vec::new(),
+            assumed: None,
+        }
+    }
+
+    /// The plan of a chunk that has a query of its own; of any other chunk that of all.
+    ///
+    /// # Errors
+    /// When there is no such chunk.
+    pub fn plan_of(&self, chunk: u32) -> datafusion::common::Result<&LogicalPlan> {
+        let ChunkFunction::Branches(count) = self.function else { return Ok(&self.plan) };
+        match branches(&self.plan, count as usize)?.get(chunk as usize) {
+            Some(plan) => Ok(plan),
+            None => datafusion::common::internal_err!("there is no chunk {chunk} of {count}"),
         }
     }
 

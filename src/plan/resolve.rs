@@ -8,7 +8,7 @@ pub mod call;
 mod equalities;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -16,7 +16,7 @@ use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, TableReference, plan_datafusion_err};
+use datafusion::common::{DFSchema, DataFusionError, TableReference, plan_datafusion_err, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
@@ -24,7 +24,7 @@ use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown,
-    TableSource, Volatility, WindowFunctionDefinition, WindowUDF,
+    TableScan, TableScanBuilder, TableSource, Union, Volatility, WindowFunctionDefinition, WindowUDF,
 };
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
@@ -45,7 +45,8 @@ use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::slice::Stored;
-use crate::task::{CutOverrides, TableRead, Task, TaskInputs, TaskQuery, View};
+use crate::task::dataframe::{RecordedStep, StepsOfFunction, TaskInputs};
+use crate::task::{CutOverrides, TableRead, Task, TaskQuery, View};
 
 /// A task's normalised plan, its scans numbered from 0.
 #[derive(Debug, Clone)]
@@ -60,6 +61,46 @@ pub struct Resolved {
     pub volatile: Option<String>,
     /// The query and the views it reads as SQL text, comments and white space normalised.
     pub text: String,
+}
+
+/// A task's query: what it stores on its way, in order, each part over inputs and the parts before it, and last what gives
+/// its table.
+#[derive(Debug, Clone)]
+pub struct ResolvedTask {
+    /// Parts that are stored and read by those after them.
+    pub before: Vec<QueryPart>,
+    /// What gives the task's table.
+    pub last: QueryPart,
+}
+
+impl ResolvedTask {
+    /// All parts, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &QueryPart> {
+        self.before.iter().chain([&self.last])
+    }
+}
+
+/// A query whose rows are stored.
+#[derive(Debug, Clone)]
+pub struct QueryPart {
+    /// What those after it read it by.
+    pub name: String,
+    /// The query.
+    pub resolved: Resolved,
+    /// Where each chunk has a query of its own, which [`branches`] gives, their number.
+    pub branches: Option<usize>,
+}
+
+/// The queries of `count` chunks that `plan` is the union of.
+///
+/// # Errors
+/// When it isn't.
+pub fn branches(plan: &LogicalPlan, count: usize) -> datafusion::common::Result<Vec<&LogicalPlan>> {
+    match plan {
+        plan if count == 1 => Ok(vec![plan]),
+        LogicalPlan::Union(union) if union.inputs.len() == count => Ok(union.inputs.iter().map(Arc::as_ref).collect()),
+        other => plan_err!("{} is not the union of {count} chunks", other.display()),
+    }
 }
 
 /// One reading of an input by a query.
@@ -99,6 +140,25 @@ pub struct InputSource {
 }
 
 impl Resolved {
+    /// The same query, of whose inputs now this is known.
+    ///
+    /// # Errors
+    /// As [`Resolved::part`].
+    pub fn knowing(&self, known: &BTreeMap<String, Known>) -> datafusion::common::Result<Self> {
+        let renew = |node: LogicalPlan| {
+            let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::yes(node.recompute_schema()?)) };
+            let table = scan.source.downcast_ref::<InputSource>().map(|source| source.table.clone());
+            let Some((table, known)) = table.and_then(|table| known.get_key_value(&table)) else {
+                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+            };
+            scan.source = Arc::new(InputSource::new(table, known.clone()));
+            let TableScan { table_name, source, projection, filters, fetch, .. } = scan;
+            let scan = TableScanBuilder::new(table_name, source).with_projection(projection).with_filters(filters);
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan.with_fetch(fetch).build()?)))
+        };
+        self.part(self.plan.clone().transform_up_with_subqueries(renew)?.data)
+    }
+
     /// A query of its own over the same inputs: a part of this one, or what is left of it.
     ///
     /// # Errors
@@ -160,20 +220,62 @@ pub fn resolve(
     pipeline: &Pipeline,
     inputs: &BTreeMap<String, Known>,
     state: &SessionState,
-) -> Result<Resolved> {
+) -> Result<ResolvedTask> {
     check_names(task, pipeline)?;
     let names = Names { state, pipeline, inputs, task };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
-    let plan = names.task(task).map_err(in_task)?;
-    if matches!(task.query, TaskQuery::DataFrame(_)) || !task.dematerialization.is_empty() {
-        refuse_foreign(task, &plan, state)?;
+    let Planned { plan, steps } = names.task(task).map_err(in_task)?;
+    let own: BTreeSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
+    let resolved = |plan: LogicalPlan| -> Result<Resolved> {
+        if matches!(task.query, TaskQuery::DataFrame(_)) || !task.dematerialization.is_empty() {
+            refuse_foreign(task, &plan, state, |table| inputs.contains_key(table) || own.contains(table))?;
+        }
+        let plan = normalise(plan, state).map_err(in_task)?;
+        let (plan, scans) = number_scans(plan).map_err(in_task)?;
+        let schema = output_schema(&plan, task)?;
+        let volatile = volatile_function(&plan).map_err(in_task)?;
+        let text = text(task, pipeline, &plan);
+        Ok(Resolved { plan, scans, schema, volatile, text })
+    };
+    let mut last = QueryPart { name: task.name.clone(), resolved: resolved(plan)?, branches: None };
+    let mut before = Vec::new();
+    for RecordedStep { name, plans, is_chunks } in &steps {
+        let count = plans.len();
+        let plan = match plans.as_slice() {
+            [plan] => plan.clone(),
+            plans => {
+                let inputs = plans.iter().cloned().map(Arc::new).collect();
+                Union::try_new(inputs).map(LogicalPlan::Union).map_err(in_task)?
+            }
+        };
+        let resolved = resolved(plan)?;
+        before.push(QueryPart { name: name.clone(), resolved, branches: is_chunks.then_some(count) });
     }
-    let plan = normalise(plan, state).map_err(in_task)?;
-    let (plan, scans) = number_scans(plan).map_err(in_task)?;
-    let schema = output_schema(&plan, task)?;
-    let volatile = volatile_function(&plan).map_err(in_task)?;
-    let text = text(task, pipeline, &plan);
-    Ok(Resolved { plan, scans, schema, volatile, text })
+    // What nobody reads is not there, and what is given as it is, is the table.
+    while let Some(at) = before.iter().rposition(|part| !readers(&before, &last).contains(&part.name)) {
+        before.remove(at);
+    }
+    if let Some(table) = is_read_whole(&last.resolved.plan)
+        && let Some(at) = before.iter().position(|part| part.name == table)
+        && !before.iter().any(|part| part.resolved.scans.iter().any(|scan| scan.table == table))
+    {
+        last = QueryPart { name: task.name.clone(), ..before.remove(at) };
+    }
+    Ok(ResolvedTask { before, last })
+}
+
+/// All that is read by parts of a query.
+fn readers(before: &[QueryPart], last: &QueryPart) -> BTreeSet<String> {
+    let scans = before.iter().chain([last]).flat_map(|part| &part.resolved.scans);
+    scans.map(|scan| scan.table.clone()).collect()
+}
+
+/// The input whose rows a plan gives as they are.
+fn is_read_whole(plan: &LogicalPlan) -> Option<String> {
+    let LogicalPlan::TableScan(scan) = plan else { return None };
+    let source = scan.source.downcast_ref::<InputSource>()?;
+    let is_whole = scan.filters.is_empty() && scan.fetch.is_none() && scan.projection.is_none();
+    is_whole.then(|| source.table().to_string())
 }
 
 /// That what the task says of inputs is of inputs that it reads.
@@ -189,12 +291,17 @@ fn check_names(task: &Task, pipeline: &Pipeline) -> Result<()> {
 
 /// Refuses a plan that Rust made over other tables than the task's inputs, or with functions that are not DataFusion's
 /// own: what they give is in no fingerprint, and the prover knows functions by their names.
-fn refuse_foreign(task: &Task, plan: &LogicalPlan, state: &SessionState) -> Result<()> {
+fn refuse_foreign(
+    task: &Task,
+    plan: &LogicalPlan,
+    state: &SessionState,
+    is_input: impl Fn(&str) -> bool,
+) -> Result<()> {
     let mut foreign = None;
     // The closures never fail.
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && !scan.source.is::<InputSource>()
+            && !scan.source.downcast_ref::<InputSource>().is_some_and(|source| is_input(source.table()))
             && Call::behind(scan.source.as_ref()).is_none()
         {
             foreign = Some(format!("reads `{}`, which is none of its inputs; make it a source", scan.table_name));
@@ -285,6 +392,21 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     Ok((numbered.data, scans))
+}
+
+/// Numbers of the scans in a plan.
+///
+/// # Errors
+/// Never: DataFusion's visitors may.
+pub fn scan_numbers(plan: &LogicalPlan) -> datafusion::common::Result<Vec<usize>> {
+    let mut found = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            found.extend(scan.source.downcast_ref::<InputSource>().and_then(InputSource::scan));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 fn output_schema(plan: &LogicalPlan, task: &Task) -> Result<SchemaRef> {
@@ -401,19 +523,23 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    fn task(&self, task: &Task) -> datafusion::common::Result<LogicalPlan> {
-        match &task.query {
-            TaskQuery::Sql(query) if task.parameters.is_empty() => self.plan(query),
+    fn task(&self, task: &Task) -> datafusion::common::Result<Planned> {
+        let plan = match &task.query {
+            TaskQuery::Sql(query) if task.parameters.is_empty() => self.plan(query)?,
             TaskQuery::Sql(query) => {
                 let values = task.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
-                self.plan(query)?.with_param_values(values.collect::<Vec<_>>())
+                self.plan(query)?.with_param_values(values.collect::<Vec<_>>())?
             }
             TaskQuery::DataFrame(build) => {
                 let (plans, parameters, state) = (self.reads(task)?, task.parameters.clone(), self.state.clone());
-                Ok(build.call(&TaskInputs { plans, parameters, state })?.into_unoptimized_plan())
+                let steps = StepsOfFunction::new(&task.name, scan_of_step);
+                let inputs = TaskInputs { plans, parameters, state, steps };
+                let plan = build.call(&inputs)?.into_unoptimized_plan();
+                return Ok(Planned { plan, steps: inputs.steps.into_recorded() });
             }
-            TaskQuery::Opaque(opaque) => OpaqueNode::plan(task, opaque, self.reads(task)?),
-        }
+            TaskQuery::Opaque(opaque) => OpaqueNode::plan(task, opaque, self.reads(task)?)?,
+        };
+        Ok(Planned { plan, steps: Vec::new() })
     }
 
     /// What a task of Rust reads, by name.
@@ -467,6 +593,18 @@ impl Names<'_> {
         let renamed = columns.into_iter().zip(&view.columns).map(|(c, name)| Expr::Column(c).alias(name));
         LogicalPlanBuilder::from(plan).project(renamed)?.build()
     }
+}
+
+/// What a task's query is before it is normalised.
+struct Planned {
+    plan: LogicalPlan,
+    steps: Vec<RecordedStep>,
+}
+
+/// A plan that reads a step with these columns, of which no more is known.
+fn scan_of_step(name: &str, schema: SchemaRef) -> datafusion::common::Result<LogicalPlan> {
+    let source = Arc::new(InputSource::new(name, Known { schema, bytes: 0, stored: None, row_groups: None }));
+    LogicalPlanBuilder::scan(TableReference::bare(name), source, None)?.build()
 }
 
 /// A view's plan; DataFusion's plan builder inlines it.

@@ -63,7 +63,7 @@ pub fn rewrite(
 ) -> datafusion::common::Result<LogicalPlan> {
     let is_chunk_0 = is_chunk_0();
     let is_first = piece.chunk == 0 && piece.part == 0;
-    let rewritten = proof.plan().clone().transform_up_with_subqueries(|node| {
+    let rewritten = proof.plan_of(piece.chunk)?.clone().transform_up_with_subqueries(|node| {
         let mut scan = match node {
             LogicalPlan::TableScan(scan) => scan,
             LogicalPlan::Filter(filter) if filter.predicate == is_chunk_0 => {
@@ -119,6 +119,7 @@ fn in_piece(
             let is_case = cases.predicate(chunk, &over);
             Ok(if parts == 1 { is_case } else { is_case.and(in_bucket(part, parts, keys, columns)) })
         }
+        (ChunkFunction::Branches(_), _) => datafusion::common::internal_err!("a chunk with its own query has no keys"),
     }
 }
 

@@ -52,11 +52,13 @@ pub fn split_plan(
 fn number(function: &ChunkFunction, keys: &[KeyExpr], columns: &[Column]) -> Result<Expr> {
     let over = |key: &KeyExpr| key.over(columns);
     match (function, keys) {
+        (ChunkFunction::Hash(1), _) => Ok(lit(0i32)),
         (ChunkFunction::Hash(chunks), keys) => {
             Ok(chunk_of_udf().call([lit(*chunks as i32)].into_iter().chain(keys.iter().map(over)).collect()))
         }
         (ChunkFunction::Range(bounds), [key]) => Ok(range_of_udf(bounds.clone()).call(vec![over(key)])),
         (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
         (ChunkFunction::Cases(cases), keys) => Ok(cases.number(&keys.iter().map(over).collect::<Vec<_>>())),
+        (ChunkFunction::Branches(_), _) => datafusion::common::internal_err!("a chunk with its own query has no keys"),
     }
 }

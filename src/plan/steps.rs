@@ -15,6 +15,7 @@
 //! subquery that reads an input always runs first: every chunk would read all of it.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::cte_worktable::CteWorkTable;
@@ -26,13 +27,13 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use crate::chunk::{
     BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, LEAST_CUT_BYTES, MAX_CHUNKS, MOST_CHUNKS_BY_SIZE,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, assumed, try_prove};
 use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
-use crate::plan::resolve::{InputSource, Known, Resolved};
+use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask};
 use crate::plan::slice::{Slice, Stored};
 use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
 use crate::task::{ReadBy, Task, TaskQuery};
@@ -83,6 +84,8 @@ pub enum Part {
     First,
     /// The input of an operator that can't be cut.
     Below,
+    /// What the task's function stores on its way.
+    Materialized,
     /// The whole query, or the rest of it.
     Rest,
 }
@@ -100,51 +103,48 @@ const KEPT_FACTOR: u32 = 4;
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
-pub fn steps(task: &Task, resolved: Resolved, rules: Rules, fitting: u64, previous: &[String]) -> Result<Vec<Step>> {
-    let found;
-    let mut parts = 1;
+pub fn steps(task: &Task, query: ResolvedTask, rules: Rules, fitting: u64, previous: &[String]) -> Result<Vec<Step>> {
     // Powers of two, so that tasks over each other read stored chunks.
     let fitting = fitting.clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;
-    let chunking = match &task.chunking {
-        Some(chunking) if chunking.by == ChunkBy::Auto => {
-            found = Chunking { chunks: chunking.chunks.max(fitting), ..chunking.clone() };
-            &found
-        }
-        Some(chunking) => chunking,
-        None => {
-            let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
-            let chunks = match bytes < LEAST_CUT_BYTES {
-                true => 1,
-                false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
-            };
-            let chunks = kept((1 << chunks.ilog2()).max(fitting), previous);
-            parts = fitting.div_ceil(chunks);
-            found = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
-            &found
-        }
-    };
-    if chunking.keys.is_empty() && chunking.chunks == 1 {
-        let proof = Proof::whole(&resolved);
-        let name = task.name.clone();
-        return Ok(vec![Step {
-            name,
-            resolved,
-            proof,
-            part: Part::Rest,
-            considered: Vec::new(),
-            needs: Vec::new(),
-            parts: 1,
-        }]);
-    }
     let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
-    let mut way = match planner.way(&resolved, chunking, 0, 0) {
-        Ok(way) => way,
-        Err(unproved) => planner.assumed(&resolved, chunking, *unproved)?,
-    };
-    for step in way.steps.iter_mut().filter(|step| step.proof.chunks() > 1) {
-        step.parts = parts;
+    let mut known = BTreeMap::new();
+    let mut done: Vec<Step> = Vec::new();
+    let failed = |e| Error::new(ErrorKind::Sql, "a step can't be planned").with_source(e).with_task(&task.name);
+    for QueryPart { name, resolved, branches } in query.before {
+        let resolved = resolved.knowing(&known).map_err(failed)?;
+        let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
+        let way = match branches {
+            Some(count) => planner.branches(&resolved, count),
+            None => planner.materialized(&resolved, fitting, done.len()),
+        };
+        let mut steps = way.named(&name);
+        if let Some(last) = steps.last_mut() {
+            last.part = Part::Materialized;
+            let (schema, stored) = (Arc::clone(last.proof.schema()), Stored::by(&last.proof));
+            // As large as all it reads, until it is known better.
+            known.insert(name, Known { schema, bytes: bytes.max(1), stored, row_groups: None });
+        }
+        done.extend(steps);
     }
-    Ok(way.named(&task.name))
+    let QueryPart { name, resolved, branches } = query.last;
+    let resolved = if known.is_empty() { resolved } else { resolved.knowing(&known).map_err(failed)? };
+    let keys = task.chunking.as_ref().map_or(&[][..], |chunking| chunking.keys.as_slice());
+    let is_cut_by_keys = done.iter().any(|step| step.proof.keys() == keys);
+    let last = match branches {
+        Some(count) if keys.is_empty() || is_cut_by_keys => planner.branches(&resolved, count),
+        Some(_) => {
+            let message = "the task gives chunks that it makes itself, so no keys can cut it; leave its keys out";
+            let refused = Error::new(ErrorKind::Refused, message).with_task(&task.name);
+            return Err(refused.with_location(task.location.clone()));
+        }
+        None => match planner.rest(&resolved, fitting, done.len()) {
+            // A part that the user asked to be cut is.
+            Err(_) if is_cut_by_keys && !keys.is_empty() => planner.whole(&resolved, Vec::new()),
+            way => way?,
+        },
+    };
+    done.extend(last.named(&name));
+    Ok(done)
 }
 
 /// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far from
@@ -157,6 +157,18 @@ fn kept(wanted: u32, previous: &[String]) -> u32 {
         .unwrap_or(wanted)
 }
 
+/// How a query is to be cut.
+struct Sized {
+    chunking: Chunking,
+    /// In how many parts each chunk is computed.
+    parts: u32,
+}
+
+/// Whether a query runs as one chunk, whatever its keys could be.
+fn is_whole(chunking: &Chunking) -> bool {
+    chunking.keys.is_empty() && chunking.chunks == 1
+}
+
 /// Steps in order; the last has no name yet.
 struct Way {
     steps: Vec<Step>,
@@ -165,6 +177,11 @@ struct Way {
 }
 
 impl Way {
+    /// Lets each chunk be computed in so many parts.
+    fn in_parts(&mut self, parts: u32) {
+        self.steps.iter_mut().filter(|step| step.proof.chunks() > 1).for_each(|step| step.parts = parts);
+    }
+
     fn named(mut self, name: &str) -> Vec<Step> {
         if let Some(last) = self.steps.last_mut() {
             last.name = name.to_string();
@@ -193,6 +210,65 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// The way to run the part of the task's query that gives its table, of which `before` steps run before.
+    fn rest(&self, resolved: &Resolved, fitting: u32, before: usize) -> Result<Way> {
+        let Sized { chunking, parts } = self.sized(resolved, fitting, self.task.chunking.as_ref());
+        if is_whole(&chunking) {
+            return Ok(self.whole(resolved, Vec::new()));
+        }
+        let mut way = match self.way(resolved, &chunking, before, 0) {
+            Ok(way) => way,
+            Err(unproved) => self.assumed(resolved, &chunking, *unproved)?,
+        };
+        way.in_parts(parts);
+        Ok(way)
+    }
+
+    /// The way to run what the task stores before, of which `before` steps run before: by its keys, or any that the engine
+    /// finds.
+    fn materialized(&self, resolved: &Resolved, fitting: u32, before: usize) -> Way {
+        let wanted = match &self.task.chunking {
+            Some(keys) if !is_whole(keys) => vec![Some(keys.clone()), Some(keys.by_any_key())],
+            other => vec![other.clone()],
+        };
+        for chunking in wanted {
+            let Sized { chunking, parts } = self.sized(resolved, fitting, chunking.as_ref());
+            if !is_whole(&chunking)
+                && let Ok(mut way) = self.way(resolved, &chunking, before, 0)
+            {
+                way.in_parts(parts);
+                return way;
+            }
+        }
+        self.whole(resolved, Vec::new())
+    }
+
+    /// The one step whose chunks have queries of their own.
+    fn branches(&self, resolved: &Resolved, count: usize) -> Way {
+        self.one_step(resolved, Proof::branches(resolved, count), Part::Rest, Vec::new())
+    }
+
+    /// How a query is to be cut, by size and memory where that is the engine's choice.
+    fn sized(&self, resolved: &Resolved, fitting: u32, chunking: Option<&Chunking>) -> Sized {
+        match chunking {
+            Some(chunking) if chunking.by == ChunkBy::Auto => {
+                let chunking = Chunking { chunks: chunking.chunks.max(fitting), ..chunking.clone() };
+                Sized { chunking, parts: 1 }
+            }
+            Some(chunking) => Sized { chunking: chunking.clone(), parts: 1 },
+            None => {
+                let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
+                let chunks = match bytes < LEAST_CUT_BYTES {
+                    true => 1,
+                    false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
+                };
+                let chunks = kept((1 << chunks.ilog2()).max(fitting), self.previous);
+                let chunking = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
+                Sized { chunking, parts: fitting.div_ceil(chunks) }
+            }
+        }
+    }
+
     fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
         self.proofs.set(self.proofs.get() + 1);
         let found = try_prove(resolved, self.search(chunking, is_phase));
@@ -297,18 +373,12 @@ impl Planner<'_> {
         let Split { step, part, is_small: _, rest } = split;
         let first = match part {
             Part::First => {
-                let by = match &chunking.by {
-                    // They are of keys that the part may not have.
-                    ChunkBy::Given(_) => ChunkBy::Auto,
-                    by => by.clone(),
-                };
-                let any = Chunking { keys: Vec::new(), chunks: chunking.chunks, by };
-                let way = self.way(&step, &any, before, depth + 1);
+                let way = self.way(&step, &chunking.by_any_key(), before, depth + 1);
                 let mut way = way.unwrap_or_else(|_| self.whole(&step, Vec::new()));
                 way.steps.last_mut()?.part = Part::First;
                 way
             }
-            Part::Phase | Part::Below | Part::Rest => {
+            Part::Phase | Part::Below | Part::Materialized | Part::Rest => {
                 let Found { proof, considered, .. } = self.prove(&step, chunking, part == Part::Phase);
                 self.one_step(&step, proof?, part, considered)
             }

@@ -6,6 +6,7 @@
 //! | a task's output, by reuse | content of the stored chunks that it opens |
 //! | an input that is cut, by split or rescan | content of the slice: needed columns of rows that pass the filters |
 //! | a source, by range | bytes of the needed columns of the row groups that it opens |
+//! | an input that one chunk reads through filters, in a query of its own | content of the rows that pass them |
 //! | a source, whole | bytes of the needed columns, or of the files when they are not Parquet |
 //! | a task's output, whole | content of all its chunks |
 //!
@@ -22,9 +23,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::write::execution_error;
 use crate::plan::fingerprint::{
-    Components, FUNCTION, Fingerprint, chunk_case_fingerprint, input_component, slice_fingerprint,
+    Components, FUNCTION, Fingerprint, branch_components, chunk_case_fingerprint, input_component, slice_fingerprint,
 };
 use crate::plan::need::Need;
+use crate::plan::prove::Proof;
+use crate::plan::resolve::{Resolved, scan_numbers};
 use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::Step;
 use crate::run::sliced::stored;
@@ -33,12 +36,18 @@ use crate::run::task::TaskJob;
 use crate::run::{Input, Output};
 use crate::table::source::Snapshot;
 
+/// The only chunk that has a scan, if not all have it, and the identity of each chunk's slice of it, or of the one that all
+/// read.
+type OfScan = (Option<u32>, Vec<Fingerprint>);
+
 impl TaskJob {
     /// What each chunk of a step is made of that is its own: its range, and its slices of the inputs. And the bytes of
     /// the splits that were made to know it.
     pub async fn own(&self, number: usize) -> Result<(Vec<Components>, u64)> {
         let Step { resolved, proof, .. } = &self.planned.steps[number];
         let mut own = vec![Components::default(); proof.chunks() as usize];
+        // Of a scan that only one chunk has.
+        let chunk_of_scan = chunk_of_scan(resolved, proof).map_err(execution_error)?;
         for (chunk, own) in (0u32..).zip(&mut own) {
             match proof.function() {
                 // Which chunk it is says it.
@@ -49,21 +58,29 @@ impl TaskJob {
                 ChunkFunction::Cases(cases) => {
                     own.0.insert(FUNCTION.into(), chunk_case_fingerprint(cases, chunk));
                 }
+                ChunkFunction::Branches(_) => {
+                    let reads = resolved.scans.iter().zip(&chunk_of_scan).filter(|(_, of)| **of == Some(chunk));
+                    let reads = reads.map(|(scan, _)| scan.table.as_str()).collect();
+                    *own = branch_components(resolved, proof, chunk, &reads).map_err(execution_error)?;
+                }
             }
         }
         let mut split_bytes = 0;
-        let mut slices: BTreeMap<&str, Vec<Vec<Fingerprint>>> = BTreeMap::new();
+        let mut slices: BTreeMap<&str, Vec<OfScan>> = BTreeMap::new();
         for (scan, table) in resolved.scans.iter().map(|scan| scan.table.as_str()).enumerate() {
             let (of_scan, bytes) = self.slices(number, scan).await?;
             split_bytes += bytes;
-            slices.entry(table).or_default().push(of_scan);
+            slices.entry(table).or_default().push((chunk_of_scan[scan], of_scan));
         }
         for (table, scans) in slices {
-            for (chunk, own) in own.iter_mut().enumerate() {
+            for (chunk, own) in (0u32..).zip(&mut own) {
+                let scans = scans.iter().filter(|(only, _)| only.is_none_or(|only| only == chunk));
                 // One for all chunks, or one for each.
-                let of_chunk = scans.iter().filter_map(|scan| scan.get(chunk).or(scan.first()));
-                let identity = Fingerprint::of(of_chunk.map(|slice| ("slice", slice.as_bytes().as_slice())));
-                own.0.insert(input_component(table), identity.to_string());
+                let mut of_chunk = scans.filter_map(|(_, scan)| scan.get(chunk as usize).or(scan.first())).peekable();
+                if of_chunk.peek().is_some() {
+                    let identity = Fingerprint::of(of_chunk.map(|slice| ("slice", slice.as_bytes().as_slice())));
+                    own.0.insert(input_component(table), identity.to_string());
+                }
             }
         }
         Ok((own, split_bytes))
@@ -79,6 +96,22 @@ impl TaskJob {
             return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
         };
         let (need, is_cut) = (needs.get(scan), slice.mode().is_cut() && chunks > 1);
+        let one = Proof::of_slice(table);
+        if let (ChunkFunction::Branches(_), Some(need)) = (proof.function(), need)
+            && !need.filters.is_empty()
+            && is_hashed(input, need)
+            && !is_to_come(input)
+        {
+            // Rows that the chunk's query filters out are not its business.
+            let job = SplitJob { proof: &one, scan: 0, ..self.slice_job(input, need, proof, scan) };
+            let (contents, _) = self.context.splits.contents(&job, false).await?;
+            let filtered = slice_fingerprint(&one, 0, need).map_err(execution_error)?;
+            let identity = |content: Content| {
+                let content = content.to_bytes();
+                Fingerprint::of([("filtered", filtered.as_bytes().as_slice()), ("content", content.as_slice())])
+            };
+            return Ok((contents.into_iter().map(identity).collect(), 0));
+        }
         match (input, self.split_job(number, scan, input)) {
             (Input::Output(output), _) if slice.mode() == InputMode::Reuse => {
                 let of_chunk =
@@ -106,9 +139,12 @@ impl TaskJob {
     /// What it takes to cut a scan; `None` when what is needed of it is not known.
     pub fn split_job<'a>(&'a self, number: usize, scan: usize, input: &'a Input) -> Option<SplitJob<'a>> {
         let Step { proof, needs, .. } = &self.planned.steps[number];
+        needs.get(scan).map(|need| self.slice_job(input, need, proof, scan))
+    }
+
+    fn slice_job<'a>(&'a self, input: &'a Input, need: &'a Need, proof: &'a Proof, scan: usize) -> SplitJob<'a> {
         let (context, permits, task) = (&self.context, &self.permits, self.planned.task.name.as_str());
-        let anew = self.force;
-        needs.get(scan).map(|need| SplitJob { context, permits, task, proof, scan, input, need, anew })
+        SplitJob { context, permits, task, proof, scan, input, need, anew: self.force }
     }
 
     /// The identity of the bytes that each chunk reads of a source, or of those that all read.
@@ -165,6 +201,21 @@ impl TaskJob {
         }
         Ok(all)
     }
+}
+
+/// For each scan the only chunk that has it, where chunks have queries of their own.
+fn chunk_of_scan(resolved: &Resolved, proof: &Proof) -> datafusion::common::Result<Vec<Option<u32>>> {
+    let mut found = vec![None; resolved.scans.len()];
+    if let ChunkFunction::Branches(chunks) = proof.function() {
+        for chunk in 0..*chunks {
+            for scan in scan_numbers(proof.plan_of(chunk)?)? {
+                if let Some(found) = found.get_mut(scan) {
+                    *found = Some(chunk);
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 impl Output {

@@ -94,6 +94,8 @@ pub enum StepPart {
     First,
     /// The input of an operator that can't be cut.
     Below,
+    /// What the task's function stores on its way.
+    Materialized,
     /// The whole query, or the rest of it.
     Rest,
 }

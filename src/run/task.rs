@@ -428,6 +428,7 @@ fn step_report(task: &Task, step: &Step) -> StepReport {
         Part::Phase => StepPart::Phase,
         Part::First => StepPart::First,
         Part::Below => StepPart::Below,
+        Part::Materialized => StepPart::Materialized,
         Part::Rest => StepPart::Rest,
     };
     let chunks = step.proof.chunks();

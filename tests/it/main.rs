@@ -13,6 +13,7 @@ mod fuzz;
 mod hooks;
 mod integrity;
 mod layers;
+mod materialize;
 mod memory;
 mod plans;
 mod prove;

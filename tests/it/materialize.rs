@@ -1,0 +1,274 @@
+//! Rows that a task stores on its way, and chunks that it makes itself.
+
+use std::path::Path;
+
+use arrow::datatypes::DataType;
+use chunkwise::{
+    Batched, ByValue, Engine, Pipeline, RunOptions, Status, StepPart, Task, TaskInputs, TaskReport, Whole, sql,
+};
+use datafusion::common::Result;
+use datafusion::functions_aggregate::expr_fn::{count, max, sum};
+use datafusion::logical_expr::{JoinType, cast, col, lit};
+use datafusion::prelude::{DataFrame, random};
+
+use crate::support::{Multiset, engine, make_parquet, oracle, parquet_source, query_rows, read_rows};
+
+const SOURCES: &str = "CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION 'items.parquet';
+    CREATE EXTERNAL TABLE other STORED AS PARQUET LOCATION 'other.parquet';";
+
+fn items(rows: u32) -> String {
+    format!(
+        "SELECT CASE WHEN value % 13 = 0 THEN NULL ELSE value % 250 END AS k, value % 12 AS month, value AS amount
+        FROM generate_series(1, {rows}) AS g(value)"
+    )
+}
+
+async fn data(folder: &Path) {
+    make_parquet(folder, "items", &items(3000)).await;
+    make_parquet(
+        folder,
+        "other",
+        "SELECT value AS k, 0 AS month, value AS amount FROM generate_series(1, 9) AS g(value)",
+    )
+    .await;
+}
+
+async fn expected(folder: &Path, query: &str) -> Multiset {
+    let sources = [parquet_source(folder, "items"), parquet_source(folder, "other")];
+    query_rows(&oracle(&sources).await, query).await
+}
+
+fn pipeline(folder: &Path, task: Task) -> Pipeline {
+    let sources = sql::definitions(SOURCES, "sources.sql", folder).unwrap();
+    Pipeline::builder().with(sources).with(task).build().unwrap()
+}
+
+async fn run(engine: &Engine, folder: &Path, task: Task) -> TaskReport {
+    engine.run(&pipeline(folder, task), &RunOptions::default()).await.unwrap_or_else(|e| panic!("{e}")).tasks.remove(0)
+}
+
+async fn failure(engine: &Engine, folder: &Path, task: Task) -> String {
+    match engine.run(&pipeline(folder, task), &RunOptions::default()).await {
+        Ok(report) => {
+            assert_eq!(report.tasks[0].status, Status::Failed, "{report:#?}");
+            report.tasks[0].reason.clone()
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+const PER_KEY: &str = "SELECT k, sum(amount) AS amount, count(*) AS n FROM items GROUP BY k";
+
+fn per_key(inputs: &TaskInputs) -> Result<DataFrame> {
+    let aggregates = vec![sum(col("amount")).alias("amount"), count(lit(1)).alias("n")];
+    inputs.materialize("per_key", inputs.table("items")?.aggregate(vec![col("k")], aggregates)?)
+}
+
+/// What is above the mean of keys, of rows that are stored once and read twice.
+fn above() -> Task {
+    Task::dataframe("t", ["items"], |inputs| {
+        let per_key = per_key(inputs)?;
+        let most = per_key.clone().aggregate(vec![], vec![max(col("amount")).alias("most")])?;
+        per_key
+            .join_on(most, JoinType::Inner, [(col("amount") * lit(2)).gt(col("most"))])?
+            .select_columns(&["k", "amount"])
+    })
+}
+
+const ABOVE: &str = "SELECT k, amount FROM (SELECT k, sum(amount) AS amount FROM items GROUP BY k) AS a,
+    (SELECT max(amount) AS most FROM (SELECT sum(amount) AS amount FROM items GROUP BY k) AS b) AS m WHERE amount * 2 > most";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_stored_once_and_read_on() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let expected = expected(folder.path(), ABOVE).await;
+    assert!(expected.rows > 0);
+    for (name, task, chunks) in [
+        ("none", above(), [1, 1]),
+        ("whole", above().invoke(Whole), [1, 1]),
+        ("hash", above().invoke(Batched::by(["k"]).chunks(5)), [5, 5]),
+        ("values", above().invoke(ByValue::values("k", [7i64, 8])), [3, 3]),
+    ] {
+        let engine = engine(&folder.path().join(name));
+        let report = run(&engine, folder.path(), task.clone()).await;
+        let first = &report.steps[0];
+        assert_eq!((first.name.as_str(), first.part), ("t#per_key", StepPart::Materialized), "{name}: {report:#?}");
+        let last = report.steps.last().unwrap();
+        assert_eq!([first.chunks, last.chunks], chunks, "{name}: {report:#?}");
+        assert_eq!(read_rows(&engine, "t").await.unwrap(), expected, "{name}");
+        let again = run(&engine, folder.path(), task).await;
+        assert_eq!((again.status, again.executed), (Status::Reused, 0), "{name}: {again:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_as_it_was_stored_is_the_table_and_what_nobody_reads_is_not_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = Task::dataframe("t", ["items"], |inputs| {
+        let unread = inputs.table("items")?.select(vec![(col("amount") / lit(0)).alias("fails")])?;
+        inputs.materialize("unread", unread)?;
+        per_key(inputs)
+    });
+    let report = run(&engine, folder.path(), task.invoke(Batched::by(["k"]).chunks(3))).await;
+    assert_eq!((report.steps.len(), report.executed), (1, 3), "{report:#?}");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), PER_KEY).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_that_can_not_be_cut_runs_over_rows_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = Task::dataframe("t", ["items"], |inputs| {
+        let ordered = vec![col("amount").sort(false, true)];
+        Ok(per_key(inputs)?.sort(ordered)?.limit(3, Some(4))?)
+    });
+    let report = run(&engine, folder.path(), task.invoke(Batched::by(["k"]).chunks(4))).await;
+    assert_eq!((report.steps[0].chunks, report.status), (4, Status::Executed), "{report:#?}");
+    let whole = format!("SELECT k, amount, n FROM ({PER_KEY}) AS p ORDER BY amount DESC LIMIT 4 OFFSET 3");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), &whole).await);
+}
+
+/// A chunk for each of these months, and one of another source; the months' rows count by `factor`.
+fn months(months: &[i64], factor: impl Fn(i64) -> i64 + Send + Sync + 'static) -> Task {
+    let months = months.to_vec();
+    Task::dataframe("t", ["items", "other"], move |inputs| {
+        let rows = |table: &str, month: i64, factor: i64| -> Result<DataFrame> {
+            let rows = inputs.table(table)?.filter(col("month").eq(lit(month)))?;
+            rows.select(vec![col("month"), col("k"), (col("amount") * lit(factor)).alias("amount")])
+        };
+        let mut chunks = vec![rows("other", 0, 1)?];
+        for month in &months {
+            chunks.push(rows("items", *month, factor(*month))?);
+        }
+        inputs.chunks("months", chunks)
+    })
+}
+
+const MONTHS: &str = "SELECT month, k, amount FROM other WHERE month = 0 UNION ALL
+    SELECT month, k, amount FROM items WHERE month IN (1, 3, 5)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_union_of_its_own_chunks_runs_those_that_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let report = run(&engine, folder.path(), months(&[1, 3, 5], |_| 1)).await;
+    assert_eq!((report.chunks, report.executed, report.steps.len()), (4, 4, 1), "{report:#?}");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), MONTHS).await);
+    let again = run(&engine, folder.path(), months(&[1, 3, 5], |_| 1)).await;
+    assert_eq!((again.status, again.reused), (Status::Reused, 4), "{again:#?}");
+
+    // The query of one.
+    let other = run(&engine, folder.path(), months(&[1, 3, 5], |month| if month == 3 { 2 } else { 1 })).await;
+    assert_eq!((other.executed, other.reused), (1, 3), "{other:#?}");
+    let twice = MONTHS.replace("k, amount FROM items", "k, CASE month WHEN 3 THEN 2 ELSE 1 END * amount FROM items");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), &twice).await);
+
+    // One more, at the end.
+    let more = run(&engine, folder.path(), months(&[1, 3, 5, 7], |_| 1)).await;
+    assert_eq!((more.executed, more.reused), (1, 4), "{more:#?}");
+
+    // A row of one month, in a source that all others of them read, too.
+    make_parquet(folder.path(), "items", &format!("{} UNION ALL SELECT 1, 5, 1000000", items(3000))).await;
+    let changed = run(&engine, folder.path(), months(&[1, 3, 5], |_| 1)).await;
+    assert_eq!((changed.executed, changed.reused), (1, 3), "{changed:#?}");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), MONTHS).await);
+
+    // The source of one.
+    let row = "SELECT value AS k, 0 AS month, value AS amount FROM generate_series(1, 10) AS g(value)";
+    make_parquet(folder.path(), "other", row).await;
+    let changed = run(&engine, folder.path(), months(&[1, 3, 5], |_| 1)).await;
+    assert_eq!((changed.executed, changed.reused), (1, 3), "{changed:#?}");
+    assert!(changed.reason.contains("input `other`; 1 of 4 chunks differ"), "{changed:#?}");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), MONTHS).await);
+    assert!(engine.verify_cache().unwrap().damaged.is_empty());
+    let part = engine.table_chunk("t", 2).await.unwrap();
+    assert_eq!(
+        Multiset::of(part).await,
+        expected(folder.path(), "SELECT month, k, amount FROM items WHERE month = 3").await
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_chunks_are_read_on_like_any_table() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = Task::dataframe("t", ["items"], |inputs| {
+        let rows = |month: i64| inputs.table("items")?.filter(col("month").eq(lit(month)));
+        let all = inputs.chunks("months", [rows(1)?, rows(2)?, rows(1)?])?;
+        let per_key = all.aggregate(vec![col("k")], vec![sum(col("amount")).alias("amount")])?;
+        inputs.materialize("per_key", per_key)?.filter(col("amount").gt(lit(100)))
+    });
+    let report = run(&engine, folder.path(), task.clone().invoke(Batched::by(["k"]).chunks(2))).await;
+    let chunks: Vec<_> = report.steps.iter().map(|step| (step.name.as_str(), step.chunks)).collect();
+    assert_eq!(chunks, [("t#months", 3), ("t#per_key", 2), ("t", 2)], "{report:#?}");
+    let whole = "SELECT k, sum(amount) AS amount FROM (SELECT k, amount FROM items WHERE month IN (1, 2) UNION ALL
+        SELECT k, amount FROM items WHERE month = 1) AS u GROUP BY k HAVING sum(amount) > 100";
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), whole).await);
+    let text = engine.explain(&pipeline(folder.path(), task), None).await.unwrap().remove(0).unwrap();
+    assert!(text.contains("step `t#months` of task `t`"), "{text}");
+    assert!(text.contains("3 chunks, each with a query of its own"), "{text}");
+    assert!(text.contains("stored by the task's function; the next steps read its rows"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_volatile_chunk_runs_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = || {
+        Task::dataframe("t", ["items"], |inputs| {
+            let chance = inputs.table("items")?.select(vec![random().alias("r")])?;
+            let amount = cast(col("amount"), DataType::Float64);
+            let sure = inputs.table("items")?.select(vec![amount.alias("r")])?;
+            inputs.chunks("parts", [sure, chance])
+        })
+    };
+    run(&engine, folder.path(), task()).await;
+    let again = run(&engine, folder.path(), task()).await;
+    assert_eq!((again.executed, again.reused), (1, 1), "{again:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_can_not_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = |build: fn(&TaskInputs) -> Result<DataFrame>| Task::dataframe("t", ["items"], build);
+    let cases = [
+        (task(|i| i.materialize("1", i.table("items")?)), "can't name a step"),
+        (task(|i| i.chunks("a", [])), "no chunks; give at least one"),
+        (
+            task(|i| i.chunks("a", [i.table("items")?, i.table("items")?.select_columns(&["k"])?])),
+            "chunk 1 of step `a` has columns (k Int64), and chunk 0 has (k Int64, month Int64, amount Int64)",
+        ),
+        (
+            task(|i| {
+                i.materialize("a", i.table("items")?)?;
+                i.materialize("a", i.table("items")?)
+            }),
+            "two steps are called `t#a`",
+        ),
+        (
+            task(|i| {
+                let other = i.table("items")?.alias("o")?;
+                let both = i.table("items")?.join_on(other, JoinType::Inner, [col("items.k").eq(col("o.k"))])?;
+                i.materialize("a", both)
+            }),
+            "two columns of step `a` are named `k`",
+        ),
+        (
+            task(|i| i.chunks("a", [i.table("items")?])).invoke(Batched::by(["k"]).chunks(2)),
+            "the task gives chunks that it makes itself",
+        ),
+    ];
+    for (task, words) in cases {
+        let message = failure(&engine, folder.path(), task).await;
+        assert!(message.contains(words), "{words}: {message}");
+    }
+}
