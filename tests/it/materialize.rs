@@ -124,7 +124,7 @@ async fn the_rest_that_can_not_be_cut_runs_over_rows_that_are() {
     let engine = engine(&folder.path().join("cache"));
     let task = Task::dataframe("t", ["items"], |inputs| {
         let ordered = vec![col("amount").sort(false, true)];
-        Ok(per_key(inputs)?.sort(ordered)?.limit(3, Some(4))?)
+        per_key(inputs)?.sort(ordered)?.limit(3, Some(4))
     });
     let report = run(&engine, folder.path(), task.invoke(Batched::by(["k"]).chunks(4))).await;
     assert_eq!((report.steps[0].chunks, report.status), (4, Status::Executed), "{report:#?}");
