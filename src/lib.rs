@@ -239,5 +239,6 @@ pub use crate::plan::slice::InputMode;
 pub use crate::run::report::{InputReport, RunReport, Status, StepPart, StepReport, TaskReport};
 pub use crate::run::{FreshInput, RunOptions};
 pub use crate::task::dataframe::TaskInputs;
+pub use crate::task::function::UserFunction;
 pub use crate::task::opaque::{InputBatches, InputStreams};
 pub use crate::task::{Task, TaskOptions};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::task::function::{UserFunction, UserFunctions};
 use crate::task::{Source, TableRead, Task, View};
 
 /// Sources, views and tasks whose names are distinct, known and free of cycles.
@@ -12,6 +13,7 @@ pub struct Pipeline {
     views: BTreeMap<String, View>,
     tasks: BTreeMap<String, Task>,
     order: Vec<String>,
+    functions: UserFunctions,
 }
 
 /// Something a pipeline is made of, before its names are checked.
@@ -23,6 +25,8 @@ pub enum Item {
     View(View),
     /// A stored query.
     Task(Task),
+    /// What queries may call.
+    Function(UserFunction),
 }
 
 /// Sources, views and tasks whose names are not resolved yet; see [`sql::definitions`](crate::sql::definitions).
@@ -35,12 +39,18 @@ impl From<Task> for Definitions {
     }
 }
 
+impl From<UserFunction> for Definitions {
+    fn from(function: UserFunction) -> Self {
+        Self(vec![Item::Function(function)])
+    }
+}
+
 /// Puts a pipeline together from SQL and Rust.
 #[derive(Debug, Clone, Default)]
 pub struct PipelineBuilder(Vec<Item>);
 
 impl PipelineBuilder {
-    /// Adds a task, or what SQL defines, in any order.
+    /// Adds a task, a function, or what SQL defines, in any order.
     pub fn with(mut self, definitions: impl Into<Definitions>) -> Self {
         self.0.extend(definitions.into().0);
         self
@@ -50,7 +60,7 @@ impl PipelineBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle, a task whose name can be
-    /// no folder's.
+    /// no folder's. [`ErrorKind::Usage`]: two functions of one name.
     pub fn build(self) -> Result<Pipeline> {
         Pipeline::new(self.0)
     }
@@ -74,6 +84,10 @@ impl Pipeline {
                 Item::Source(s) => (s.name.clone(), s.location.clone()),
                 Item::View(v) => (v.name.clone(), v.location.clone()),
                 Item::Task(t) => (t.name.clone(), t.location.clone()),
+                Item::Function(function) => {
+                    pipeline.functions.add(function.clone())?;
+                    continue;
+                }
             };
             if let Item::Task(task) = &item
                 && (name.is_empty() || !name.chars().all(is_of_folder))
@@ -89,6 +103,7 @@ impl Pipeline {
                 Item::Source(s) => drop(pipeline.sources.insert(name, s)),
                 Item::View(v) => drop(pipeline.views.insert(name, v)),
                 Item::Task(t) => drop(pipeline.tasks.insert(name, t)),
+                Item::Function(_) => {}
             }
         }
         pipeline.check_names(&defined.into_keys().collect())?;
@@ -140,6 +155,11 @@ impl Pipeline {
         self.views.get(name)
     }
 
+    /// Functions that queries may call.
+    pub(crate) fn functions(&self) -> &UserFunctions {
+        &self.functions
+    }
+
     /// Names of the sources and tasks that `task` reads, directly or through views.
     pub fn inputs(&self, task: &Task) -> BTreeSet<String> {
         let mut inputs = BTreeSet::new();
@@ -185,6 +205,7 @@ impl Pipeline {
                 .map(|(n, t)| (n.clone(), t.clone()))
                 .collect(),
             order: self.order.iter().filter(|n| needed.contains(*n)).cloned().collect(),
+            functions: self.functions.clone(),
         })
     }
 

@@ -312,10 +312,11 @@ pub(crate) mod tests {
         let items = parse_items(text, "dir/f.sql", Path::new("/w")).expect("valid");
         let places: Vec<_> = items
             .iter()
-            .map(|item| match item {
-                Item::Source(s) => s.location.clone(),
-                Item::View(v) => v.location.clone(),
-                Item::Task(t) => t.location.clone(),
+            .filter_map(|item| match item {
+                Item::Source(s) => Some(s.location.clone()),
+                Item::View(v) => Some(v.location.clone()),
+                Item::Task(t) => Some(t.location.clone()),
+                Item::Function(_) => None,
             })
             .collect();
         assert_eq!(places, [Location::new("dir/f.sql", 2, 1), Location::new("dir/f.sql", 2, 44)]);

@@ -1,6 +1,7 @@
 //! What a pipeline is made of: tasks, the sources they read, and views.
 
 pub mod dataframe;
+pub mod function;
 pub mod opaque;
 
 use std::collections::{BTreeMap, BTreeSet};

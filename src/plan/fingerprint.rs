@@ -134,6 +134,9 @@ impl Components {
             columns.schema(proof.schema());
             parts.insert("columns".into(), columns.hash.finish().to_string());
         }
+        for (function, version) in resolved.functions.as_ref() {
+            parts.insert(format!("function {function}()"), version.clone());
+        }
         if let Some(function) = &resolved.volatile {
             parts.insert(volatile_component(function), run.to_string());
         }
@@ -286,7 +289,7 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Finger
 /// # Errors
 /// When a filter can't be fingerprinted.
 pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
-    let Need { columns, filters, bytes: _, memory_bytes: _ } = need;
+    let Need { columns, filters, functions, bytes: _, memory_bytes: _ } = need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
         Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),
@@ -298,7 +301,7 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fing
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
     // What a filter's fields may leave out.
-    canon.hash.text(&format!("{filters:?}"));
+    canon.hash.text(&format!("{filters:?} {functions:?}"));
     Ok(canon.hash.finish())
 }
 
@@ -321,7 +324,7 @@ fn options(options: &TaskOptions) -> String {
 }
 
 fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
-    let Resolved { plan, scans: _, schema, volatile: _, text } = resolved;
+    let Resolved { plan, scans: _, schema, volatile: _, text, functions: _ } = resolved;
     let mut canon = Canon::default();
     canon.schema(schema);
     canon.plan(plan)?;

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::prove::{Proof, Role};
 use crate::plan::resolve::{InputSource, Resolved, Scan};
+use crate::task::function::{Versions, called_in};
 
 /// What is needed of a scan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Need {
     pub columns: BTreeSet<usize>,
     /// Filters over the scan's columns by their bare names, all of which a row must pass to matter.
     pub filters: Vec<Expr>,
+    /// Versions of the user's functions that the filters call.
+    pub functions: Versions,
     /// Bytes of these columns in the input's files, about.
     pub bytes: u64,
     /// Bytes that their values take in memory, about.
@@ -32,7 +35,7 @@ const IN_MEMORY: u64 = 4;
 /// # Errors
 /// DataFusion's when the plan can't be optimised.
 pub fn needs_of_query(resolved: &Resolved, state: &SessionState) -> Result<Vec<Need>> {
-    needs(&resolved.plan, &resolved.scans, &[], state)
+    needs(&resolved.plan, resolved, &[], state)
 }
 
 /// As [`needs_of_query`], and the columns of the keys, by which a chunk may have to be cut further.
@@ -44,10 +47,15 @@ pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState)
         Role::Partitioned { keys, names: _ } => keys.iter().flat_map(KeyExpr::columns).collect(),
         Role::Replicated { .. } => BTreeSet::new(),
     });
-    needs(proof.plan(), &resolved.scans, &keys.collect::<Vec<_>>(), state)
+    needs(proof.plan(), resolved, &keys.collect::<Vec<_>>(), state)
 }
 
-fn needs(plan: &LogicalPlan, scans: &[Scan], keys: &[BTreeSet<usize>], state: &SessionState) -> Result<Vec<Need>> {
+fn needs(
+    plan: &LogicalPlan,
+    Resolved { scans, functions, .. }: &Resolved,
+    keys: &[BTreeSet<usize>],
+    state: &SessionState,
+) -> Result<Vec<Need>> {
     let optimised = state.optimize(plan)?;
     let mut found: BTreeMap<usize, Need> = BTreeMap::new();
     optimised.apply_with_subqueries(|node| {
@@ -76,7 +84,8 @@ fn needs(plan: &LogicalPlan, scans: &[Scan], keys: &[BTreeSet<usize>], state: &S
             }
             None => (scan.bytes, IN_MEMORY * scan.bytes),
         };
-        Need { bytes, memory_bytes, ..need }
+        let functions = need.filters.iter().flat_map(|filter| called_in(filter, functions)).collect();
+        Need { bytes, memory_bytes, functions, ..need }
     };
     Ok(scans.iter().enumerate().map(of_scan).collect())
 }
@@ -92,7 +101,7 @@ fn need(scan: &TableScan) -> Need {
     };
     let filters = scan.filters.iter().filter(|filter| is_of_row(filter));
     let filters = filters.filter_map(|filter| Some(filter.clone().transform(bare).ok()?.data));
-    Need { columns, filters: filters.collect(), bytes: 0, memory_bytes: 0 }
+    Need { columns, filters: filters.collect(), ..Need::default() }
 }
 
 /// Whether a filter can be computed from a row alone.

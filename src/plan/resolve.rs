@@ -46,6 +46,7 @@ use crate::plan::resolve::call::Call;
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::slice::Stored;
 use crate::task::dataframe::{RecordedStep, StepsOfFunction, TaskInputs};
+use crate::task::function::{UserFunctions, Versions, called_in_plan};
 use crate::task::{CutOverrides, TableRead, Task, TaskQuery, View};
 
 /// A task's normalised plan, its scans numbered from 0.
@@ -61,6 +62,8 @@ pub struct Resolved {
     pub volatile: Option<String>,
     /// The query and the views it reads as SQL text, comments and white space normalised.
     pub text: String,
+    /// Versions of the user's functions that the whole query calls; in parts of it they may go by other names.
+    pub functions: Arc<Versions>,
 }
 
 /// A task's query: what it stores on its way, in order, each part over inputs and the parts before it, and last what gives
@@ -168,7 +171,7 @@ impl Resolved {
         let schema = Arc::new(without_metadata(&plan));
         ArrowSchemaConverter::new().convert(&schema)?;
         let volatile = volatile_function(&plan)?;
-        Ok(Self { plan, scans, schema, volatile, text: self.text.clone() })
+        Ok(Self { plan, scans, schema, volatile, text: self.text.clone(), functions: Arc::clone(&self.functions) })
     }
 }
 
@@ -222,20 +225,25 @@ pub fn resolve(
     state: &SessionState,
 ) -> Result<ResolvedTask> {
     check_names(task, pipeline)?;
+    check_functions(task, pipeline, state)?;
+    let versions = pipeline.functions().versions();
     let names = Names { state, pipeline, inputs, task };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
     let Planned { plan, steps } = names.task(task).map_err(in_task)?;
     let own: BTreeSet<&str> = steps.iter().map(|step| step.name.as_str()).collect();
     let resolved = |plan: LogicalPlan| -> Result<Resolved> {
         if matches!(task.query, TaskQuery::DataFrame(_)) || !task.dematerialization.is_empty() {
-            refuse_foreign(task, &plan, state, |table| inputs.contains_key(table) || own.contains(table))?;
+            refuse_foreign(task, &plan, state, pipeline.functions(), |table| {
+                inputs.contains_key(table) || own.contains(table)
+            })?;
         }
         let plan = normalise(plan, state).map_err(in_task)?;
         let (plan, scans) = number_scans(plan).map_err(in_task)?;
         let schema = output_schema(&plan, task)?;
         let volatile = volatile_function(&plan).map_err(in_task)?;
         let text = text(task, pipeline, &plan);
-        Ok(Resolved { plan, scans, schema, volatile, text })
+        let functions = Arc::new(called_in_plan(&plan, &versions));
+        Ok(Resolved { plan, scans, schema, volatile, text, functions })
     };
     let mut last = QueryPart { name: task.name.clone(), resolved: resolved(plan)?, branches: None };
     let mut before = Vec::new();
@@ -289,12 +297,26 @@ fn check_names(task: &Task, pipeline: &Pipeline) -> Result<()> {
     Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
 }
 
+/// That the user's functions are called by names that DataFusion's are not.
+fn check_functions(task: &Task, pipeline: &Pipeline, state: &SessionState) -> Result<()> {
+    let is_own = |name: &&str| {
+        state.scalar_functions().contains_key(*name)
+            || state.aggregate_functions().contains_key(*name)
+            || state.window_functions().contains_key(*name)
+            || state.higher_order_functions().contains_key(*name)
+    };
+    let Some(name) = pipeline.functions().names().find(is_own) else { return Ok(()) };
+    let message = format!("DataFusion has a function `{name}` of its own; give yours another name");
+    Err(Error::new(ErrorKind::Usage, message).with_task(&task.name))
+}
+
 /// Refuses a plan that Rust made over other tables than the task's inputs, or with functions that are not DataFusion's
 /// own: what they give is in no fingerprint, and the prover knows functions by their names.
 fn refuse_foreign(
     task: &Task,
     plan: &LogicalPlan,
     state: &SessionState,
+    users: &UserFunctions,
     is_input: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let mut foreign = None;
@@ -315,17 +337,21 @@ fn refuse_foreign(
             expr.apply(|part| {
                 let (name, is_own) = match part {
                     Expr::ScalarFunction(f) => {
-                        (f.func.name(), state.scalar_functions().get(f.func.name()) == Some(&f.func))
+                        let name = f.func.name();
+                        (name, state.scalar_functions().get(name).or(users.scalar(name)) == Some(&f.func))
                     }
                     Expr::AggregateFunction(f) => {
-                        (f.func.name(), state.aggregate_functions().get(f.func.name()) == Some(&f.func))
+                        let name = f.func.name();
+                        (name, state.aggregate_functions().get(name).or(users.aggregate(name)) == Some(&f.func))
                     }
                     Expr::WindowFunction(f) => match &f.fun {
                         WindowFunctionDefinition::AggregateUDF(f) => {
-                            (f.name(), state.aggregate_functions().get(f.name()) == Some(f))
+                            let name = f.name();
+                            (name, state.aggregate_functions().get(name).or(users.aggregate(name)) == Some(f))
                         }
                         WindowFunctionDefinition::WindowUDF(f) => {
-                            (f.name(), state.window_functions().get(f.name()) == Some(f))
+                            let name = f.name();
+                            (name, state.window_functions().get(name).or(users.window(name)) == Some(f))
                         }
                     },
                     Expr::HigherOrderFunction(f) => {
@@ -334,7 +360,10 @@ fn refuse_foreign(
                     _ => return Ok(TreeNodeRecursion::Continue),
                 };
                 if !is_own {
-                    foreign = Some(format!("calls `{name}`, which is none of DataFusion's functions; use those"));
+                    foreign = Some(format!(
+                        "calls `{name}`, which is none of DataFusion's functions, nor one of the pipeline's; add it as a \
+                         UserFunction, and call a clone of it"
+                    ));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -674,7 +703,7 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state.scalar_functions().get(name).cloned()
+        self.state.scalar_functions().get(name).or(self.pipeline.functions().scalar(name)).cloned()
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -682,11 +711,11 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.state.aggregate_functions().get(name).cloned()
+        self.state.aggregate_functions().get(name).or(self.pipeline.functions().aggregate(name)).cloned()
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.state.window_functions().get(name).cloned()
+        self.state.window_functions().get(name).or(self.pipeline.functions().window(name)).cloned()
     }
 
     fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {

@@ -1,17 +1,24 @@
-//! Tasks that are functions over rows.
+//! Tasks that are functions over rows, and functions that queries call.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use chunkwise::{
-    Batched, ByRange, ByValue, Engine, Event, InputBatches, Pipeline, RunOptions, Status, Task, TaskReport, sql,
+    Batched, ByRange, ByValue, Engine, Event, InputBatches, Pipeline, RunOptions, Status, StepPart, Task, TaskReport,
+    UserFunction, sql,
 };
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::functions_aggregate::expr_fn::sum;
+use datafusion::logical_expr::function::AccumulatorArgs;
+use datafusion::logical_expr::{
+    Accumulator, ColumnarValue, PartitionEvaluator, ScalarUDF, Volatility, col, create_udaf, create_udf, create_udwf,
+    lit,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 
@@ -102,7 +109,7 @@ fn filtering(least: i64) -> Task {
         let columns = Arc::clone(&columns);
         async move {
             let least = match inputs.parameter("least")? {
-                chunkwise::datafusion::common::ScalarValue::Int64(Some(least)) => *least,
+                ScalarValue::Int64(Some(least)) => *least,
                 other => return exec_err!("{other}"),
             };
             let rows = inputs.take("orders")?.map(move |batch| {
@@ -284,4 +291,161 @@ async fn a_function_has_hooks_and_explains_itself() {
     let text = engine.explain(&pipeline(folder.path(), task), None).await.unwrap().remove(0).unwrap();
     assert!(text.contains("it counts; what a function does can't be proved"), "{text}");
     assert!(text.contains("Function of `t` over items, orders, version 7"), "{text}");
+}
+
+/// `plus(x)`: more than `x` by `more`.
+fn plus(name: &str, more: i64, volatility: Volatility) -> ScalarUDF {
+    let plus = move |values: &[ColumnarValue]| {
+        let numbers = ColumnarValue::values_to_arrays(values)?.remove(0);
+        let sums: Int64Array =
+            numbers.as_primitive::<Int64Type>().iter().map(|value| value.map(|v| v + more)).collect();
+        Ok(ColumnarValue::Array(Arc::new(sums)))
+    };
+    create_udf(name, vec![DataType::Int64], DataType::Int64, volatility, Arc::new(plus))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_call_functions_whose_versions_count() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path(), 1000).await;
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE sums CLUSTERED BY (k) INTO 4 BUCKETS WITH (read_by = 'split') AS
+            SELECT k, sum(plus(amount)) AS amount FROM orders WHERE plus(amount) > 500 GROUP BY k;
+        CREATE VIEW shown AS SELECT k, plus(k) AS more FROM orders;
+        CREATE TABLE viewed AS SELECT more, count(*) AS n FROM shown GROUP BY more;
+        CREATE TABLE other AS SELECT count(*) AS n FROM items;";
+    let run = async |more: i64, version: &str| {
+        let plus = plus("plus", more, Volatility::Immutable);
+        let in_rust = plus.clone();
+        let in_rust = Task::dataframe("rust", ["orders"], move |inputs| {
+            let rows = inputs.table("orders")?.filter(in_rust.call(vec![col("amount")]).gt(lit(500)))?;
+            rows.aggregate(vec![col("k")], vec![sum(col("amount")).alias("amount")])
+        });
+        let pipeline = Pipeline::builder()
+            .with(sql::definitions(&format!("{SOURCES}{sql}"), "tasks.sql", folder.path()).unwrap())
+            .with(in_rust.invoke(Batched::by(["k"]).chunks(2)))
+            .with(UserFunction::scalar(plus, version));
+        engine.run(&pipeline.build().unwrap(), &RunOptions::default()).await.unwrap()
+    };
+    for (more, version) in [(1, "1"), (400, "2"), (1, "1")] {
+        let report = run(more, version).await;
+        assert!(report.succeeded(), "{report:#?}");
+        let sums =
+            format!("SELECT k, sum(amount + {more}) AS amount FROM orders WHERE amount + {more} > 500 GROUP BY k");
+        assert_eq!(read_rows(&engine, "sums").await.unwrap(), expected(folder.path(), &sums).await, "{version}");
+        let viewed = format!("SELECT k + {more} AS more, count(*) AS n FROM orders GROUP BY k");
+        assert_eq!(read_rows(&engine, "viewed").await.unwrap(), expected(folder.path(), &viewed).await, "{version}");
+        let rust = format!("SELECT k, sum(amount) AS amount FROM orders WHERE amount + {more} > 500 GROUP BY k");
+        assert_eq!(read_rows(&engine, "rust").await.unwrap(), expected(folder.path(), &rust).await, "{version}");
+    }
+    let newer = run(1, "3").await;
+    assert_eq!(newer.task("sums").unwrap().executed, 4, "{newer:#?}");
+    assert_eq!(newer.task("sums").unwrap().reason, "changed: function plus() 1 → 3");
+    assert_eq!(newer.task("other").unwrap().status, Status::Reused, "{newer:#?}");
+}
+
+/// The sum of the values' squares, times a number.
+#[derive(Debug)]
+struct Squares(i64, i64);
+
+impl Accumulator for Squares {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let squares = values[0].as_primitive::<Int64Type>().iter().flatten().map(|value| value * value);
+        self.0 += self.1 * squares.sum::<i64>();
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0 += states[0].as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(self.0.into())
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.0.into()])
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+/// How many rows the partition has.
+#[derive(Debug)]
+struct Peers;
+
+impl PartitionEvaluator for Peers {
+    fn evaluate_all(&mut self, _values: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+        Ok(Arc::new(Int64Array::from(vec![rows as i64; rows])))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_of_groups_and_windows_are_cut_by_the_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path(), 600).await;
+    let engine = engine(&folder.path().join("cache"));
+    let number = || Arc::new(DataType::Int64);
+    let squares = |factor: i64| {
+        let accumulator = Arc::new(move |_: AccumulatorArgs| Ok(Box::new(Squares(0, factor)) as Box<dyn Accumulator>));
+        let state = Arc::new(vec![DataType::Int64]);
+        let squares =
+            create_udaf("squares", vec![DataType::Int64], number(), Volatility::Immutable, accumulator, state);
+        UserFunction::aggregate(squares, factor.to_string())
+    };
+    let evaluator = Arc::new(|| Ok(Box::new(Peers) as Box<dyn PartitionEvaluator>));
+    let peers = create_udwf("peers", DataType::Int64, number(), Volatility::Immutable, evaluator);
+    let task = |keys: &str| {
+        format!(
+            "CREATE TABLE t CLUSTERED BY ({keys}) INTO 3 BUCKETS AS SELECT k, peers(k) OVER (PARTITION BY k) AS n,
+            squares FROM (SELECT k, amount % 3 AS part, squares(amount) AS squares FROM orders GROUP BY k, amount % 3) AS s"
+        )
+    };
+    let whole = |factor: i64| {
+        format!(
+            "SELECT k, count(*) OVER (PARTITION BY k) AS n, {factor} * squares AS squares FROM
+            (SELECT k, amount % 3 AS part, sum(amount * amount) AS squares FROM orders GROUP BY k, amount % 3) AS s"
+        )
+    };
+    let pipeline = |keys: &str, factor: i64| {
+        let sql = sql::definitions(&format!("{SOURCES}{}", task(keys)), "tasks.sql", folder.path()).unwrap();
+        let pipeline = Pipeline::builder().with(sql).with(squares(factor));
+        pipeline.with(UserFunction::window(peers.clone(), "1")).build().unwrap()
+    };
+    let report = engine.run(&pipeline("k", 1), &RunOptions::default()).await.unwrap();
+    assert_eq!(report.tasks[0].executed, 3, "{report:#?}");
+    assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), &whole(1)).await);
+    // In two phases, whose states are those of the function's accumulator.
+    for (factor, executed) in [(1, 4), (2, 4), (1, 0)] {
+        let report = engine.run(&pipeline("amount", factor), &RunOptions::default()).await.unwrap();
+        let parts: Vec<_> = report.tasks[0].steps.iter().map(|step| (step.part, step.chunks)).collect();
+        assert_eq!(parts, [(StepPart::Phase, 3), (StepPart::Rest, 1)], "{report:#?}");
+        assert_eq!(report.tasks[0].executed, executed, "{report:#?}");
+        assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), &whole(factor)).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_can_not_be_are_refused_and_volatile_ones_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path(), 300).await;
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE t AS SELECT k, volatile(amount) AS amount FROM orders;";
+    let pipeline = |function: UserFunction| {
+        let sql = sql::definitions(&format!("{SOURCES}{sql}"), "tasks.sql", folder.path()).unwrap();
+        Pipeline::builder().with(sql).with(function).build()
+    };
+    let volatile = || UserFunction::scalar(plus("volatile", 1, Volatility::Volatile), "1");
+    for _ in 0..2 {
+        let report = engine.run(&pipeline(volatile()).unwrap(), &RunOptions::default()).await.unwrap();
+        assert_eq!(report.tasks[0].status, Status::Executed, "{report:#?}");
+    }
+    let own = pipeline(UserFunction::scalar(plus("lower", 1, Volatility::Immutable), "1")).unwrap();
+    let error = engine.run(&own, &RunOptions::default()).await.unwrap_err().to_string();
+    assert!(error.contains("DataFusion has a function `lower` of its own"), "{error}");
+    let twice = Pipeline::builder().with(volatile()).with(volatile()).build().unwrap_err().to_string();
+    assert!(twice.contains("two functions are called `volatile`"), "{twice}");
 }
