@@ -241,4 +241,4 @@ pub use crate::run::{FreshInput, RunOptions};
 pub use crate::task::dataframe::TaskInputs;
 pub use crate::task::function::UserFunction;
 pub use crate::task::opaque::{InputBatches, InputStreams};
-pub use crate::task::{Task, TaskOptions};
+pub use crate::task::{Task, TaskOptions, Tasks};

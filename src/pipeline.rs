@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::function::{UserFunction, UserFunctions};
-use crate::task::{Source, TableRead, Task, View};
+use crate::task::{Source, TableRead, Task, Tasks, View};
 
 /// Sources, views and tasks whose names are distinct, known and free of cycles.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,12 @@ pub struct Definitions(pub(crate) Vec<Item>);
 impl From<Task> for Definitions {
     fn from(task: Task) -> Self {
         Self(vec![Item::Task(task)])
+    }
+}
+
+impl From<Tasks> for Definitions {
+    fn from(tasks: Tasks) -> Self {
+        Self(tasks.0.into_iter().map(Item::Task).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, plan_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::DataFrame;
 use datafusion::sql::parser::CreateExternalTable;
@@ -56,6 +56,8 @@ pub struct Task {
     pub(crate) materialization: Vec<Arc<dyn MaterializationHook>>,
     /// What is known better than the prover can.
     pub(crate) cut: CutOverrides,
+    /// Name of the function of which it is one table of several.
+    pub(crate) group: Option<String>,
 }
 
 /// What a user says of a cut.
@@ -94,6 +96,38 @@ impl Task {
         build: impl Fn(&TaskInputs) -> datafusion::common::Result<DataFrame> + Send + Sync + 'static,
     ) -> Self {
         Self::in_rust(name.into(), inputs, TaskQuery::DataFrame(BuildDataFrame::new(build)), Location::caller())
+    }
+
+    /// Tasks of a Rust function that gives several tables, which it makes in the order of `outputs`.
+    ///
+    /// Each table is a task of its own, cut and cached by itself, and may be given hooks of its own with
+    /// [`Tasks::each`]. What the function stores with [`TaskInputs::materialize`] for several of them is computed once. It must
+    /// not call a volatile function: each table would see other values.
+    #[track_caller]
+    pub fn dataframes(
+        name: impl Into<String>,
+        outputs: impl IntoIterator<Item = impl Into<String>>,
+        inputs: impl IntoIterator<Item = impl Into<String>>,
+        build: impl Fn(&TaskInputs) -> datafusion::common::Result<Vec<DataFrame>> + Send + Sync + 'static,
+    ) -> Tasks {
+        let (location, name, build) = (Location::caller(), name.into(), Arc::new(build));
+        let outputs: Vec<String> = outputs.into_iter().map(Into::into).collect();
+        let inputs: Vec<String> = inputs.into_iter().map(Into::into).collect();
+        let (count, mut tasks) = (outputs.len(), Vec::with_capacity(outputs.len()));
+        for (at, output) in outputs.into_iter().enumerate() {
+            let build = Arc::clone(&build);
+            let one = move |inputs: &TaskInputs| {
+                let mut tables = build(inputs)?;
+                match tables.len() {
+                    given if given == count => Ok(tables.swap_remove(at)),
+                    given => plan_err!("the function gives {given} tables, and {count} are declared"),
+                }
+            };
+            let query = TaskQuery::DataFrame(BuildDataFrame::new(one));
+            let task = Self::in_rust(output, inputs.clone(), query, location.clone());
+            tasks.push(Self { group: Some(name.clone()), ..task });
+        }
+        Tasks(tasks)
     }
 
     /// A task of a function from streams of rows to a stream of rows, called once for each chunk.
@@ -165,7 +199,14 @@ impl Task {
             dematerialization: Vec::new(),
             materialization: Vec::new(),
             cut: CutOverrides::default(),
+            group: None,
         }
+    }
+
+    /// What stands before the `#` in the names of the steps that it runs in: the same for all tables of one function, so that
+    /// they share what is stored for several.
+    pub(crate) fn step_prefix(&self) -> &str {
+        self.group.as_ref().unwrap_or(&self.name)
     }
 
     /// Its name.
@@ -221,6 +262,17 @@ impl Task {
     pub fn assume_chunkable(mut self, reason: impl Into<String>) -> Self {
         self.cut.assumed = Some(reason.into());
         self
+    }
+}
+
+/// The tasks that one function gives, from [`Task::dataframes`].
+#[derive(Debug, Clone)]
+pub struct Tasks(pub(crate) Vec<Task>);
+
+impl Tasks {
+    /// What `change` makes of each of them.
+    pub fn each(self, change: impl FnMut(Task) -> Task) -> Self {
+        Self(self.0.into_iter().map(change).collect())
     }
 }
 

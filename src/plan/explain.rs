@@ -144,7 +144,7 @@ fn explain_considered(out: &mut String, step: &Step) {
 
 /// Whether the step reads rows of other steps of its task.
 fn reads_steps(task: &Task, step: &Step) -> bool {
-    let prefix = format!("{}#", task.name);
+    let prefix = format!("{}#", task.step_prefix());
     step.resolved.scans.iter().any(|scan| scan.table.starts_with(&prefix))
 }
 

@@ -269,7 +269,15 @@ pub fn resolve(
     {
         last = QueryPart { name: task.name.clone(), ..before.remove(at) };
     }
-    Ok(ResolvedTask { before, last })
+    let task_parts = ResolvedTask { before, last };
+    let volatile = task_parts.parts().find_map(|part| part.resolved.volatile.as_ref());
+    if let (Some(group), Some(function)) = (&task.group, volatile) {
+        let message = format!(
+            "{function}() gives each table of `{group}` other values; call it in a task of its own, and let `{group}` read that"
+        );
+        return Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()));
+    }
+    Ok(task_parts)
 }
 
 /// All that is read by parts of a query.
@@ -561,7 +569,7 @@ impl Names<'_> {
             }
             TaskQuery::DataFrame(build) => {
                 let (plans, parameters, state) = (self.reads(task)?, task.parameters.clone(), self.state.clone());
-                let steps = StepsOfFunction::new(&task.name, scan_of_step);
+                let steps = StepsOfFunction::new(task.step_prefix(), scan_of_step);
                 let inputs = TaskInputs { plans, parameters, state, steps };
                 let plan = build.call(&inputs)?.into_unoptimized_plan();
                 return Ok(Planned { plan, steps: inputs.steps.into_recorded() });

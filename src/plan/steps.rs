@@ -383,7 +383,7 @@ impl Planner<'_> {
                 self.one_step(&step, proof?, part, considered)
             }
         };
-        let name = format!("{}#{}", self.task.name, before + first.steps.len());
+        let name = format!("{}#{}", self.task.step_prefix(), before + first.steps.len());
         let rest = rest(&name, &first.steps.last()?.proof).ok()?;
         let after = self.way(&rest, chunking, before + first.steps.len(), depth + 1);
         let after = match after {

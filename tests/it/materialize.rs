@@ -4,7 +4,7 @@ use std::path::Path;
 
 use arrow::datatypes::DataType;
 use chunkwise::{
-    Batched, ByValue, Engine, Pipeline, RunOptions, Status, StepPart, Task, TaskInputs, TaskReport, Whole, sql,
+    Batched, ByValue, Engine, Pipeline, RunOptions, Status, StepPart, Task, TaskInputs, TaskReport, Tasks, Whole, sql,
 };
 use datafusion::common::Result;
 use datafusion::functions_aggregate::expr_fn::{count, max, sum};
@@ -271,4 +271,52 @@ async fn steps_that_can_not_be_are_refused() {
         let message = failure(&engine, folder.path(), task).await;
         assert!(message.contains(words), "{words}: {message}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_gives_several_tables_and_stores_once_what_they_share() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let tables = |least: i64| {
+        let tables = Task::dataframes("by_size", ["small", "large"], ["items"], move |inputs| {
+            let per_key = per_key(inputs)?;
+            let kept = inputs.materialize("kept", per_key.filter(col("n").gt(lit(least)))?)?;
+            Ok(vec![
+                kept.clone().filter(col("amount").lt(lit(18_000)))?,
+                kept.filter(col("amount").gt_eq(lit(18_000)))?,
+            ])
+        });
+        tables.each(|task| task.invoke(Batched::by(["k"]).chunks(3)))
+    };
+    let run = async |tables: Tasks| {
+        let sql = format!("{SOURCES} CREATE TABLE n AS SELECT count(*) AS n FROM small;");
+        let sql = sql::definitions(&sql, "tasks.sql", folder.path()).unwrap();
+        let pipeline = Pipeline::builder().with(sql).with(tables).build().unwrap();
+        engine.run(&pipeline, &RunOptions::default()).await
+    };
+    let report = run(tables(1)).await.unwrap();
+    assert!(report.succeeded(), "{report:#?}");
+    // Three chunks of two steps are made once, and three of each table.
+    let executed = |name: &str| report.task(name).unwrap().executed;
+    assert_eq!((executed("small") + executed("large"), executed("n")), (12, 1), "{report:#?}");
+    for (table, comparison) in [("small", "<"), ("large", ">=")] {
+        let query = format!("SELECT * FROM ({PER_KEY}) AS p WHERE n > 1 AND amount {comparison} 18000");
+        let expected = expected(folder.path(), &query).await;
+        assert!(expected.rows > 0, "{table}");
+        assert_eq!(read_rows(&engine, table).await.unwrap(), expected, "{table}");
+    }
+    let again = run(tables(1)).await.unwrap();
+    assert!(again.tasks.iter().all(|task| task.status == Status::Reused), "{again:#?}");
+
+    let chance = Task::dataframes("chance", ["small", "other_half"], ["items"], |inputs| {
+        let drawn = inputs.table("items")?.with_column("r", random())?;
+        let drawn = inputs.materialize("drawn", drawn)?;
+        Ok(vec![drawn.clone().filter(col("r").lt(lit(0.5)))?, drawn.filter(col("r").gt_eq(lit(0.5)))?])
+    });
+    let error = run(chance).await.unwrap_err().to_string();
+    assert!(error.contains("random() gives each table of `chance` other values"), "{error}");
+    let fewer = Task::dataframes("fewer", ["small", "large"], ["items"], |inputs| Ok(vec![inputs.table("items")?]));
+    let error = run(fewer).await.unwrap_err().to_string();
+    assert!(error.contains("gives 1 tables, and 2 are declared"), "{error}");
 }
