@@ -232,7 +232,8 @@ pub use crate::error::{Error, ErrorKind, Location, Result};
 pub use crate::event::Event;
 pub use crate::hook::{
     Batched, ByExpr, ByRange, ByValue, ChunkFile, ChunkRows, Chunks, Cut, DematerializationHook, FinishedTable,
-    HookContext, InputPlan, InvocationContext, InvocationHook, MaterializationHook, OutputChunk, Whole,
+    HookContext, InputPlan, InputSlice, InvocationContext, InvocationHook, MaterializationHook, OutputChunk,
+    SourceHook, UserSource, Whole,
 };
 pub use crate::pipeline::{Definitions, Pipeline, PipelineBuilder};
 pub use crate::plan::slice::InputMode;

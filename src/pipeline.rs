@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hook::UserSource;
 use crate::task::function::{UserFunction, UserFunctions};
 use crate::task::{Source, TableRead, Task, Tasks, View};
 
@@ -14,6 +15,7 @@ pub struct Pipeline {
     tasks: BTreeMap<String, Task>,
     order: Vec<String>,
     functions: UserFunctions,
+    user_sources: BTreeMap<String, UserSource>,
 }
 
 /// Something a pipeline is made of, before its names are checked.
@@ -27,6 +29,8 @@ pub enum Item {
     Task(Task),
     /// What queries may call.
     Function(UserFunction),
+    /// Rows that a hook gives.
+    UserSource(UserSource),
 }
 
 /// Sources, views and tasks whose names are not resolved yet; see [`sql::definitions`](crate::sql::definitions).
@@ -45,6 +49,12 @@ impl From<Tasks> for Definitions {
     }
 }
 
+impl From<UserSource> for Definitions {
+    fn from(source: UserSource) -> Self {
+        Self(vec![Item::UserSource(source)])
+    }
+}
+
 impl From<UserFunction> for Definitions {
     fn from(function: UserFunction) -> Self {
         Self(vec![Item::Function(function)])
@@ -56,7 +66,7 @@ impl From<UserFunction> for Definitions {
 pub struct PipelineBuilder(Vec<Item>);
 
 impl PipelineBuilder {
-    /// Adds a task, a function, or what SQL defines, in any order.
+    /// Adds a task, a source, a function, or what SQL defines, in any order.
     pub fn with(mut self, definitions: impl Into<Definitions>) -> Self {
         self.0.extend(definitions.into().0);
         self
@@ -90,6 +100,7 @@ impl Pipeline {
                 Item::Source(s) => (s.name.clone(), s.location.clone()),
                 Item::View(v) => (v.name.clone(), v.location.clone()),
                 Item::Task(t) => (t.name.clone(), t.location.clone()),
+                Item::UserSource(s) => (s.name.clone(), s.location.clone()),
                 Item::Function(function) => {
                     pipeline.functions.add(function.clone())?;
                     continue;
@@ -109,6 +120,7 @@ impl Pipeline {
                 Item::Source(s) => drop(pipeline.sources.insert(name, s)),
                 Item::View(v) => drop(pipeline.views.insert(name, v)),
                 Item::Task(t) => drop(pipeline.tasks.insert(name, t)),
+                Item::UserSource(s) => drop(pipeline.user_sources.insert(name, s)),
                 Item::Function(_) => {}
             }
         }
@@ -154,6 +166,11 @@ impl Pipeline {
     /// One source by name.
     pub fn source(&self, name: &str) -> Option<&Source> {
         self.sources.get(name)
+    }
+
+    /// One source of a hook by name.
+    pub(crate) fn user_source(&self, name: &str) -> Option<&UserSource> {
+        self.user_sources.get(name)
     }
 
     /// One view by name.
@@ -212,6 +229,7 @@ impl Pipeline {
                 .collect(),
             order: self.order.iter().filter(|n| needed.contains(*n)).cloned().collect(),
             functions: self.functions.clone(),
+            user_sources: self.user_sources.clone(),
         })
     }
 

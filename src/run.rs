@@ -6,6 +6,7 @@
 pub mod chunk;
 mod identity;
 pub mod report;
+mod served;
 mod sliced;
 mod split;
 mod task;
@@ -27,7 +28,7 @@ use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
-use crate::hook::{Cut, InvocationContext};
+use crate::hook::{Cut, InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
@@ -37,10 +38,10 @@ use crate::plan::resolve::{Known, check_storable, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
+use crate::run::served::Served;
 use crate::run::split::Splits;
 use crate::run::task::TaskJob;
 use crate::schedule::Schedule;
-use crate::table::FilesTable;
 use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
@@ -119,6 +120,8 @@ pub struct Plans {
     pub tasks: BTreeMap<String, Result<Arc<PlannedTask>>>,
     /// By source name; those that could be read.
     pub sources: BTreeMap<String, Arc<Snapshot>>,
+    /// Sources whose rows a hook gives, by name.
+    pub served: BTreeMap<String, Arc<dyn SourceHook>>,
 }
 
 /// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
@@ -144,14 +147,17 @@ pub async fn plan(
         match Snapshot::take(source, state).await {
             Ok(snapshot) => {
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
-                known.insert(
-                    source.name.clone(),
-                    Known { schema, bytes: bytes.max(1), stored: None, row_groups: snapshot.row_groups() },
-                );
+                let row_groups = snapshot.row_groups();
+                known.insert(source.name.clone(), Known { row_groups, ..Known::new(schema, bytes.max(1)) });
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
         }
+    }
+    let mut served = BTreeMap::new();
+    for UserSource { name, hook, location: _ } in read.iter().filter_map(|name| pipeline.user_source(name)) {
+        known.insert(name.clone(), Known { is_served: true, ..Known::new(hook.schema(), hook.bytes().max(1)) });
+        served.insert(name.clone(), Arc::clone(hook));
     }
     let mut tasks = BTreeMap::new();
     for task in pipeline.tasks() {
@@ -168,7 +174,8 @@ pub async fn plan(
                 let tables = inputs.iter().map(|name| {
                     let source =
                         sources.get(name).map(|source: &Arc<Snapshot>| source.table() as Arc<dyn TableProvider>);
-                    (name.clone(), source)
+                    let served = || Some(Served::new(name, served.get(name)?).whole());
+                    (name.clone(), source.or_else(served))
                 });
                 let context = InvocationContext {
                     task: task.name.clone(),
@@ -219,10 +226,10 @@ pub async fn plan(
         let stored = proof.and_then(Stored::by);
         // As large as all it reads, until it is known better; what is cut of it counts in any case.
         let bytes: u64 = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
-        known.insert(task.name.clone(), Known { schema, bytes: bytes.max(1), stored, row_groups: None });
+        known.insert(task.name.clone(), Known { stored, ..Known::new(schema, bytes.max(1)) });
         tasks.insert(task.name.clone(), planned);
     }
-    Ok(Plans { tasks, sources })
+    Ok(Plans { tasks, sources, served })
 }
 
 /// The proof with the columns that the task's hooks give.
@@ -253,7 +260,7 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let published = |task: &str| context.cache.published(task).ok().flatten();
     let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
     let mut plans = plan(&selected, &context.state, context.rules, context.budget, &previous).await?;
-    let sources = std::mem::take(&mut plans.sources);
+    let (sources, served) = (std::mem::take(&mut plans.sources), std::mem::take(&mut plans.served));
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();
@@ -271,13 +278,12 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 None => continue,
             };
             let inputs = planned.steps.iter().flat_map(|step| &step.resolved.scans).filter_map(|scan| {
-                let input = match (sources.get(&scan.table), outputs.get(&scan.table)) {
-                    (Some(source), _) => Input::Source(Arc::clone(source)),
-                    (None, Some(output)) => Input::Output(Arc::clone(output)),
-                    // The output of an earlier step.
-                    (None, None) => return None,
-                };
-                Some((scan.table.clone(), input))
+                let table = &scan.table;
+                let source = sources.get(table).map(|source| Input::Source(Arc::clone(source)));
+                let served = || Some(Input::Served(Arc::new(Served::new(table, served.get(table)?))));
+                let output = || outputs.get(table).map(|output| Input::Output(Arc::clone(output)));
+                // None for the output of an earlier step.
+                Some((table.clone(), source.or_else(served).or_else(output)?))
             });
             let job = TaskJob {
                 context: context.clone(),
@@ -378,31 +384,41 @@ impl Default for Output {
 #[derive(Debug, Clone)]
 pub enum Input {
     Source(Arc<Snapshot>),
+    Served(Arc<Served>),
     Output(Arc<Output>),
 }
 
 impl Input {
     /// All rows.
-    fn whole(&self, cache: &Cache) -> Result<Arc<FilesTable>> {
+    fn whole(&self, cache: &Cache) -> Result<Arc<dyn TableProvider>> {
         match self {
             Self::Source(source) => Ok(source.table()),
+            Self::Served(served) => Ok(served.whole()),
             Self::Output(output) => {
                 cache.check(&output.entries)?;
-                of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema)).map(Arc::new)
+                Ok(Arc::new(of_chunks(cache.folder(), &output.entries, Arc::clone(&output.schema))?))
             }
+        }
+    }
+
+    fn served(&self) -> Option<Arc<Served>> {
+        match self {
+            Self::Served(served) => Some(Arc::clone(served)),
+            Self::Source(_) | Self::Output(_) => None,
         }
     }
 
     fn source(&self) -> Option<Arc<Snapshot>> {
         match self {
             Self::Source(source) => Some(Arc::clone(source)),
-            Self::Output(_) => None,
+            Self::Served(_) | Self::Output(_) => None,
         }
     }
 
     fn identity(&self) -> Fingerprint {
         match self {
             Self::Source(source) => source.identity(),
+            Self::Served(served) => served.identity(),
             Self::Output(output) => output.identity(),
         }
     }

@@ -316,7 +316,7 @@ pub(crate) mod tests {
                 Item::Source(s) => Some(s.location.clone()),
                 Item::View(v) => Some(v.location.clone()),
                 Item::Task(t) => Some(t.location.clone()),
-                Item::Function(_) => None,
+                Item::UserSource(_) | Item::Function(_) => None,
             })
             .collect();
         assert_eq!(places, [Location::new("dir/f.sql", 2, 1), Location::new("dir/f.sql", 2, 44)]);

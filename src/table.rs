@@ -1,6 +1,7 @@
 //! Files as a table: a fixed list of them, scanned whole. Sources, outputs and single chunks are all of this kind.
 
 pub mod output;
+pub mod served;
 pub mod source;
 pub mod split;
 

@@ -99,6 +99,10 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
                     "  {table:width$}  split: one pass over {need:.1} MiB cuts it by ({by}), each chunk reads its part"
                 )
             }
+            (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode() == InputMode::Serve => {
+                let by = names.join(", ");
+                writeln!(out, "  {table:width$}  serve: a chunk asks the source's hook for its rows by ({by})")
+            }
             (Role::Partitioned { keys: _, names }, _) => {
                 let by = names.join(", ");
                 writeln!(out, "  {table:width$}  rescan: each chunk reads {need:.1} MiB and keeps its rows by ({by})")

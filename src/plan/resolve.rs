@@ -119,6 +119,8 @@ pub struct Scan {
     pub stored: Option<Stored>,
     /// Its row groups, when it is a source of Parquet files.
     pub row_groups: Option<Arc<RowGroups>>,
+    /// Whether a hook gives each chunk its slice.
+    pub is_served: bool,
 }
 
 /// What is known of an input before it is read.
@@ -132,6 +134,15 @@ pub struct Known {
     pub stored: Option<Stored>,
     /// Its row groups, when it is a source of Parquet files.
     pub row_groups: Option<Arc<RowGroups>>,
+    /// Whether a hook gives each chunk its slice.
+    pub is_served: bool,
+}
+
+impl Known {
+    /// Only its columns and its size, about.
+    pub fn new(schema: SchemaRef, bytes: u64) -> Self {
+        Self { schema, bytes, stored: None, row_groups: None, is_served: false }
+    }
 }
 
 /// Stands for an input in a plan until a chunk's own provider takes its place.
@@ -423,8 +434,8 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        let Known { schema: _, bytes, stored, row_groups } = input.known.clone();
-        scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups });
+        let Known { schema: _, bytes, stored, row_groups, is_served } = input.known.clone();
+        scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups, is_served });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
@@ -640,7 +651,7 @@ struct Planned {
 
 /// A plan that reads a step with these columns, of which no more is known.
 fn scan_of_step(name: &str, schema: SchemaRef) -> datafusion::common::Result<LogicalPlan> {
-    let source = Arc::new(InputSource::new(name, Known { schema, bytes: 0, stored: None, row_groups: None }));
+    let source = Arc::new(InputSource::new(name, Known::new(schema, 0)));
     LogicalPlanBuilder::scan(TableReference::bare(name), source, None)?.build()
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Column;
 use datafusion::common::tree_node::Transformed;
@@ -94,6 +95,18 @@ pub fn rewrite(
         }
     })?;
     Ok(rewritten.data)
+}
+
+/// Whether a row of scan number `scan` is in chunk `chunk`, over its columns by their bare names; `None` when all rows are.
+///
+/// # Errors
+/// When the keys are not those of the chunk function.
+pub fn in_chunk(proof: &Proof, scan: usize, chunk: u32, schema: &Schema) -> datafusion::common::Result<Option<Expr>> {
+    let Some(Role::Partitioned { keys, names: _ }) = proof.inputs().get(scan).map(|input| &input.role) else {
+        return Ok(None);
+    };
+    let columns = schema.fields().iter().map(|field| Column::new_unqualified(field.name()));
+    in_piece(proof.function(), Piece::whole(chunk), keys, &columns.collect::<Vec<_>>()).map(Some)
 }
 
 /// Whether a row with these columns is in the piece.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | reuse | the input is stored by the same keys: the chunk opens the stored chunks that can have its rows |
 //! | range | the input is clustered by the key: the chunk opens the row groups that can have its rows |
+//! | serve | the hook that gives the source's rows is asked for the chunk's |
 //! | split | one pass cuts what is needed of the input into files, and the chunk reads its own |
 //! | rescan | the whole input, of which the chunk keeps its rows |
 //! | replicate | the whole input |
@@ -32,6 +33,8 @@ pub enum InputMode {
     Reuse,
     /// It opens those row groups of the input, clustered by the key, that can have its rows.
     Range,
+    /// It asks the hook that gives the source's rows for its own.
+    Serve,
     /// It reads its part of what one pass over the input, before any chunk, has cut.
     Split,
     /// It reads the whole input and keeps its own rows.
@@ -103,6 +106,9 @@ impl<'a> Slice<'a> {
             && function.overlap(0, &stored.function).is_some()
         {
             return Self { stored: Some(&stored.function), ..slice(InputMode::Reuse) };
+        }
+        if scan.is_served {
+            return slice(InputMode::Serve);
         }
         if let (ChunkFunction::Range(_), [key]) = (function, keys.as_slice()) {
             let slice = Self { groups: clustering(key, scan), ..slice(InputMode::Range) };

@@ -122,7 +122,7 @@ pub fn steps(task: &Task, query: ResolvedTask, rules: Rules, fitting: u64, previ
             last.part = Part::Materialized;
             let (schema, stored) = (Arc::clone(last.proof.schema()), Stored::by(&last.proof));
             // As large as all it reads, until it is known better.
-            known.insert(name, Known { schema, bytes: bytes.max(1), stored, row_groups: None });
+            known.insert(name, Known { stored, ..Known::new(schema, bytes.max(1)) });
         }
         done.extend(steps);
     }
@@ -462,8 +462,7 @@ impl Planner<'_> {
         let (rest, at, rules) = (rest.clone(), at.clone(), self.rules);
         // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
         let rest = move |name: &str, proof: &Proof| {
-            let known =
-                Known { schema: Arc::clone(proof.schema()), bytes: 0, stored: Stored::by(proof), row_groups: None };
+            let known = Known { stored: Stored::by(proof), ..Known::new(Arc::clone(proof.schema()), 0) };
             let source = Arc::new(InputSource::new(name, known));
             let finished = finish(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
             // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.

@@ -18,6 +18,7 @@ use crate::hook::{ChunkFile, HookContext, MaterializationHook, OutputChunk};
 use crate::plan::fingerprint::{Components, Fingerprint};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
+use crate::run::served::Served;
 use crate::run::sliced::Sliced;
 use crate::run::{Context, PlannedTask};
 use crate::table::source::Snapshot;
@@ -37,6 +38,8 @@ pub struct ChunkJob {
     pub inputs: Vec<Sliced>,
     /// The task's sources, which must not change meanwhile.
     pub sources: Vec<Arc<Snapshot>>,
+    /// Those of its sources whose rows a hook gives.
+    pub served: Vec<Arc<Served>>,
     /// What the step's chunks are made of.
     pub components: Components,
     /// The chunks' fingerprints, by number.
@@ -200,7 +203,7 @@ impl ChunkJob {
         let Written { rows, content, checksum } = writer.finish(footer)?;
         (entry.rows, entry.content, entry.checksum, entry.bytes) = (rows, content, checksum, pending.bytes()?);
         // A chunk of a source that changed meanwhile must never be found under the old identity.
-        self.check_sources().await?;
+        self.check_sources(chunk).await?;
         Ok((pending, entry))
     }
 
@@ -249,14 +252,17 @@ impl ChunkJob {
         self.scanned_bytes.fetch_add(writer.scanned_bytes() - scanned_before, Ordering::Relaxed);
         if appended.is_err() {
             // If a source changed, this is why the plan failed.
-            self.check_sources().await?;
+            self.check_sources(piece.chunk).await?;
         }
         appended
     }
 
-    async fn check_sources(&self) -> Result<()> {
+    async fn check_sources(&self, chunk: u32) -> Result<()> {
         for source in &self.sources {
             source.check_unchanged().await?;
+        }
+        for served in &self.served {
+            served.check_unchanged(Some(chunk)).await?;
         }
         Ok(())
     }

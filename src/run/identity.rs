@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
+use futures::future::try_join_all;
 
 use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
@@ -131,6 +132,14 @@ impl TaskJob {
                 };
                 Ok((contents.into_iter().map(identity).collect(), bytes))
             }
+            (Input::Served(served), _) if slice.mode() == InputMode::Serve => {
+                let versions = (0..chunks).map(|chunk| async move {
+                    let slice = served.slice(proof, scan, chunk)?;
+                    served.identity_of(slice).await
+                });
+                Ok((try_join_all(versions).await?, 0))
+            }
+            (Input::Served(served), _) => Ok((vec![served.identity_of(served.all()).await?], 0)),
             (Input::Output(output), _) => Ok((vec![output.identity()], 0)),
             (Input::Source(source), _) => Ok((self.bytes_of_slices(source, need, &slice, chunks).await?, 0)),
         }
@@ -232,6 +241,7 @@ impl Output {
 fn is_hashed(input: &Input, need: &Need) -> bool {
     let schema = match input {
         Input::Source(source) => source.table().schema(),
+        Input::Served(_) => return false,
         Input::Output(output) => Arc::clone(&output.schema),
     };
     let columns: Vec<usize> = need.columns.iter().copied().collect();
@@ -241,7 +251,7 @@ fn is_hashed(input: &Input, need: &Need) -> bool {
 /// Whether files of it are not there yet, since nothing runs.
 fn is_to_come(input: &Input) -> bool {
     match input {
-        Input::Source(_) => false,
+        Input::Source(_) | Input::Served(_) => false,
         Input::Output(output) => output.entries.iter().any(|entry| entry.bytes == 0),
     }
 }

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::cache::split::SplitId;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::prove::Proof;
 use crate::plan::slice::{InputMode, Slice};
 use crate::run::split::Split;
 use crate::run::{Input, Output};
@@ -35,6 +36,7 @@ pub struct Sliced {
 #[derive(Debug)]
 enum Table {
     Files(Arc<FilesTable>),
+    Served(Arc<dyn TableProvider>),
     Split(Arc<SplitTable>),
 }
 
@@ -54,11 +56,12 @@ impl Sliced {
         Ok(Self { tables, is_exact, rows, mode: InputMode::Split, splits: split.ids.clone() })
     }
 
-    /// What the chunks, of which there are `chunks`, read of `input` as `slice` says.
+    /// What the chunks of `proof` read of `input`, its scan number `scan`, as `slice` says.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when a chunk file of the input is damaged or gone.
-    pub fn new(input: &Input, slice: &Slice, chunks: u32, cache: &Cache) -> Result<Self> {
+    pub fn new(input: &Input, slice: &Slice, proof: &Proof, scan: usize, cache: &Cache) -> Result<Self> {
+        let chunks = proof.chunks();
         let mut rows = Vec::new();
         let tables = match (input, slice.mode()) {
             (Input::Source(source), InputMode::Range) => {
@@ -66,6 +69,11 @@ impl Sliced {
                 Ok((0..chunks).map(|chunk| Table::Files(of_row_groups(source, slice, chunk))).collect())
             }
             (Input::Source(source), _) => Ok(vec![Table::Files(source.table())]),
+            (Input::Served(served), InputMode::Serve) => {
+                let slice = |chunk| Ok(Table::Served(served.table(served.slice(proof, scan, chunk)?)));
+                (0..chunks).map(slice).collect()
+            }
+            (Input::Served(served), _) => Ok(vec![Table::Served(served.whole())]),
             (Input::Output(output), mode) => {
                 cache.check(&output.entries)?;
                 let opened = |entries: &[_]| {
@@ -79,9 +87,11 @@ impl Sliced {
                         rows = entries.iter().map(|entries| entries.iter().map(|entry| entry.rows).sum()).collect();
                         entries.iter().map(|entries| opened(entries)).collect()
                     }
-                    InputMode::Range | InputMode::Split | InputMode::Rescan | InputMode::Replicate => {
-                        opened(&output.entries).map(|table| vec![table])
-                    }
+                    InputMode::Range
+                    | InputMode::Serve
+                    | InputMode::Split
+                    | InputMode::Rescan
+                    | InputMode::Replicate => opened(&output.entries).map(|table| vec![table]),
                 }
             }
         };
@@ -95,6 +105,7 @@ impl Sliced {
         match &self.tables[at] {
             Table::Files(files) if rotates => Arc::new(files.rotated(chunk as usize)),
             Table::Files(files) => Arc::clone(files) as _,
+            Table::Served(served) => Arc::clone(served),
             Table::Split(split) => Arc::clone(split) as _,
         }
     }

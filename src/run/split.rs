@@ -380,7 +380,7 @@ impl SplitJob<'_> {
             return Err(Error::new(ErrorKind::Execute, "an input that is not cut can't be split; this is a bug"));
         };
         let table = match (self.input, files) {
-            (Input::Source(source), Some(files)) => Arc::new(source.table().of_files(files)),
+            (Input::Source(source), Some(files)) => Arc::new(source.table().of_files(files)) as _,
             _ => self.input.whole(&self.context.cache)?,
         };
         let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(execution_error)?;

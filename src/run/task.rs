@@ -101,6 +101,9 @@ impl TaskJob {
             return Ok(output);
         }
         let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
+        for served in self.inputs.values().filter_map(Input::served) {
+            served.ask_version().await?;
+        }
         let last = planned.steps.last().map(|step| &step.proof);
         let (keys, chunks) = last.map_or((&[][..], 1), |proof| (proof.keys(), proof.chunks()));
         let hook_context = HookContext::new(task, keys, chunks, cache.new_temp_path("hook"));
@@ -128,6 +131,9 @@ impl TaskJob {
         }
         for source in &sources {
             source.check_unchanged().await?;
+        }
+        for served in self.inputs.values().filter_map(Input::served) {
+            served.check_unchanged(None).await?;
         }
         if cache.publish(&task.name, &output.entries, &before_last, &whole)? {
             events.send(Event::Published { task: task.name.clone() });
@@ -209,6 +215,7 @@ impl TaskJob {
                 step: number,
                 inputs,
                 sources: sources.to_vec(),
+                served: self.inputs.values().filter_map(Input::served).collect(),
                 components: components.clone(),
                 fingerprints: fingerprints.clone(),
                 force: self.force,
@@ -334,7 +341,7 @@ impl TaskJob {
         };
         let sliced = match &split {
             Some(split) => Sliced::of_split(split, schema, proof.chunks())?,
-            None => Sliced::new(input, &slice, proof.chunks(), &self.context.cache)?,
+            None => Sliced::new(input, &slice, proof, scan, &self.context.cache)?,
         };
         Ok((sliced, split_bytes))
     }
@@ -369,7 +376,7 @@ impl TaskJob {
     /// Chunks would run: that no source is the reason.
     fn check_no_fresh_input(&self, before: &Components, components: &Components, missing: usize) -> Result<()> {
         let changed = components.changed_since(before);
-        let is_source = |(_, input): &(&String, &Input)| matches!(input, Input::Source(_));
+        let is_source = |(_, input): &(&String, &Input)| !matches!(input, Input::Output(_));
         let sources = self.inputs.iter().filter(is_source).map(|(table, _)| table);
         let fresh: Vec<_> = sources.filter(|table| changed.contains(&input_component(table))).cloned().collect();
         if fresh.is_empty() {

@@ -19,6 +19,7 @@ mod plans;
 mod prove;
 mod regressions;
 mod reuse;
+mod served;
 mod slices;
 mod slt;
 mod support;

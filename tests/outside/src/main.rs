@@ -1,17 +1,20 @@
-//! One hook of each kind, and what they are told.
+//! One hook of each kind, and what they are told; a task that is a function over rows.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chunkwise::datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use chunkwise::datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use chunkwise::datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chunkwise::datafusion::catalog::TableProvider;
 use chunkwise::datafusion::common::{Result as PlanResult, ScalarValue};
+use chunkwise::datafusion::datasource::MemTable;
 use chunkwise::datafusion::logical_expr::LogicalPlan;
 use chunkwise::datafusion::prelude::{col, lit};
 use chunkwise::{
-    ChunkFile, ChunkRows, Chunks, Cut, DematerializationHook, Engine, FinishedTable, HookContext, InputPlan,
-    InvocationContext, InvocationHook, MaterializationHook, OutputChunk, Pipeline, Result, RunOptions, Task, async_trait, sql,
+    Batched, ChunkFile, ChunkRows, Chunks, Cut, DematerializationHook, Engine, ErrorKind, FinishedTable, HookContext,
+    InputBatches, InputPlan, InputSlice, InvocationContext, InvocationHook, MaterializationHook, OutputChunk, Pipeline,
+    Result, RunOptions, SourceHook, Task, UserSource, async_trait, sql,
 };
 
 /// A chunk for each size that the caller names, one after the other.
@@ -98,6 +101,39 @@ impl ChunkRows for NumberRows {
     }
 }
 
+/// What each size costs, from a service that is only this program.
+#[derive(Debug)]
+struct Prices;
+
+#[async_trait]
+impl SourceHook for Prices {
+    fn schema(&self) -> SchemaRef {
+        let (size, price) = (Field::new("size", DataType::Utf8, true), Field::new("price", DataType::UInt32, true));
+        Arc::new(Schema::new(vec![size, price]))
+    }
+
+    async fn version(&self, slice: &InputSlice) -> Result<String> {
+        assert_eq!(slice.table, "prices");
+        Ok("of this year".into())
+    }
+
+    async fn read(&self, slice: &InputSlice) -> Result<Arc<dyn TableProvider>> {
+        // A real one would send them to its service.
+        assert_eq!(slice.chunk.is_some(), slice.predicate.is_some());
+        let sizes = Arc::new(StringArray::from(vec!["small", "large", "huge"]));
+        let rows = RecordBatch::try_new(self.schema(), vec![sizes, Arc::new(UInt32Array::from(vec![2, 5, 9]))]);
+        let table = rows.map_err(Into::into).and_then(|rows| MemTable::try_new(self.schema(), vec![vec![rows]]));
+        Ok(Arc::new(table.map_err(|e| chunkwise::Error::new(ErrorKind::Source, "no prices").with_source(e))?))
+    }
+}
+
+/// The number of batches' rows of each size, in Rust.
+fn count(inputs: &InputBatches) -> PlanResult<Vec<RecordBatch>> {
+    let rows = inputs.batches("flowers")?.iter().map(RecordBatch::num_rows).sum::<usize>();
+    let rows: ArrayRef = Arc::new(UInt32Array::from(vec![rows as u32]));
+    Ok(vec![RecordBatch::try_from_iter([("rows", rows)])?])
+}
+
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
@@ -109,15 +145,31 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
         .dematerialize("plants", InBloom)
         .materialize(counted.clone())
         .invoke(BySize);
-    let pipeline =
-        Pipeline::builder().with(sql::definitions(source, "plants.sql", folder.path())?).with(flowers).build()?;
+    let worth = sql::task(
+        "worth",
+        "SELECT f.size, sum(f.flowers * p.price) AS worth FROM flowers f
+        JOIN prices p ON f.size = p.size GROUP BY f.size",
+    )?;
+    let columns = Arc::new(Schema::new(vec![Field::new("rows", DataType::UInt32, false)]));
+    let pipeline = Pipeline::builder()
+        .with(sql::definitions(source, "plants.sql", folder.path())?)
+        .with(UserSource::new("prices", Prices))
+        .with(flowers)
+        .with(worth.invoke(Batched::by(["size"]).chunks(2)))
+        .with(Task::batches("counted", "1", ["flowers"], columns, count))
+        .build()?;
     let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2).build()?;
     let report = engine.run(&pipeline, &RunOptions::default()).await?;
     assert!(report.succeeded(), "{report:#?}");
-    let rows = engine.query("SELECT size, flowers, chunk FROM flowers ORDER BY chunk, flowers").await?.to_string().await?;
+    let rows =
+        engine.query("SELECT size, flowers, chunk FROM flowers ORDER BY chunk, flowers").await?.to_string().await?;
     println!("{rows}");
     let rows: Vec<String> = rows.lines().map(|line| line.replace([' ', '|'], "")).collect();
     assert_eq!(rows[3..7], ["huge10", "small11", "small31", "large52"]);
     assert_eq!(counted.0.load(Ordering::Relaxed), 3);
+    let rows = engine.query("SELECT sum(worth) AS worth, min(rows) AS rows FROM worth, counted").await?;
+    let rows = rows.to_string().await?;
+    println!("{rows}");
+    assert_eq!(rows.lines().nth(3).map(|line| line.replace(' ', "")).as_deref(), Some("|42|4|"));
     Ok(())
 }
