@@ -5,11 +5,13 @@
 //! <cache>/index.sqlite                                   what the footers of these files say, for quick look-up
 //! <cache>/versions/<table>/<version>/chunk=0007/….parquet  hard links to chunk files
 //! <cache>/tables/<table>                                 symbolic link to one version: the published table
+//! <cache>/stages/<stage>/current/<table>                 what `tables/<table>` points to for a table of a stage; see [`stage`]
 //! <cache>/splits/<cut>/<input>/0.arrow                 inputs that were cut into chunks; see [`split`]
 //! <cache>/locks/                                       one file for each chunk and split that is being made
 //! <cache>/tmp/<process>/                                 files being written; gone with their process
 //! <cache>/damaged/                                       chunk files that were found damaged
 //! <cache>/in-use.lock                                    locked by runs, and by who removes files; see [`collect`]
+//! <cache>/switch.lock                                    locked while links of published tables are replaced
 //! ```
 //!
 //! A file has its final name only when it is whole and on disk, and its index row only after that. So a crash at any
@@ -20,6 +22,7 @@ pub mod index;
 pub mod lock;
 pub mod publish;
 pub mod split;
+pub mod stage;
 pub mod store;
 pub mod temp;
 
@@ -229,12 +232,14 @@ impl Cache {
         })
     }
 
-    /// The chunks of `table`'s published version, if all are in the cache.
-    pub fn published_chunks(&self, table: &str) -> Result<Option<Vec<Arc<ChunkEntry>>>> {
-        let Some(PublishedTable { files, .. }) = publish::open(&self.folder, table)? else { return Ok(None) };
+    /// The published version of `table` and its chunks, if all are in the cache.
+    pub fn published_chunks(&self, table: &str) -> Result<Option<(Prepared, Vec<Arc<ChunkEntry>>)>> {
+        let Some(PublishedTable { version, files }) = publish::open(&self.folder, table)? else { return Ok(None) };
         let footers = files.iter().map(|file| store::read_footer(&file.path, file.checksum));
         let fingerprints = footers.map(|footer| Ok(footer?.0.fingerprint)).collect::<Result<Vec<_>>>()?;
-        Ok(self.find(&fingerprints)?.into_iter().collect())
+        let entries = self.find(&fingerprints)?.into_iter().collect::<Option<Vec<_>>>();
+        let prepared = Prepared { table: table.to_string(), version: Version::named(version), components: None };
+        Ok(entries.map(|entries| (prepared, entries)))
     }
 
     /// Whether readers of `table` see these chunks, as they were written.
@@ -242,26 +247,51 @@ impl Cache {
         Ok(publish::current(&self.folder, table)?.is_some_and(|current| current == Version::of(entries).as_str()))
     }
 
-    /// Publishes `entries`, one per chunk in order, as `table`: readers see the old table or the new one, whole.
-    ///
-    /// Returns whether anything changed.
+    /// Makes the version of `table` that `entries` are, one per chunk in order, ready to be published.
     ///
     /// `before` are the chunks of earlier steps that it came of: they are kept as long as the version.
-    pub fn publish(
+    pub fn prepare(
         &self,
         table: &str,
         entries: &[Arc<ChunkEntry>],
         before: &[Fingerprint],
         components: &Components,
-    ) -> Result<bool> {
+    ) -> Result<Prepared> {
         let version = Version::of(entries);
-        let switched = publish::publish(&self.folder, &self.temp, table, &version, entries, before)?;
+        publish::make(&self.folder, &self.temp, table, &version, entries, before)?;
+        Ok(Prepared { table: table.to_string(), version, components: Some(components.clone()) })
+    }
+
+    /// Publishes a version by itself: readers see the old table or the new one, whole.
+    ///
+    /// Returns whether anything changed.
+    pub fn publish(&self, prepared: &Prepared) -> Result<bool> {
+        let switched = publish::switch(&self.folder, &self.temp, &prepared.table, &prepared.version)?;
         failpoint(&self.folder)?;
-        if self.index.published(table, version.as_str())?.as_ref() != Some(components) {
-            self.index.set_published(table, version.as_str(), components)?;
-        }
+        self.note_published(prepared)?;
         failpoint(&self.folder)?;
         Ok(switched)
+    }
+
+    /// Publishes tables as those of a stage: readers see all of them as before, or all new, each whole.
+    ///
+    /// Returns the tables that changed.
+    pub fn publish_stage(&self, stage: &str, prepared: &[Prepared]) -> Result<Vec<String>> {
+        let tables = prepared.iter().map(|table| (table.table.clone(), table.version.as_str().to_string())).collect();
+        let switched = stage::publish(&self.folder, &self.temp, stage, &tables)?;
+        failpoint(&self.folder)?;
+        prepared.iter().try_for_each(|table| self.note_published(table))?;
+        failpoint(&self.folder)?;
+        Ok(switched)
+    }
+
+    fn note_published(&self, Prepared { table, version, components }: &Prepared) -> Result<()> {
+        match components {
+            Some(components) if self.index.published(table, version.as_str())?.as_ref() != Some(components) => {
+                self.index.set_published(table, version.as_str(), components)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes what `options` say, with its rows in the index; `None` when a run uses the cache, and nothing was done.
@@ -298,13 +328,13 @@ impl Cache {
             is_as_written
         });
         let mut published = Vec::new();
-        for table in publish::tables(&self.folder)? {
-            if let Some(PublishedTable { version, files, .. }) = publish::open(&self.folder, &table)?
-                // The latest chunk knows best what the version is made of.
-                && let Some((_, components)) = files
-                    .iter()
-                    .filter_map(|file| store::read_footer(&file.path, file.checksum).ok())
-                    .max_by_key(|(entry, _)| entry.written_unix_ns)
+        for (table, version) in publish::snapshot(&self.folder)? {
+            let PublishedTable { version, files } = publish::open_version(&self.folder, &table, version)?;
+            // The latest chunk knows best what the version is made of.
+            if let Some((_, components)) = files
+                .iter()
+                .filter_map(|file| store::read_footer(&file.path, file.checksum).ok())
+                .max_by_key(|(entry, _)| entry.written_unix_ns)
             {
                 published.push((table, version, components));
             }
@@ -332,12 +362,15 @@ impl Cache {
                 store::set_aside(&self.folder, path)?;
             }
         }
-        for table in publish::tables(&self.folder)? {
-            let Ok(published) = publish::open(&self.folder, &table) else {
+        let tables = store::read_folder(&self.folder.join(publish::TABLES))?;
+        done.damaged.extend(tables.into_iter().filter(|table| !table.is_symlink()));
+        done.damaged.extend(stage::damaged(&self.folder)?);
+        for (table, version) in publish::snapshot(&self.folder)? {
+            let Ok(published) = publish::open_version(&self.folder, &table, version) else {
                 done.add(&self.folder.join(publish::TABLES).join(&table), false);
                 continue;
             };
-            for PublishedFile { path, checksum, .. } in published.into_iter().flat_map(|table| table.files) {
+            for PublishedFile { path, checksum, .. } in published.files {
                 done.add(&path, checksum_of(&path).is_ok_and(|found| found == checksum));
                 if done.damaged.last() == Some(&path) {
                     store::set_aside(&self.folder, &path)?;
@@ -346,6 +379,15 @@ impl Cache {
         }
         Ok(done)
     }
+}
+
+/// A version of a table that is ready to be published.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    table: String,
+    version: Version,
+    /// What it is made of; `None` for the version that was published before.
+    components: Option<Components>,
 }
 
 /// Gives a file the time of its last use back that it had before it was verified.

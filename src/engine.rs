@@ -34,7 +34,7 @@ use crate::plan::steps::Step;
 use crate::run::chunk::unix_ns;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
-use crate::table::output::published;
+use crate::table::output::{of_version, published};
 use crate::task::Task;
 
 pub use handle::{Run, RunEvents};
@@ -172,9 +172,10 @@ impl Engine {
         &self.settings
     }
 
-    /// Runs the tasks of `pipeline` that `options` select, and publishes their tables.
+    /// Runs the tasks of `pipeline` that `options` select, and publishes their tables, those of a stage together.
     ///
-    /// Chunks that are in the cache don't run. A task that fails stops only what depends on it; see the report.
+    /// Chunks that are in the cache don't run. A task that fails stops only what depends on it, and the publication of its stage;
+    /// see the report.
     /// Dropping the future stops the run: committed chunks stay, and no table is half published.
     ///
     /// # Errors
@@ -278,7 +279,8 @@ impl Engine {
         self.pool.reserved() as u64
     }
 
-    /// Says how each task, or only `task`, would be cut, with the plan of its first chunk; nothing is run.
+    /// Says how each task, or only `task`, or each of the stage of this name, would be cut, with the plan of its first chunk;
+    /// nothing is run.
     ///
     /// The texts come in an order in which every task follows those it reads. A refusal is such a text's `Err`.
     ///
@@ -293,9 +295,11 @@ impl Engine {
         let state = session(runtime_with(Arc::clone(&self.pool), None)?, None);
         let mut plans = plan(&pipeline, &state, self.rules, self.budget(), &|_| Vec::new()).await?;
         let mut texts = Vec::new();
-        for name in pipeline.tasks().map(|t| &t.name).filter(|name| task.is_none_or(|task| task == *name)) {
+        let asked = |name: &str| task.is_none_or(|task| pipeline.targets(task).contains(&name));
+        for Task { name, stage, .. } in pipeline.tasks().filter(|task| asked(&task.name)) {
+            let together = stage.as_ref().map_or_else(Vec::new, |stage| pipeline.stage(stage));
             let text = match plans.tasks.remove(name) {
-                Some(planned) => planned.and_then(|planned| explain_task(&planned, &state)),
+                Some(planned) => planned.and_then(|planned| explain_task(&planned, &together, &state)),
                 None => Err(Error::new(ErrorKind::Source, "an input of it can't be planned").with_task(name)),
             };
             texts.push(text);
@@ -321,7 +325,8 @@ impl Engine {
         Ok(Arc::new(published(&self.settings.cache_folder, name, Some(chunk), &state, &self.verified).await?))
     }
 
-    /// A query over the published tables, on all processors and not cut.
+    /// A query over the published tables, on all processors and not cut. Of a stage it sees all tables as one publication left
+    /// them.
     ///
     /// # Errors
     /// [`ErrorKind::Sql`] when the query is invalid or reads a table that is not published, [`ErrorKind::Storage`] when
@@ -332,8 +337,8 @@ impl Engine {
         state.config_mut().options_mut().execution.target_partitions = self.settings.jobs;
         let invalid = |e: DataFusionError| Error::new(ErrorKind::Sql, "the query is invalid").with_source(e);
         let context = SessionContext::new_with_state(state.clone());
-        for name in publish::tables(&self.settings.cache_folder)? {
-            let table = published(&self.settings.cache_folder, &name, None, &state, &self.verified).await?;
+        for (name, version) in publish::snapshot(&self.settings.cache_folder)? {
+            let table = of_version(&self.settings.cache_folder, &name, version, None, &state, &self.verified).await?;
             context.register_table(datafusion::common::TableReference::bare(name), Arc::new(table)).map_err(invalid)?;
         }
         let options = datafusion::prelude::SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
@@ -391,9 +396,9 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Storage`] when the cache folder can't be read.
     pub fn published_tables(&self) -> Result<Vec<PublishedSummary>> {
-        publish::tables(&self.settings.cache_folder)?
-            .iter()
-            .filter_map(|table| publish::summary(&self.settings.cache_folder, table).transpose())
+        publish::snapshot(&self.settings.cache_folder)?
+            .into_iter()
+            .map(|(table, version)| publish::summary(&self.settings.cache_folder, &table, version))
             .collect()
     }
 
@@ -449,13 +454,12 @@ impl Drop for Engine {
     }
 }
 
-fn explain_task(planned: &PlannedTask, state: &SessionState) -> Result<String> {
-    let texts =
-        planned.steps.iter().map(|step| explain_step(&planned.task, step, state)).collect::<Result<Vec<_>>>()?;
-    Ok(texts.concat())
+fn explain_task(planned: &PlannedTask, together: &[&str], state: &SessionState) -> Result<String> {
+    let explain = |step| explain_step(&planned.task, together, step, state);
+    Ok(planned.steps.iter().map(explain).collect::<Result<Vec<_>>>()?.concat())
 }
 
-fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String> {
+fn explain_step(task: &Task, together: &[&str], step: &Step, state: &SessionState) -> Result<String> {
     let scans = &step.resolved.scans;
     let provide = |number: usize| -> datafusion::common::Result<Provided> {
         let scan = scans.get(number);
@@ -469,5 +473,5 @@ fn explain_step(task: &Task, step: &Step, state: &SessionState) -> Result<String
     };
     let plan =
         rewrite(&step.proof, Piece::whole(0), &provide).and_then(|plan| state.optimize(&plan)).map_err(failed)?;
-    Ok(explain(task, step, &plan))
+    Ok(explain(task, together, step, &plan))
 }

@@ -71,7 +71,7 @@ pub enum Event {
     },
     /// The cache was kept to its limit.
     Evicted {
-        /// Number of chunk files, splits, versions and damaged files that were removed.
+        /// Number of chunk files, splits, versions of tables and stages, and damaged files that were removed.
         removed: u64,
         /// Bytes that were freed.
         bytes: u64,
@@ -81,7 +81,7 @@ pub enum Event {
         /// The task.
         task: String,
     },
-    /// A task is done, its table published.
+    /// A task is done, and its table is published, or will be with its stage.
     Done {
         /// The task.
         task: String,
@@ -105,7 +105,14 @@ pub enum Event {
         /// Why.
         message: String,
     },
-    /// A task was not run, since one that it reads failed.
+    /// A task is done, but its table is as before, since its stage is not published.
+    Withheld {
+        /// The task.
+        task: String,
+        /// Why.
+        message: String,
+    },
+    /// A task was not run, since one that it reads failed, or the stage of one is not published.
     Skipped {
         /// The task.
         task: String,

@@ -154,6 +154,18 @@
 //! A source's files are listed once per run. If one changes before a chunk that read it is committed, the task fails and
 //! nothing is published.
 //!
+//! # Stages
+//!
+//! A table is published by itself, as soon as its task is done. Tables that belong together are of one *stage*,
+//! `WITH (stage = 'daily')` or [`Task::stage`]: they are published by one rename once all tasks of the stage have succeeded, so
+//! that [`Engine::query`] sees all of them as before or all new. If one fails, none is published: the others are
+//! [`Status::Withheld`], and the next run finds their chunks in the cache. What reads a table of a stage from outside waits
+//! for the whole stage; so a stage can't read what reads it. [`RunOptions::tasks`] takes stages, and of a task's stage all
+//! tasks run.
+//!
+//! A table of a stage that no task of the run has any more stays in the stage as it is. One that joins a stage, or moves
+//! to another, changes with it; one that leaves is published by itself again.
+//!
 //! Every file has a checksum, in the index and in the list beside a published table, and is compared with it before a
 //! process reads it first: a damaged one is an error, is set aside, and is computed again by the next run.
 //! [`Engine::verify_cache`] compares all of them.
@@ -173,6 +185,7 @@
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
 //! | step | a query that a task runs as; one for most tasks, more where a part of it can't be cut with the rest |
 //! | publish | make a table's new version the one that readers see |
+//! | stage | tasks whose tables are published together or not at all |
 //! | partition, batch, row group, bucket | DataFusion's parallel stream, Arrow's record batch, Parquet's row group, Hive's word for a chunk |
 //!
 //! # Layers

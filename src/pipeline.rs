@@ -75,8 +75,8 @@ impl PipelineBuilder {
     /// The pipeline.
     ///
     /// # Errors
-    /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle, a task whose name can be
-    /// no folder's. [`ErrorKind::Usage`]: two functions of one name.
+    /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle, also one of stages, a task
+    /// or stage whose name can be no folder's. [`ErrorKind::Usage`]: two functions of one name.
     pub fn build(self) -> Result<Pipeline> {
         Pipeline::new(self.0)
     }
@@ -91,7 +91,8 @@ impl Pipeline {
     /// Checks the names of `items`, in any order, and sorts the tasks.
     ///
     /// # Errors
-    /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle.
+    /// [`ErrorKind::Sql`] with the place: a name defined twice, a table that nothing defines, a cycle, a name that is no
+    /// folder's.
     pub(crate) fn new(items: impl IntoIterator<Item = Item>) -> Result<Self> {
         let mut pipeline = Self::default();
         let mut defined = BTreeMap::new();
@@ -107,7 +108,7 @@ impl Pipeline {
                 }
             };
             if let Item::Task(task) = &item
-                && (name.is_empty() || !name.chars().all(is_of_folder))
+                && let Some(name) = [&name].into_iter().chain(&task.stage).find(|name| !is_folder(name))
             {
                 let message = format!("`{name}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
                 return Err(Error::new(ErrorKind::Sql, message).with_location(task.location.clone()));
@@ -126,6 +127,7 @@ impl Pipeline {
         }
         pipeline.check_names(&defined.into_keys().collect())?;
         pipeline.order = pipeline.sorted()?;
+        pipeline.check_stages()?;
         Ok(pipeline)
     }
 
@@ -133,7 +135,8 @@ impl Pipeline {
     /// what they are.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] when there is no such task, or it comes back with another name or other inputs.
+    /// [`ErrorKind::Usage`] when there is no such task, or it comes back with another name or other inputs; [`ErrorKind::Sql`] when
+    /// its stage can't be.
     pub fn configure(mut self, task: &str, change: impl FnOnce(Task) -> Task) -> Result<Self> {
         match self.tasks.get_mut(task) {
             Some(found) => {
@@ -143,7 +146,12 @@ impl Pipeline {
                         format!("task `{task}` can't get another name or other inputs; build another pipeline");
                     return Err(Error::new(ErrorKind::Usage, message));
                 }
+                if let Some(stage) = changed.stage.as_ref().filter(|stage| !is_folder(stage)) {
+                    let message = format!("`{stage}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
+                    return Err(Error::new(ErrorKind::Sql, message).with_location(changed.location));
+                }
                 *found = changed;
+                self.check_stages()?;
                 Ok(self)
             }
             None => {
@@ -198,24 +206,44 @@ impl Pipeline {
         inputs
     }
 
-    /// The part that `targets` need: themselves and all tasks that they read, directly or not.
+    /// Names of the tasks of a stage, sorted.
+    pub fn stage(&self, stage: &str) -> Vec<&str> {
+        let of_stage = self.tasks.values().filter(|task| task.stage.as_deref() == Some(stage));
+        of_stage.map(|task| task.name.as_str()).collect()
+    }
+
+    /// The tasks that `target` means: the one of this name, or all of the stage of this name.
+    pub(crate) fn targets(&self, target: &str) -> Vec<&str> {
+        self.tasks.get(target).map_or_else(|| self.stage(target), |task| vec![task.name.as_str()])
+    }
+
+    /// The part that `targets`, tasks and stages, need: themselves, all tasks that they read, directly or not, and all tasks of
+    /// the stages of these.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] when a target is not a task.
+    /// [`ErrorKind::Usage`] when a target is neither a task nor a stage.
     pub fn select(&self, targets: &[String]) -> Result<Self> {
         let mut needed = BTreeSet::new();
-        let mut pending = targets.to_vec();
-        while let Some(name) = pending.pop() {
-            let Some(task) = self.tasks.get(&name) else {
-                if targets.contains(&name) {
-                    let known = self.order.join(", ");
-                    let message = format!("there is no task `{name}`; the tasks are: {known}");
-                    return Err(Error::new(ErrorKind::Usage, message));
+        let mut pending = Vec::new();
+        for target in targets {
+            let tasks = self.targets(target);
+            if tasks.is_empty() {
+                let stages: BTreeSet<&str> = self.tasks.values().filter_map(|task| task.stage.as_deref()).collect();
+                let mut known = self.order.join(", ");
+                if !stages.is_empty() {
+                    known += "; the stages are: ";
+                    known += &stages.into_iter().collect::<Vec<_>>().join(", ");
                 }
-                continue;
-            };
+                let message = format!("there is no task `{target}`; the tasks are: {known}");
+                return Err(Error::new(ErrorKind::Usage, message));
+            }
+            pending.extend(tasks.into_iter().map(str::to_string));
+        }
+        while let Some(name) = pending.pop() {
+            let Some(task) = self.tasks.get(&name) else { continue };
             if needed.insert(name) {
                 pending.extend(self.inputs(task));
+                pending.extend(task.stage.iter().flat_map(|stage| self.stage(stage)).map(str::to_string));
             }
         }
         Ok(Self {
@@ -252,6 +280,36 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Refuses stages that wait for each other: what reads a table of a stage from outside waits for all of its tasks.
+    fn check_stages(&self) -> Result<()> {
+        let mut left: BTreeMap<Unit<'_>, Vec<Reading<'_>>> = BTreeMap::new();
+        for task in self.tasks() {
+            let inputs = self.inputs(task).into_iter().filter_map(|name| self.tasks.get(&name));
+            let readings = inputs.filter(|input| Unit::of(input) != Unit::of(task)).map(|input| (task, input));
+            left.entry(Unit::of(task)).or_default().extend(readings);
+        }
+        loop {
+            let waits = |readings: &[Reading<'_>]| readings.iter().any(|(_, read)| left.contains_key(&Unit::of(read)));
+            let ready: Vec<_> = left.iter().filter(|(_, on)| !waits(on)).map(|(unit, _)| *unit).collect();
+            if ready.is_empty() {
+                break;
+            }
+            ready.iter().for_each(|unit| drop(left.remove(unit)));
+        }
+        // Each that is left waits for another: following them comes back to one.
+        let mut path: Vec<Reading<'_>> = Vec::new();
+        let mut at = left.keys().next();
+        while let Some(unit) = at {
+            if let Some(start) = path.iter().position(|(reader, _)| Unit::of(reader) == *unit) {
+                return Err(cycle_of_stages(&path[start..]));
+            }
+            let next = left.get(unit).into_iter().flatten().find(|(_, read)| left.contains_key(&Unit::of(read)));
+            path.extend(next);
+            at = next.and_then(|(_, read)| left.get_key_value(&Unit::of(read))).map(|(unit, _)| unit);
+        }
+        Ok(())
+    }
+
     /// Depth-first topological order over tasks and views; only tasks are kept.
     fn sorted(&self) -> Result<Vec<String>> {
         let mut order = Vec::new();
@@ -284,10 +342,55 @@ impl Pipeline {
     }
 }
 
-/// What the names of tasks are made of.
+/// What is published at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit<'a> {
+    Task(&'a str),
+    Stage(&'a str),
+}
+
+impl<'a> Unit<'a> {
+    fn of(task: &'a Task) -> Self {
+        task.stage.as_deref().map_or(Self::Task(&task.name), Self::Stage)
+    }
+}
+
+/// A task and one that it reads.
+type Reading<'a> = (&'a Task, &'a Task);
+
+/// Says how these readings lead from unit to unit, back to where the first began.
+fn cycle_of_stages(readings: &[Reading<'_>]) -> Error {
+    let told = |task: &Task| match &task.stage {
+        Some(stage) => format!("`{}` of stage `{stage}`", task.name),
+        None => format!("`{}`", task.name),
+    };
+    let cycle: Vec<_> =
+        readings.iter().map(|(reader, read)| format!("{} reads {}", told(reader), told(read))).collect();
+    let tasks = || readings.iter().flat_map(|(reader, read)| [reader, read]);
+    let stage = tasks().find_map(|task| task.stage.as_deref()).unwrap_or_default();
+    let between: BTreeSet<_> =
+        tasks().filter(|task| task.stage.as_deref() != Some(stage)).map(|task| format!("`{}`", task.name)).collect();
+    let between = between.into_iter().collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "a stage is read from outside only when all of it is published, but {}; put {between} into stage `{stage}`, too",
+        cycle.join(", and ")
+    );
+    let error = Error::new(ErrorKind::Sql, message);
+    match readings.first() {
+        Some((reader, _)) => error.with_location(reader.location.clone()),
+        None => error,
+    }
+}
+
+/// What the names of tasks and stages are made of.
 pub const FOLDER_CHARACTERS: &str = "ASCII letters, digits, `_` and `-`";
 
-/// Whether a task's name may have this character.
+/// Whether a task or stage may have this name.
+pub fn is_folder(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(is_of_folder)
+}
+
+/// Whether the name of a task or stage may have this character.
 pub fn is_of_folder(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }

@@ -1,7 +1,8 @@
 //! Running a pipeline: plan every task, run the chunks that the cache hasn't, publish.
 //!
-//! Tasks run as soon as what they read is done; at most `jobs` chunks run at a time in all. A task that fails stops
-//! only what depends on it. Dropping the future stops everything: unfinished files go, committed chunks stay.
+//! Tasks run as soon as what they read is done; at most `jobs` chunks run at a time in all. The tables of a stage are
+//! published when all its tasks have succeeded. A task that fails stops only what depends on it. Dropping the future stops
+//! everything: unfinished files go, committed chunks stay.
 
 pub mod chunk;
 mod identity;
@@ -9,6 +10,7 @@ pub mod report;
 mod served;
 mod sliced;
 mod split;
+mod stage;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,9 +24,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
-use crate::cache::Cache;
 use crate::cache::collect::InUse;
 use crate::cache::store::ChunkEntry;
+use crate::cache::{Cache, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
@@ -40,8 +42,9 @@ use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
 use crate::run::served::Served;
 use crate::run::split::Splits;
+use crate::run::stage::Stages;
 use crate::run::task::TaskJob;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Skipped};
 use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
@@ -49,7 +52,7 @@ use crate::task::Task;
 /// What to run, and how much of the cache to believe.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunOptions {
-    /// Tasks to run, with all that they need; empty runs all.
+    /// Tasks and stages to run, with all that they need; empty runs all. Of a stage all tasks run.
     pub tasks: Vec<String>,
     /// Runs every chunk again, whatever the cache has.
     pub force: bool,
@@ -58,7 +61,8 @@ pub struct RunOptions {
     /// So many percent, 0 to 100, of the chunks that are in the cache are computed again and compared, chosen at random. A
     /// task of which one differs fails.
     pub audit_percent: f64,
-    /// The first task that fails stops the run, also what does not depend on it. Default: the others go on.
+    /// The first task that fails stops the run, also what does not depend on it, and stages that are not whole yet are not
+    /// published. Default: the others go on.
     pub fail_fast: bool,
     /// Runs and publishes nothing: the report says what would run and why. Its `executed` are the chunks that would, at most:
     /// those that read a chunk which runs run too, unless that is as it was.
@@ -264,6 +268,7 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();
+    let mut stages = Stages::default();
     let mut running = JoinSet::new();
     let mut names = HashMap::new();
     loop {
@@ -295,25 +300,60 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 is_dry: options.dry_run,
                 planned,
             };
-            names.insert(running.spawn(job.run().instrument(info_span!("task", task = %name))).id(), name);
+            let run = job.run().instrument(info_span!("task", task = %name));
+            let run = async move {
+                let (report, result) = run.await;
+                Ended::Task(Box::new(report), result)
+            };
+            names.insert(running.spawn(run).id(), Running::Task(name));
         }
         if options.fail_fast && reports.values().any(|report| report.status == Status::Failed) {
             break;
         }
         let Some(finished) = running.join_next_with_id().await else { break };
         let (mut report, result) = match finished {
-            Ok((_, finished)) => finished,
-            Err(e) => {
-                let name = names.get(&e.id()).cloned().unwrap_or_default();
-                let panicked = Error::new(ErrorKind::Execute, "the task panicked").with_source(e).with_task(&name);
-                (TaskReport::new(&name, Status::Failed), Err(panicked))
+            Ok((_, Ended::Task(report, result))) => (*report, result),
+            Ok((_, Ended::Stage(stage, Ok(changed)))) => {
+                stages.published(&stage, changed, &context.events);
+                schedule.published(&stage);
+                continue;
             }
+            Ok((_, Ended::Stage(stage, Err(error)))) => {
+                fail_stage(&mut schedule, &mut reports, &selected, &stage, &error, &context.events);
+                continue;
+            }
+            Err(e) => match names.remove(&e.id()) {
+                Some(Running::Task(name)) => {
+                    let panicked = Error::new(ErrorKind::Execute, "the task panicked").with_source(e).with_task(&name);
+                    (TaskReport::new(&name, Status::Failed), Err(panicked))
+                }
+                Some(Running::Stage(stage)) => {
+                    let panicked = Error::new(ErrorKind::Storage, "its publication panicked").with_source(e);
+                    fail_stage(&mut schedule, &mut reports, &selected, &stage, &panicked, &context.events);
+                    continue;
+                }
+                None => continue,
+            },
         };
         match result {
-            Ok(output) => {
-                schedule.succeeded(&report.name);
-                outputs.insert(report.name.clone(), Arc::new(output));
-                reports.insert(report.name.clone(), report);
+            Ok((output, prepared)) => {
+                let name = report.name.clone();
+                outputs.insert(name.clone(), Arc::new(output));
+                reports.insert(name.clone(), report);
+                if let (Some(prepared), Some(stage)) =
+                    (prepared, selected.task(&name).and_then(|task| task.stage.as_ref()))
+                {
+                    stages.add(stage, prepared);
+                }
+                match schedule.succeeded(&name) {
+                    Some(stage) if options.dry_run => schedule.published(&stage),
+                    Some(stage) => {
+                        let publish = stages.publication(&stage, context);
+                        let name = Running::Stage(stage.clone());
+                        names.insert(running.spawn_blocking(move || Ended::Stage(stage, publish())).id(), name);
+                    }
+                    None => {}
+                }
             }
             Err(error) => {
                 report.status = Status::Failed;
@@ -327,8 +367,13 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
         // Only where the first failure stops all. What had ended meanwhile, has.
         running.abort_all();
         while let Some(ended) = running.join_next().await {
-            if let Ok((report, Ok(_))) = ended {
-                reports.insert(report.name.clone(), report);
+            match ended {
+                Ok(Ended::Task(report, Ok(_))) => drop(reports.insert(report.name.clone(), *report)),
+                Ok(Ended::Stage(stage, Ok(changed))) => stages.published(&stage, changed, &context.events),
+                Ok(Ended::Stage(stage, Err(error))) => {
+                    fail_stage(&mut schedule, &mut reports, &selected, &stage, &error, &context.events);
+                }
+                _ => {}
             }
         }
         for task in selected.tasks().filter(|task| !reports.contains_key(&task.name)).collect::<Vec<_>>() {
@@ -338,13 +383,20 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
             reports.insert(task.name.clone(), skipped);
         }
     }
+    if !options.dry_run {
+        stages.withhold(&selected, &mut reports, &context.events);
+    }
     for error in context.splits.finish().await {
         context.events.send(Event::Warning { message: error.to_string() });
     }
+    let report = |task: &Task| {
+        let stage = task.stage.clone();
+        reports.remove(&task.name).map(|report| TaskReport { stage, ..report })
+    };
     Ok(RunReport {
         wall_ms: report::millis(start.elapsed()),
         peak_rss_bytes: peak_rss_bytes(),
-        tasks: selected.tasks().filter_map(|task| reports.remove(&task.name)).collect(),
+        tasks: selected.tasks().filter_map(report).collect(),
     })
 }
 
@@ -359,12 +411,54 @@ fn fail(
     report.reason = error.to_string();
     events.send(Event::Failed { task: task.clone(), message: error.to_string() });
     reports.insert(task.clone(), report);
-    for name in schedule.failed(&task) {
-        let mut skipped = TaskReport::new(&name, Status::Skipped);
-        skipped.reason = format!("`{task}` failed, which it needs");
-        events.send(Event::Skipped { task: name.clone(), message: skipped.reason.clone() });
-        reports.insert(name, skipped);
+    skip(schedule.failed(&task), reports, &task, events);
+}
+
+/// Has the tasks of a stage fail that could not be published.
+fn fail_stage(
+    schedule: &mut Schedule,
+    reports: &mut BTreeMap<String, TaskReport>,
+    pipeline: &Pipeline,
+    stage: &str,
+    error: &Error,
+    events: &EventSink,
+) {
+    let message = format!("stage `{stage}` can't be published: {error}");
+    for task in pipeline.stage(stage) {
+        events.send(Event::Failed { task: task.to_string(), message: message.clone() });
+        if let Some(report) = reports.get_mut(task) {
+            report.status = Status::Failed;
+            report.reason = message.clone();
+        }
     }
+    skip(schedule.not_published(stage), reports, pipeline.stage(stage).first().unwrap_or(&stage), events);
+}
+
+fn skip(skipped: Vec<Skipped>, reports: &mut BTreeMap<String, TaskReport>, failed: &str, events: &EventSink) {
+    for Skipped { task, stage } in skipped {
+        let mut report = TaskReport::new(&task, Status::Skipped);
+        report.reason = match stage {
+            Some(stage) => format!("`{failed}` failed, so that stage `{stage}`, which it needs, is not published"),
+            None => format!("`{failed}` failed, which it needs"),
+        };
+        events.send(Event::Skipped { task: task.clone(), message: report.reason.clone() });
+        reports.insert(task, report);
+    }
+}
+
+/// What goes on during a run, by name.
+enum Running {
+    Task(String),
+    /// The publication of a stage.
+    Stage(String),
+}
+
+/// What ended during a run.
+enum Ended {
+    /// A task, with what is to be published with its stage.
+    Task(Box<TaskReport>, Result<(Output, Option<Prepared>)>),
+    /// The publication of a stage, with the tables that changed.
+    Stage(String, Result<Vec<String>>),
 }
 
 /// What a task or step gave: its chunks, in order.

@@ -40,6 +40,8 @@ pub struct Task {
     pub(crate) chunking: Option<Chunking>,
     /// What `WITH (…)` set.
     pub(crate) options: TaskOptions,
+    /// The stage whose tables are published together with its own; `None` publishes it by itself.
+    pub(crate) stage: Option<String>,
     /// How chunks get their part of inputs that are neither stored nor clustered by the key; `None` leaves it to cost.
     pub(crate) read_by: Option<ReadBy>,
     /// Where the statement begins.
@@ -101,7 +103,7 @@ impl Task {
     /// Tasks of a Rust function that gives several tables, which it makes in the order of `outputs`.
     ///
     /// Each table is a task of its own, cut and cached by itself, and may be given hooks of its own with
-    /// [`Tasks::each`]. What the function stores with [`TaskInputs::materialize`] for several of them is computed once. It must
+    /// [`Tasks::each`]. They appear together or not at all: their stage has the function's name, unless they get another. What the function stores with [`TaskInputs::materialize`] for several of them is computed once. It must
     /// not call a volatile function: each table would see other values.
     #[track_caller]
     pub fn dataframes(
@@ -125,7 +127,7 @@ impl Task {
             };
             let query = TaskQuery::DataFrame(BuildDataFrame::new(one));
             let task = Self::in_rust(output, inputs.clone(), query, location.clone());
-            tasks.push(Self { group: Some(name.clone()), ..task });
+            tasks.push(Self { group: Some(name.clone()), stage: Some(name.clone()), ..task });
         }
         Tasks(tasks)
     }
@@ -191,6 +193,7 @@ impl Task {
             reads,
             chunking: None,
             options: TaskOptions::default(),
+            stage: None,
             read_by: None,
             location,
             keys_location: None,
@@ -241,6 +244,13 @@ impl Task {
     /// How its files are written. Default: as [`TaskOptions`] says.
     pub fn options(mut self, options: TaskOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Publishes its table together with those of all other tasks of the stage `name`, or none of them: ASCII letters, digits,
+    /// `_` and `-`. What reads it from outside of the stage waits until the whole stage is published.
+    pub fn stage(mut self, name: impl Into<String>) -> Self {
+        self.stage = Some(name.into());
         self
     }
 

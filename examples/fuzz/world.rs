@@ -198,7 +198,7 @@ impl World {
                     Err(error) => Err(error),
                 }
             }
-            Status::Failed | Status::Skipped => Err(task.reason.clone()),
+            _ => Err(task.reason.clone()),
         };
         match &difference {
             Err(reason) if reason.contains("can't be cut at") => return Outcome::Refused(rule(reason)),

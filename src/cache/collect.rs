@@ -1,8 +1,8 @@
 //! Keeping the cache small: what no published or pinned table is made of goes, what was used least recently first.
 //!
 //! When a chunk file was used last is its time of access, which runs that find it set, whatever else does; a split's is
-//! its folder's time of modification, a version's that of its list, set when another took its place. Runs hold a shared
-//! lock while they use files, collection an exclusive one.
+//! its folder's time of modification, a version's that of its list, set when another took its place, that of what was
+//! published of a stage its folder's. Runs hold a shared lock while they use files, collection an exclusive one.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::publish::{self, VERSIONS, list_path};
 use crate::cache::split::SPLITS;
+use crate::cache::stage;
 use crate::cache::store::{self, DAMAGED, read_folder};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,7 +36,7 @@ pub struct CollectOptions {
 /// What [`crate::Engine::collect`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Number of chunk files, splits, versions and damaged files that were removed.
+    /// Number of chunk files, splits, versions of tables and stages, and damaged files that were removed.
     pub removed: u64,
     /// Bytes that were freed.
     pub removed_bytes: u64,
@@ -98,6 +99,12 @@ pub fn collect(
             done.removed += 1;
         }
     }
+    for (folder, left) in stage::left(cache)? {
+        if is_older(left, grace) {
+            remove(&folder)?;
+            done.removed += 1;
+        }
+    }
     // By name as well, since links may be copies.
     let (mut in_use, mut names): (HashSet<(u64, u64)>, HashSet<OsString>) = Default::default();
     for file in versions(cache)?.iter().map(|version| files_in(version)).collect::<Result<Vec<_>>>()?.concat() {
@@ -153,10 +160,9 @@ fn versions(cache: &Path) -> Result<Vec<PathBuf>> {
 
 /// Folders of the versions that are published or pinned.
 fn kept_versions(cache: &Path) -> Result<HashSet<PathBuf>> {
-    let mut kept = HashSet::new();
-    for table in publish::tables(cache)? {
-        kept.extend(publish::current(cache, &table)?.map(|version| cache.join(VERSIONS).join(&table).join(version)));
-    }
+    let published = publish::snapshot(cache)?.into_iter();
+    let mut kept: HashSet<PathBuf> =
+        published.map(|(table, version)| cache.join(VERSIONS).join(table).join(version)).collect();
     kept.extend(versions(cache)?.into_iter().filter(|version| publish::pin_path(version).exists()));
     Ok(kept)
 }

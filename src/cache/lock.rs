@@ -2,6 +2,8 @@
 //!
 //! A lock is a file `<cache>/locks/<name>`, locked by its holder and removed with the lock. The system releases locks of
 //! processes that die; a file that one of them left behind is taken over by who locks it next.
+//!
+//! Who switches published tables holds one lock of the cache for that moment: tables move between stages.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,6 +15,9 @@ use crate::error::{Error, Result};
 
 /// Name of the folder of locks, inside the cache folder.
 const LOCKS: &str = "locks";
+
+/// Name of the file that is locked while published tables are switched, inside the cache folder.
+const SWITCHING: &str = "switch.lock";
 
 /// A lock that this process holds; dropping it releases it.
 #[derive(Debug)]
@@ -65,6 +70,27 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // While it is still locked, so that it is no other holder's.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Says that links of published tables are switched, until it is dropped.
+#[derive(Debug)]
+pub struct Switching(#[expect(dead_code, reason = "its lock goes with it")] File);
+
+impl Switching {
+    /// Waits while another does; that takes a few writes.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Storage`] when the file can't be created.
+    pub fn begin(cache: &Path) -> Result<Self> {
+        let path = cache.join(SWITCHING);
+        let opened = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = opened.map_err(|e| Error::storage("create", &path, e))?;
+        match file.lock() {
+            // File systems without locks: the last one to publish wins.
+            Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(Error::storage("lock", &path, e)),
+            _ => Ok(Self(file)),
+        }
     }
 }
 

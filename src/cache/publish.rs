@@ -1,12 +1,14 @@
-//! Published tables: a folder of hard links per version, and one symbolic link that says which version is current.
+//! Published tables: a folder of hard links per version, and one symbolic link that says which version is current: that
+//! of the table itself, or that of its stage, see [`stage`](crate::cache::stage).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::cache::lock::Switching;
 use crate::cache::store::{ChunkEntry, create_folder, file_name, read_folder, read_footer, set_aside, sync_folder};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +20,10 @@ use crate::plan::fingerprint::Fingerprint;
 pub const VERSIONS: &str = "versions";
 /// Name of the folder of published tables, inside the cache folder.
 pub const TABLES: &str = "tables";
+/// Name of the folder of stages, inside the cache folder.
+pub const STAGES: &str = "stages";
+/// Name of the link to what of a stage is published, inside the stage's folder.
+pub const CURRENT: &str = "current";
 
 /// Names one version of a table: its chunks and when each was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,11 @@ impl Version {
         });
         let mut name = Fingerprint::of(parts).to_string();
         name.truncate(32);
+        Self(name)
+    }
+
+    /// The version of this name.
+    pub fn named(name: String) -> Self {
         Self(name)
     }
 
@@ -61,23 +72,19 @@ pub struct PublishedFile {
     pub checksum: Checksum,
 }
 
-/// Links `entries` into a folder of their own and points `tables/<table>` to it by one rename.
-///
-/// Returns whether readers see another version now.
-pub fn publish(
+/// Makes the folder of a version of `table`: links to the files of `entries`, and the lists beside it. Nobody sees it yet.
+pub fn make(
     cache: &Path,
     temp: &TempFolder,
     table: &str,
     version: &Version,
     entries: &[Arc<ChunkEntry>],
     before: &[Fingerprint],
-) -> Result<bool> {
+) -> Result<()> {
     let versions = cache.join(VERSIONS).join(table);
     let folder = versions.join(version.as_str());
-    let checksums = checksums(entries);
-    let is_whole = entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes));
     let steps: String = before.iter().map(|chunk| file_name(*chunk) + "\n").collect();
-    for (path, text) in [(list_path(&folder), checksums), (steps_path(&folder), steps)] {
+    for (path, text) in [(list_path(&folder), checksums(entries)), (steps_path(&folder), steps)] {
         if text != fs::read_to_string(&path).unwrap_or_default() {
             create_folder(&versions)?;
             let list = temp.new_path("list");
@@ -89,82 +96,214 @@ pub fn publish(
             sync_folder(&versions)?;
         }
     }
-    if is_whole && current(cache, table)?.as_deref() == Some(version.as_str()) {
-        return Ok(false);
+    let is_whole = || entries.iter().all(|e| fs::metadata(link_path(&folder, e)).is_ok_and(|m| m.len() == e.bytes));
+    if is_whole() {
+        return Ok(());
     }
-    if !is_whole {
-        create_folder(&versions)?;
-        let building = temp.new_path("version");
-        for entry in entries {
-            let link = link_path(&building, entry);
-            if let Some(parent) = link.parent() {
-                fs::create_dir_all(parent).map_err(|e| Error::storage("create", parent, e))?;
-                link_or_copy(&entry.path(cache), &link)?;
-                let (there, _) = read_footer(&link, entry.checksum).map_err(|e| {
-                    // The next run computes it.
-                    let _ = set_aside(cache, &entry.path(cache));
-                    let message =
-                        format!("chunk {} of `{table}` was damaged and was set aside; run again", entry.chunk);
-                    Error::new(ErrorKind::Storage, message).with_source(e)
-                })?;
-                if there.written_unix_ns != entry.written_unix_ns {
-                    let (chunk, path) = (entry.chunk, link.display());
-                    let message =
-                        format!("chunk {chunk} was made again by another run before {path} was published; run again");
-                    return Err(Error::new(ErrorKind::Storage, message));
-                }
-                failpoint(&building)?;
-                sync_folder(parent)?;
+    create_folder(&versions)?;
+    let building = temp.new_path("version");
+    for entry in entries {
+        let link = link_path(&building, entry);
+        if let Some(parent) = link.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::storage("create", parent, e))?;
+            link_or_copy(&entry.path(cache), &link)?;
+            let (there, _) = read_footer(&link, entry.checksum).map_err(|e| {
+                // The next run computes it.
+                let _ = set_aside(cache, &entry.path(cache));
+                let message = format!("chunk {} of `{table}` was damaged and was set aside; run again", entry.chunk);
+                Error::new(ErrorKind::Storage, message).with_source(e)
+            })?;
+            if there.written_unix_ns != entry.written_unix_ns {
+                let (chunk, path) = (entry.chunk, link.display());
+                let message =
+                    format!("chunk {chunk} was made again by another run before {path} was published; run again");
+                return Err(Error::new(ErrorKind::Storage, message));
             }
+            failpoint(&building)?;
+            sync_folder(parent)?;
         }
-        failpoint(&folder)?;
-        sync_folder(&building)?;
-        // A damaged folder of this version gives way; nothing replaces a non-empty folder by rename.
-        let aside = temp.new_path("damaged");
-        match fs::rename(&folder, &aside) {
+    }
+    failpoint(&folder)?;
+    sync_folder(&building)?;
+    // Nothing replaces a non-empty folder by rename.
+    let is_taken = |e: &io::Error| {
+        use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+        matches!(e.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
+    };
+    let name_it = || match fs::rename(&building, &folder) {
+        Err(e) if is_taken(&e) => Ok(false),
+        other => other.map(|()| true).map_err(|e| Error::storage("create", &folder, e)),
+    };
+    // Another process may just have made the same version, and have published it; only a damaged one gives way.
+    if !name_it()? && !is_whole() {
+        match fs::rename(&folder, temp.new_path("damaged")) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::storage("replace", &folder, e)),
             _ => {}
         }
         failpoint(&folder)?;
-        match fs::rename(&building, &folder) {
-            // Another process has just published the same chunks.
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            other => other.map_err(|e| Error::storage("create", &folder, e))?,
-        }
-        failpoint(&folder)?;
-        sync_folder(&versions)?;
+        name_it()?;
     }
-    if let Some(before) = current(cache, table)? {
-        // From now on nobody begins to read it.
-        let list = list_path(&versions.join(before));
-        let now = fs::FileTimes::new().set_modified(SystemTime::now());
-        let _ = fs::File::options().write(true).open(&list).and_then(|list| list.set_times(now));
+    failpoint(&folder)?;
+    sync_folder(&versions)
+}
+
+/// Points `tables/<table>` to a version that was made, by one rename.
+///
+/// Returns whether readers see another version now.
+pub fn switch(cache: &Path, temp: &TempFolder, table: &str, version: &Version) -> Result<bool> {
+    let is_there = || Ok(link(cache, table)? == Some(Link::Version(version.as_str().to_string())));
+    if is_there()? {
+        return Ok(false);
     }
-    let tables = cache.join(TABLES);
+    let _lock = Switching::begin(cache)?;
+    if is_there()? {
+        return Ok(false);
+    }
+    let before = current(cache, table)?;
+    let is_other = before.as_deref() != Some(version.as_str());
+    if let Some(before) = before.filter(|_| is_other) {
+        leave(cache, table, &before);
+    }
+    point(cache, temp, table, &Path::new("..").join(VERSIONS).join(table).join(version.as_str()))?;
+    sync_folder(&cache.join(TABLES))?;
+    Ok(is_other)
+}
+
+/// Notes that from now on nobody begins to read a version of `table`.
+pub fn leave(cache: &Path, table: &str, version: &str) {
+    let list = list_path(&cache.join(VERSIONS).join(table).join(version));
+    let now = fs::FileTimes::new().set_modified(SystemTime::now());
+    let _ = fs::File::options().write(true).open(&list).and_then(|list| list.set_times(now));
+}
+
+/// Points `tables/<table>` to `target`, as seen from there; it is durable when the folder is.
+pub fn point(cache: &Path, temp: &TempFolder, table: &str, target: &Path) -> Result<()> {
+    let published = cache.join(TABLES).join(table);
+    replace_link(temp, target, &published)
+}
+
+/// Makes a symbolic link to `target`, or has it take the place of another, by one rename.
+pub fn replace_link(temp: &TempFolder, target: &Path, path: &Path) -> Result<()> {
     let link = temp.new_path("link");
-    let target = Path::new("..").join(VERSIONS).join(table).join(version.as_str());
-    std::os::unix::fs::symlink(&target, &link).map_err(|e| Error::storage("create", &link, e))?;
-    failpoint(&folder)?;
-    let published = tables.join(table);
-    fs::rename(&link, &published).map_err(|e| Error::storage("publish", &published, e))?;
-    failpoint(&folder)?;
-    sync_folder(&tables)?;
-    Ok(true)
+    std::os::unix::fs::symlink(target, &link).map_err(|e| Error::storage("create", &link, e))?;
+    failpoint(path)?;
+    fs::rename(&link, path).map_err(|e| Error::storage("publish", path, e))?;
+    failpoint(path)
+}
+
+/// What `tables/<table>` is a link to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// This version.
+    Version(String),
+    /// What this stage has under the table's name now.
+    Stage(String),
+}
+
+impl Link {
+    /// The stage, if it is one's.
+    pub fn stage(&self) -> Option<&String> {
+        match self {
+            Self::Version(_) => None,
+            Self::Stage(stage) => Some(stage),
+        }
+    }
+}
+
+/// Where `tables/<table>` points to, if it is there.
+pub fn link(cache: &Path, table: &str) -> Result<Option<Link>> {
+    let path = cache.join(TABLES).join(table);
+    let target = match fs::read_link(&path) {
+        Ok(target) => target,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::storage("read", &path, e)),
+    };
+    let parts: Vec<_> = target.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    Ok(match parts.as_slice() {
+        [_, stages, stage, current, _] if stages == STAGES && current == CURRENT => Some(Link::Stage(stage.clone())),
+        [.., version] => Some(Link::Version(version.clone())),
+        [] => None,
+    })
+}
+
+/// The links of all tables, also of those that are not published yet. What else lies there is passed over.
+pub fn links(cache: &Path) -> Result<BTreeMap<String, Link>> {
+    let paths = read_folder(&cache.join(TABLES))?;
+    let tables = paths.iter().filter(|path| path.is_symlink()).filter_map(|path| path.file_name()?.to_str());
+    let links = tables.map(|table| Ok(link(cache, table)?.map(|link| (table.to_string(), link))));
+    Ok(links.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The folder of a stage.
+pub fn stage_folder(cache: &Path, stage: &str) -> PathBuf {
+    cache.join(STAGES).join(stage)
+}
+
+/// The name of what a link in a stage's folder, or below, points to; `None` when it is none.
+pub fn named_by(link: &Path) -> Result<Option<String>> {
+    use io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
+    match fs::read_link(link) {
+        Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
+        Err(e) if matches!(e.kind(), InvalidInput | NotADirectory | NotFound) => Ok(None),
+        Err(e) => Err(Error::storage("read", link, e)),
+    }
 }
 
 /// The version that is published as `table`, if any.
 pub fn current(cache: &Path, table: &str) -> Result<Option<String>> {
-    let link = cache.join(TABLES).join(table);
-    match fs::read_link(&link) {
-        Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::storage("read", &link, e)),
+    let link = || Ok(link(cache, table)?.map(|link| (table.to_string(), link)).into_iter().collect());
+    Ok(resolve(cache, link)?.remove(table))
+}
+
+/// The published tables and their versions. Those of a stage are as one publication of it left them, whatever is published
+/// meanwhile.
+pub fn snapshot(cache: &Path) -> Result<BTreeMap<String, String>> {
+    resolve(cache, || links(cache))
+}
+
+/// The versions that the tables' links lead to.
+fn resolve(cache: &Path, links: impl Fn() -> Result<BTreeMap<String, Link>>) -> Result<BTreeMap<String, String>> {
+    loop {
+        let found = links()?;
+        let currents = currents(cache, &found)?;
+        let mut versions = BTreeMap::new();
+        for (table, link) in &found {
+            let version = match link {
+                Link::Version(version) => Some(version.clone()),
+                Link::Stage(stage) => match currents.get(stage) {
+                    Some(current) => named_by(&stage_folder(cache, stage).join(current).join(table))?,
+                    None => None,
+                },
+            };
+            versions.extend(version.map(|version| (table.clone(), version)));
+        }
+        // A table that joined or left a stage meanwhile may have been read before that, and the others after. And what had
+        // been published when a stage was read may be gone.
+        let now = links()?;
+        let of_same_stages = found.len() == now.len()
+            && found.iter().zip(&now).all(|((table, link), (other, now))| {
+                table == other && (link == now || matches!((link, now), (Link::Version(_), Link::Version(_))))
+            });
+        if of_same_stages && (versions.len() == found.len() || self::currents(cache, &found)? == currents) {
+            return Ok(versions);
+        }
     }
+}
+
+/// What is published now of each stage that one of `links` leads to.
+fn currents(cache: &Path, links: &BTreeMap<String, Link>) -> Result<BTreeMap<String, String>> {
+    let stages: BTreeSet<&String> = links.values().filter_map(Link::stage).collect();
+    let current = |stage: &String| Ok(named_by(&stage_folder(cache, stage).join(CURRENT))?.map(|v| (stage.clone(), v)));
+    Ok(stages.into_iter().map(current).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// The published table `table`: one version, whatever is published meanwhile. `None` when it is not published.
 pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
-    let Some(version) = current(cache, table)? else { return Ok(None) };
+    current(cache, table)?.map(|version| open_version(cache, table, version)).transpose()
+}
+
+/// A version of `table`.
+pub fn open_version(cache: &Path, table: &str, version: String) -> Result<PublishedTable> {
     let folder = cache.join(VERSIONS).join(table).join(&version);
     let list = fs::read_to_string(list_path(&folder)).unwrap_or_default();
     let files = list.lines().map(|line| {
@@ -173,7 +312,7 @@ pub fn open(cache: &Path, table: &str) -> Result<Option<PublishedTable>> {
         Some(PublishedFile { chunk, path: folder.join(name), checksum: Checksum::from_hex(checksum).ok()? })
     });
     match files.collect::<Option<Vec<_>>>() {
-        Some(files) if !files.is_empty() => Ok(Some(PublishedTable { version, files })),
+        Some(files) if !files.is_empty() => Ok(PublishedTable { version, files }),
         _ => {
             let message = format!(
                 "the published table `{table}` has lost the list of its files, {}; run it again",
@@ -258,12 +397,12 @@ pub struct ChunkSummary {
     pub path: PathBuf,
 }
 
-/// What is published as `table`, by the footers of its files; `None` when it is not published.
+/// A version of `table`, by the footers of its files.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`] when a file is gone or its footer damaged.
-pub fn summary(cache: &Path, table: &str) -> Result<Option<PublishedSummary>> {
-    let Some(PublishedTable { version, files }) = open(cache, table)? else { return Ok(None) };
+pub fn summary(cache: &Path, table: &str, version: String) -> Result<PublishedSummary> {
+    let PublishedTable { version, files } = open_version(cache, table, version)?;
     let is_pinned = pin_path(&cache.join(VERSIONS).join(table).join(&version)).exists();
     let (table, keys, chunks) = (table.to_string(), Vec::new(), Vec::new());
     let mut summary = PublishedSummary { table, version, is_pinned, keys, chunks };
@@ -272,13 +411,12 @@ pub fn summary(cache: &Path, table: &str) -> Result<Option<PublishedSummary>> {
         summary.keys = keys;
         summary.chunks.push(ChunkSummary { chunk, rows, bytes, written_unix_ns, path });
     }
-    Ok(Some(summary))
+    Ok(summary)
 }
 
 /// Names of the published tables, sorted.
 pub fn tables(cache: &Path) -> Result<Vec<String>> {
-    let links = read_folder(&cache.join(TABLES))?;
-    Ok(links.iter().filter_map(|link| Some(link.file_name()?.to_str()?.to_string())).collect())
+    Ok(snapshot(cache)?.into_keys().collect())
 }
 
 fn link_path(folder: &Path, entry: &ChunkEntry) -> PathBuf {

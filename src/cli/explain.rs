@@ -14,7 +14,7 @@ pub struct Arguments {
     /// SQL files, and folders of them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Explain only this task
+    /// Explain only this task, or the tasks of this stage
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
 }

@@ -67,6 +67,7 @@ impl Progress {
                 self.clear(running.remove(task));
                 self.problem(&format!("{task:width$}  failed    {message}"));
             }
+            Event::Withheld { task, message } => self.problem(&format!("{task:width$}  withheld  {message}")),
             Event::Skipped { task, message } => self.problem(&format!("{task:width$}  skipped   {message}")),
             Event::Evicted { removed, bytes } => {
                 self.line(&format!("cache: {} files removed, {}", HumanCount(*removed), HumanBytes(*bytes)));
@@ -99,8 +100,12 @@ impl Progress {
         let count = |status| report.tasks.iter().filter(|task| task.status == status).count();
         let memory =
             report.peak_rss_bytes.map_or(String::new(), |bytes| format!(", peak memory {}", HumanBytes(bytes)));
+        let withheld = match count(Status::Withheld) {
+            0 => String::new(),
+            withheld => format!("{withheld} withheld, "),
+        };
         self.line(&format!(
-            "{} executed, {} reused, {} failed, {} skipped in {}{memory}",
+            "{} executed, {} reused, {withheld}{} failed, {} skipped in {}{memory}",
             count(Status::Executed),
             count(Status::Reused),
             count(Status::Failed),

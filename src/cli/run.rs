@@ -20,7 +20,7 @@ pub struct Arguments {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     options: Options,
-    /// Run only this task and what it needs; may be given several times
+    /// Run only this task, or the tasks of this stage, and what they need; may be given several times
     #[arg(long = "task", value_name = "NAME")]
     tasks: Vec<String>,
     /// Run every chunk again, whatever the cache has

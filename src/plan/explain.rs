@@ -11,8 +11,8 @@ use crate::plan::steps::{Part, Step};
 use crate::task::Task;
 
 /// How a step of `task` is run: its cut, what each input gives to a chunk and why, what was found at each node, and
-/// `plan`, the optimised plan of chunk 0.
-pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
+/// `plan`, the optimised plan of chunk 0. `together` are the tasks of its stage.
+pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) -> String {
     let proof = &step.proof;
     let mut text = match step.name == task.name {
         true => format!("task `{}` ({})\n", task.name, task.location),
@@ -22,6 +22,13 @@ pub fn explain(task: &Task, step: &Step, plan: &LogicalPlan) -> String {
     };
     let out = &mut text;
     // Writing to a String can't fail.
+    if let Some(stage) = task.stage.as_ref().filter(|_| step.name == task.name) {
+        let others: Vec<_> = together.iter().copied().filter(|other| *other != task.name).collect();
+        let _ = match others.is_empty() {
+            true => writeln!(out, "  stage {stage}: has no other task"),
+            false => writeln!(out, "  stage {stage}: published together with {}", others.join(", ")),
+        };
+    }
     let _ = match step.part {
         Part::Phase => writeln!(out, "  every chunk does its part of an operator that is done in two phases"),
         Part::First => writeln!(out, "  a part of the query that runs first; the next steps read its rows"),

@@ -18,7 +18,7 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// Whether every task was executed or reused, or would be.
+    /// Whether every task was executed or reused, and its table published, or would be.
     pub fn succeeded(&self) -> bool {
         self.tasks.iter().all(|task| matches!(task.status, Status::Executed | Status::Reused | Status::Planned))
     }
@@ -34,6 +34,8 @@ impl RunReport {
 pub struct TaskReport {
     /// Its name.
     pub name: String,
+    /// The stage that it is published with, if it is of one.
+    pub stage: Option<String>,
     /// What became of it.
     pub status: Status,
     /// Why it ran, was reused, failed or was skipped.
@@ -60,7 +62,8 @@ pub struct TaskReport {
     pub scanned_bytes: u64,
     /// Bytes that operators of its chunks wrote to spill files.
     pub spilled_bytes: u64,
-    /// Time from its start to its publication, in milliseconds; it includes waiting for a free job.
+    /// Time from its start to its publication, or until it was ready to be published with its stage, in milliseconds; it
+    /// includes waiting for a free job.
     pub wall_ms: u64,
     /// What each reading of an input gave to a chunk.
     pub inputs: Vec<InputReport>,
@@ -105,6 +108,7 @@ impl TaskReport {
     pub fn new(name: &str, status: Status) -> Self {
         Self {
             name: name.to_string(),
+            stage: None,
             status,
             reason: String::new(),
             keys: Vec::new(),
@@ -126,6 +130,7 @@ impl TaskReport {
 }
 
 /// What became of a task.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -135,9 +140,11 @@ pub enum Status {
     Reused,
     /// At least one chunk would run, if this were no dry run.
     Planned,
+    /// All its chunks are in the cache, but its table is as before, since its stage was not published.
+    Withheld,
     /// It failed or was refused; its table is as before.
     Failed,
-    /// Something it reads failed.
+    /// Something it reads failed, or was not published with its stage.
     Skipped,
 }
 

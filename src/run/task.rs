@@ -1,4 +1,5 @@
-//! One task: its steps one after the other, the chunks of a step side by side, then its publication.
+//! One task: its steps one after the other, the chunks of a step side by side, then its publication, or what its stage
+//! needs for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -12,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
+use crate::cache::Prepared;
 use crate::cache::split::{SplitId, remove};
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,8 +54,9 @@ pub struct TaskJob {
 }
 
 impl TaskJob {
-    /// Runs the task; the report says what was done, also when it failed.
-    pub async fn run(mut self) -> (TaskReport, Result<Output>) {
+    /// Runs the task; the report says what was done, also when it failed. With the output of a task of a stage comes what is to
+    /// be published.
+    pub async fn run(mut self) -> (TaskReport, Result<(Output, Option<Prepared>)>) {
         let start = Instant::now();
         let PlannedTask { task, steps } = self.planned.as_ref();
         let name = task.name.clone();
@@ -86,19 +89,19 @@ impl TaskJob {
         (report, result)
     }
 
-    async fn run_steps(&mut self, report: &mut TaskReport) -> Result<Output> {
+    async fn run_steps(&mut self, report: &mut TaskReport) -> Result<(Output, Option<Prepared>)> {
         let planned = Arc::clone(&self.planned);
         let Context { cache, events, .. } = self.context.clone();
         let task = &planned.task;
         let before = cache.published(&task.name)?;
         if let (FreshInput::Ignore, false, Some(before)) = (self.fresh_input, self.force, &before)
-            && let Some(output) = self.as_published(before).ok().flatten()
+            && let Some((output, prepared)) = self.as_published(before).ok().flatten()
         {
             report.reason = "nothing else changed than sources, which are taken for unchanged".into();
             report.reused = output.entries.len() as u32;
             report.rows = output.entries.iter().map(|e| e.rows).sum();
             report.bytes = output.entries.iter().map(|e| e.bytes).sum();
-            return Ok(output);
+            return Ok((output, task.stage.is_some().then_some(prepared)));
         }
         let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
         for served in self.inputs.values().filter_map(Input::served) {
@@ -122,7 +125,7 @@ impl TaskJob {
         report.rows = output.entries.iter().map(|e| e.rows).sum();
         report.bytes = output.entries.iter().map(|e| e.bytes).sum();
         if self.is_dry {
-            return Ok(output);
+            return Ok((output, None));
         }
         // What others have made since counts like what ran here: nobody else has asked these hooks.
         let is_current = cache.is_published(&task.name, &output.entries)? && before.as_ref() == Some(&whole);
@@ -135,10 +138,14 @@ impl TaskJob {
         for served in self.inputs.values().filter_map(Input::served) {
             served.check_unchanged(None).await?;
         }
-        if cache.publish(&task.name, &output.entries, &before_last, &whole)? {
+        let prepared = cache.prepare(&task.name, &output.entries, &before_last, &whole)?;
+        if task.stage.is_some() {
+            return Ok((output, Some(prepared)));
+        }
+        if cache.publish(&prepared)? {
             events.send(Event::Published { task: task.name.clone() });
         }
-        Ok(output)
+        Ok((output, None))
     }
 
     async fn run_step(
@@ -347,7 +354,7 @@ impl TaskJob {
     }
 
     /// The published table, if nothing but sources changed since and all its chunks are there.
-    fn as_published(&self, before: &Components) -> Result<Option<Output>> {
+    fn as_published(&self, before: &Components) -> Result<Option<(Output, Prepared)>> {
         let PlannedTask { task, steps } = self.planned.as_ref();
         let is_task = |table: &str| matches!(self.inputs.get(table), Some(Input::Output(_)));
         let mut now = Components::default();
@@ -368,9 +375,9 @@ impl TaskJob {
         if now.changed_since(before).iter().any(|name| !passed_over.contains(name)) {
             return Ok(None);
         }
-        let entries = self.context.cache.published_chunks(&task.name)?;
+        let published = self.context.cache.published_chunks(&task.name)?;
         let schema = steps.last().map(|step| Arc::clone(step.proof.schema()));
-        Ok(entries.zip(schema).map(|(entries, schema)| Output { schema, entries }))
+        Ok(published.zip(schema).map(|((prepared, entries), schema)| (Output { schema, entries }, prepared)))
     }
 
     /// Chunks would run: that no source is the reason.

@@ -7,12 +7,13 @@ use sqlparser::ast::{Expr, SqlOption, Value};
 
 use crate::chunk::{ChunkBy, Chunking, DEFAULT_CHUNKS, MAX_CHUNKS};
 use crate::error::Result;
+use crate::pipeline::{FOLDER_CHARACTERS, is_folder};
 use crate::sql::name::normalised;
 use crate::sql::tokens::Statement;
 use crate::task::{ReadBy, TaskOptions};
 
 /// The options that a task may set.
-const KNOWN: &str = "version, compression, row_group_rows, chunk_by, chunks, read_by";
+const KNOWN: &str = "version, compression, row_group_rows, chunk_by, chunks, read_by, stage";
 
 /// What a value of `compression` may be.
 const CODECS: &str = "zstd(1 to 22), snappy, lz4_raw, gzip(0 to 9), brotli(0 to 11) or uncompressed";
@@ -25,6 +26,8 @@ pub(crate) struct WithOptions {
     pub chunking: Option<Chunking>,
     /// How inputs are read.
     pub read_by: Option<ReadBy>,
+    /// What it is published together with.
+    pub stage: Option<String>,
 }
 
 /// Reads options; one that is not set keeps its default. `chunk_by` and `chunks` make a cut without keys; `is_cut` says
@@ -35,7 +38,7 @@ pub(crate) struct WithOptions {
 pub(crate) fn task_options(statement: &Statement<'_>, options: &[SqlOption], is_cut: bool) -> Result<WithOptions> {
     let mut read = TaskOptions::default();
     let (mut chunks, mut by) = (None, None);
-    let mut read_by = None;
+    let (mut read_by, mut stage) = (None, None);
     let mut seen = BTreeSet::new();
     for option in options {
         let SqlOption::KeyValue { key, value } = option else {
@@ -74,6 +77,10 @@ pub(crate) fn task_options(statement: &Statement<'_>, options: &[SqlOption], is_
                 Some("rescan") => read_by = Some(ReadBy::Rescan),
                 _ => return refuse("`read_by` takes 'split' or 'rescan'; without it the cheaper one is taken".into()),
             },
+            "stage" => match text(value).filter(|name| is_folder(name)) {
+                Some(name) => stage = Some(name.to_string()),
+                None => return refuse(format!("`stage` takes a name in single quotes, of {FOLDER_CHARACTERS}")),
+            },
             "chunks" => match number(value).and_then(|n| n.parse().ok()).filter(|n| (1..=MAX_CHUNKS).contains(n)) {
                 Some(number) => chunks = Some(number),
                 None => return refuse(format!("`chunks` takes a whole number from 1 to {MAX_CHUNKS}")),
@@ -83,12 +90,12 @@ pub(crate) fn task_options(statement: &Statement<'_>, options: &[SqlOption], is_
     }
     // Ranges are the engine's own choice only where the number of chunks is.
     let by = match (by, chunks) {
-        (None, None) => return Ok(WithOptions { task: read, chunking: None, read_by }),
+        (None, None) => return Ok(WithOptions { task: read, chunking: None, read_by, stage }),
         (None | Some(ChunkBy::Auto), Some(_)) => ChunkBy::Hash,
         (Some(by), _) => by,
     };
     let chunking = Some(Chunking { keys: Vec::new(), chunks: chunks.unwrap_or(DEFAULT_CHUNKS), by });
-    Ok(WithOptions { task: read, chunking, read_by })
+    Ok(WithOptions { task: read, chunking, read_by, stage })
 }
 
 /// `name` or `name(level)`; a codec without a level has its library's default.
@@ -170,6 +177,13 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_is_no_option_of_the_files() {
+        let task = task("CREATE TABLE t WITH (stage = 'Daily-1_x', version = 1) AS SELECT 1");
+        assert_eq!(task.stage.as_deref(), Some("Daily-1_x"));
+        assert_eq!(task.options, options("version = 1"));
+    }
+
+    #[test]
     fn a_version_is_kept_as_it_is_written() {
         for (written, version) in [("1", "1"), ("1.10", "1.10"), ("007", "007"), ("''", ""), ("'it''s'", "it's")] {
             assert_eq!(options(&format!("version = {written}")).version.as_deref(), Some(version));
@@ -227,6 +241,10 @@ mod tests {
             ("row_group_rows = 1.5", 22, "at least 1"),
             ("row_group_rows = '10'", 22, "without quotes"),
             ("row_group_rows = 99999999999999999999999", 22, "a whole number"),
+            ("stage = ''", 22, "a name in single quotes, of ASCII letters"),
+            ("stage = 'a/b'", 22, "a name in single quotes"),
+            ("stage = '..'", 22, "a name in single quotes"),
+            ("stage = daily", 22, "a name in single quotes"),
             ("HEAP", 16, "write option = value"),
             ("version 1", 30, "expected =, found 1"),
             ("version", 29, "expected =, found )"),

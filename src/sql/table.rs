@@ -38,12 +38,12 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
     };
     let keys_location = clustered_by.as_ref().map(|_| statement.after("CLUSTERED BY", 1));
     let chunking = clustered_by.map(|clustered| chunking(statement, &clustered)).transpose().map_err(named)?;
-    let WithOptions { task: options, chunking: found, read_by } =
+    let WithOptions { task: options, chunking: found, read_by, stage } =
         task_options(statement, &options, chunking.is_some()).map_err(named)?;
     let chunking = chunking.or(found);
     let reads = reads::reads(statement, &query).map_err(named)?;
     let task = Task::new(name, TaskQuery::Sql(query), reads, statement.start());
-    Ok(Task { chunking, options, read_by, keys_location, ..task })
+    Ok(Task { chunking, options, read_by, stage, keys_location, ..task })
 }
 
 fn chunking(statement: &Statement<'_>, clustered: &ClusteredBy) -> Result<Chunking> {

@@ -47,12 +47,28 @@ pub async fn published(
     state: &SessionState,
     verified: &Arc<Verified>,
 ) -> Result<VerifiedTable> {
-    let Some(table) = publish::open(cache, name)? else {
+    let Some(version) = publish::current(cache, name)? else {
         let known = publish::tables(cache)?.join(", ");
         let known = if known.is_empty() { "none yet".into() } else { known };
         let message = format!("no table `{name}` is published in {}; published are: {known}", cache.display());
         return Err(Error::new(ErrorKind::Usage, message));
     };
+    of_version(cache, name, version, chunk, state, verified).await
+}
+
+/// A version of the table `name`, or only its chunk `chunk`.
+///
+/// # Errors
+/// As [`published`].
+pub async fn of_version(
+    cache: &Path,
+    name: &str,
+    version: String,
+    chunk: Option<u32>,
+    state: &SessionState,
+    verified: &Arc<Verified>,
+) -> Result<VerifiedTable> {
+    let table = publish::open_version(cache, name, version)?;
     let failed = |e: DataFusionError| {
         Error::new(ErrorKind::Storage, format!("the published table `{name}` can't be read")).with_source(e)
     };

@@ -18,8 +18,8 @@ async fn data(folder: &Path) -> Pipeline {
     let sql = format!(
         "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
          CREATE EXTERNAL TABLE u STORED AS PARQUET LOCATION 'u.parquet';
-         CREATE TABLE joined CLUSTERED BY (k) INTO 6 BUCKETS WITH (read_by = 'split') AS {JOIN};
-         CREATE TABLE numbered CLUSTERED BY (k) INTO 6 BUCKETS AS
+         CREATE TABLE joined CLUSTERED BY (k) INTO 6 BUCKETS WITH (read_by = 'split', stage = 's') AS {JOIN};
+         CREATE TABLE numbered CLUSTERED BY (k) INTO 6 BUCKETS WITH (stage = 's') AS
             SELECT k, n, row_number() OVER (PARTITION BY k ORDER BY x) AS r FROM joined;
          CREATE TABLE whole AS SELECT max(n) AS n FROM joined"
     );

@@ -70,6 +70,7 @@ fn the_report_is_json_with_what_each_task_did() {
         "scanned_bytes",
         "spilled_bytes",
         "split_bytes",
+        "stage",
         "status",
         "steps",
         "wall_ms",
@@ -463,6 +464,28 @@ fn a_broken_source_fails_its_readers_only() {
         lab.assert_published();
         lab.assert_no_unfinished_files();
     }
+}
+
+#[test]
+fn tables_of_a_stage_are_withheld_when_one_fails() {
+    let lab = Lab::new();
+    let stage = |amount: &str| {
+        format!(
+            "CREATE TABLE one WITH (stage = 'pair') AS SELECT customer FROM orders;
+             CREATE TABLE two WITH (stage = 'pair', chunks = 1) AS SELECT CAST({amount} AS INT) AS n FROM orders;
+             CREATE TABLE reads_one AS SELECT count(*) AS n FROM one;"
+        )
+    };
+    lab.write("sql/stage.sql", &stage("CAST(customer AS VARCHAR) || 'x'"));
+    let failed = lab.run(&["--task", "pair", "--task", "reads_one"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    failed.says(&["one ", "withheld", "not published: task `two` of stage `pair` failed", "reads_one", "skipped"]);
+    assert!(failed.stdout.contains("0 executed, 0 reused, 1 withheld, 1 failed, 1 skipped"), "{}", failed.stdout);
+    assert!(lab.tables().is_empty());
+    lab.write("sql/stage.sql", &stage("amount"));
+    let mended = lab.run(&["--task", "reads_one"]);
+    assert!(mended.stdout.contains("2 executed, 1 reused, 0 failed, 0 skipped"), "{}{}", mended.stdout, mended.stderr);
+    assert_eq!(lab.tables().into_keys().collect::<Vec<_>>(), ["one", "reads_one", "two"]);
 }
 
 #[test]

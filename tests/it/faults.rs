@@ -69,7 +69,11 @@ async fn seeds() {
          CREATE TABLE total AS {};",
         QUERIES[0].1, QUERIES[1].1, QUERIES[2].1
     );
-    let pipeline = chunkwise::sql::parse(&sql, "test.sql", folder.path()).unwrap();
+    // Each by itself, or two of them together.
+    let apart = chunkwise::sql::parse(&sql, "test.sql", folder.path()).unwrap();
+    let together =
+        ["sums", "firsts"].into_iter().try_fold(apart.clone(), |p, name| p.configure(name, |t| t.stage("s")));
+    let pipelines = [apart, together.unwrap()];
     let mut statements = vec![source];
     statements.extend(QUERIES.iter().map(|(name, query)| format!("CREATE TABLE {name} AS {query}")));
     let whole = oracle(&statements).await;
@@ -81,10 +85,11 @@ async fn seeds() {
     for seed in first..first + count {
         let cache = folder.path().join(format!("cache {seed}"));
         let engine = || Engine::builder().cache_folder(&cache).jobs(2).build().unwrap();
+        let pipeline = &pipelines[(seed % 2) as usize];
         for round in 0..2 {
             let faulty = engine();
             inject_faults(Some(seed * 2 + round));
-            let run = faulty.run(&pipeline, &RunOptions::default()).await;
+            let run = faulty.run(pipeline, &RunOptions::default()).await;
             inject_faults(None);
             match run {
                 Ok(report) => {
@@ -114,7 +119,7 @@ async fn seeds() {
         for _ in 0..4 {
             let sound = engine();
             sound.verify_cache().unwrap();
-            let report = sound.run(&pipeline, &RunOptions::default()).await.unwrap();
+            let report = sound.run(pipeline, &RunOptions::default()).await.unwrap();
             seen.mending_runs += 1;
             if report.succeeded() {
                 for ((table, _), expected) in QUERIES.iter().zip(&expected) {

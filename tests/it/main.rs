@@ -22,6 +22,7 @@ mod reuse;
 mod served;
 mod slices;
 mod slt;
+mod stages;
 mod support;
 mod tpch;
 mod types;
