@@ -1,12 +1,14 @@
 //! How a task is cut: the key columns, the number of chunks, and the function that maps a key to a chunk.
 //!
 //! The chunk function is [`bucket`]'s, Iceberg's bucket transform, or one of ranges of the key, see [`mod@range`], or of
-//! predicates over the keys, see [`cases`]. A row whose keys are all NULL is in chunk 0.
+//! predicates over the keys, see [`cases`]; a row whose keys are all NULL is in chunk 0. Or each input has predicates over
+//! its own columns, see [`only`].
 
 pub mod bucket;
 pub mod cases;
 pub mod given;
 pub mod key;
+pub mod only;
 pub mod overlap;
 pub mod range;
 
@@ -39,7 +41,7 @@ pub const MAX_PARTS: u32 = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chunking {
     /// Column names of the query's inputs or output, in order, already normalised (lower case unless quoted); none when
-    /// the engine is to find the key.
+    /// the engine is to find the key, and one that is no column's where inputs have predicates of their own.
     pub keys: Vec<String>,
     /// Number of chunks, 1 to [`MAX_CHUNKS`]; about as many when they are ranges.
     pub chunks: u32,
@@ -68,7 +70,7 @@ pub enum ChunkBy {
     Range,
     /// Ranges where that saves work, else the hash.
     Auto,
-    /// Ranges, values or predicates of the keys.
+    /// Ranges, values or predicates of the keys, or predicates of each input.
     Given(Given),
 }
 
@@ -83,16 +85,26 @@ pub enum ChunkFunction {
     Cases(Cases),
     /// None: the rows of each of so many chunks come of a query of its own.
     Branches(u32),
+    /// The only predicate over an input's own columns that holds, out of so many. The key of each input is the number of it,
+    /// see [`only::only_chunk`].
+    PerInput(u32),
 }
 
 impl ChunkFunction {
     /// Number of chunks, at least 1.
     pub fn chunks(&self) -> u32 {
         match self {
-            Self::Hash(chunks) => *chunks,
+            Self::Hash(chunks) | Self::PerInput(chunks) | Self::Branches(chunks) => *chunks,
             Self::Range(bounds) => bounds.chunks(),
             Self::Cases(cases) => cases.chunks(),
-            Self::Branches(chunks) => *chunks,
+        }
+    }
+
+    /// Whether a chunk can be cut further by the keys: rows of one key stay together.
+    pub fn has_parts(&self) -> bool {
+        match self {
+            Self::Hash(_) | Self::Range(_) | Self::Cases(_) => true,
+            Self::PerInput(_) | Self::Branches(_) => false,
         }
     }
 
@@ -111,7 +123,7 @@ impl ChunkFunction {
                 Some((shares, is_exact))
             }
             (Self::Cases(cases), Self::Cases(others)) => (cases == others).then(|| (vec![chunk], true)),
-            (Self::Hash(_), _) | (Self::Range(_), _) | (Self::Cases(_), _) | (Self::Branches(_), _) => None,
+            (Self::Hash(_) | Self::Range(_) | Self::Cases(_) | Self::PerInput(_) | Self::Branches(_), _) => None,
         }
     }
 }

@@ -38,6 +38,16 @@ pub enum Event {
         /// The chunk, from 0.
         chunk: u32,
     },
+    /// Rows of an input that has predicates of its own were looked at, whether exactly one holds for each. Those that were found
+    /// good before are not looked at again.
+    Checked {
+        /// The task.
+        task: String,
+        /// The input.
+        input: String,
+        /// How many.
+        rows: u64,
+    },
     /// An input was cut into chunks in one pass.
     Split {
         /// The task that needed it first.

@@ -76,8 +76,9 @@
 //! What is done with a task is decided by hooks, which anybody can write:
 //!
 //! - An [`InvocationHook`] says into which chunks a task is cut, and may run them in its own way. [`Batched`] is one,
-//!   [`ByRange`], [`ByValue`], [`ByExpr`] and [`Whole`] are others. It gives a [`Cut`], keys and a function of them: the
-//!   proof is the engine's. One that can't be made is a refusal, unless the task says [`Task::assume_chunkable`].
+//!   [`ByRange`], [`ByValue`], [`ByExpr`] and [`Whole`] are others. It gives a [`Cut`], keys and a function of them, or
+//!   predicates of each input, and the data is asked whether one of them holds for each row: the proof is the engine's.
+//!   One that can't be made is a refusal, unless the task says [`Task::assume_chunkable`].
 //! - A [`DematerializationHook`] rewrites an input, as a plan over the whole of it, before the proof is made.
 //! - A [`MaterializationHook`] sees the rows of each chunk while they are written, may refuse or extend them, and sees the
 //!   whole before it is published.

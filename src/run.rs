@@ -5,6 +5,7 @@
 //! everything: unfinished files go, committed chunks stay.
 
 pub mod chunk;
+mod cover;
 mod identity;
 pub mod report;
 mod served;
@@ -30,7 +31,7 @@ use crate::cache::{Cache, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
-use crate::hook::{Cut, InvocationContext, SourceHook, UserSource};
+use crate::hook::{InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
@@ -189,7 +190,7 @@ pub async fn plan(
                     jobs: budget.jobs,
                     memory_limit_bytes: budget.limit_bytes,
                 };
-                match hook.cut(&context).await.and_then(Cut::checked) {
+                match hook.cut(&context).await.and_then(|cut| cut.checked(&context)) {
                     Ok(chunking) => Some(Task { chunking: Some(chunking), ..task.clone() }),
                     Err(error) => {
                         tasks.insert(task.name.clone(), Err(error.with_task(&task.name)));

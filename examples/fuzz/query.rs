@@ -5,8 +5,9 @@
 use std::fmt::Write;
 
 use arrow::datatypes::DataType;
-use chunkwise::{ByExpr, ByRange, ByValue, Task};
+use chunkwise::{ByExpr, ByRange, ByValue, Cut, InvocationContext, InvocationHook, Task, async_trait};
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Expr;
 use datafusion::prelude::{ident, lit, try_cast};
 
 use super::kind::{COMMON_VALUES, Kind};
@@ -21,6 +22,23 @@ pub struct Case {
     /// `None` leaves the key to the engine.
     pub keys: Option<String>,
     pub chunks: u32,
+}
+
+/// Cuts by these predicates the inputs of a task that are some of these tables, at most so many.
+#[derive(Debug)]
+struct PerInput {
+    tables: Vec<String>,
+    predicates: Vec<Expr>,
+    most: usize,
+}
+
+#[async_trait]
+impl InvocationHook for PerInput {
+    async fn cut(&self, context: &InvocationContext) -> chunkwise::Result<Cut> {
+        let inputs = context.inputs().filter(|input| self.tables.iter().any(|table| table == input)).take(self.most);
+        let inputs: Vec<_> = inputs.map(|input| (input, self.predicates.clone())).collect();
+        Ok(if inputs.is_empty() { Cut::auto(3) } else { Cut::input_predicates(inputs) })
+    }
 }
 
 /// A name in a FROM and its columns.
@@ -55,17 +73,30 @@ pub struct Generator<'a> {
 }
 
 impl Case {
-    /// The task with chunks that are given in place of the hash: ranges, values or predicates of its key.
-    pub fn invoked(&self, task: Task) -> Task {
+    /// The task with chunks that are given in place of the hash: ranges, values or predicates of its key, or predicates of those
+    /// of `tables` that it reads.
+    pub fn invoked(&self, task: Task, tables: &[Table]) -> Task {
         let Some(key) = self.keys.as_deref().filter(|key| !key.contains([',', '"'])) else { return task };
         let numbers = [ScalarValue::Int64(Some(2)), ScalarValue::Int64(Some(0)), ScalarValue::Int64(Some(5))];
         let texts = ["b", "", "7"].map(ScalarValue::from);
         let values = if self.sql.len().is_multiple_of(4) { texts } else { numbers };
         // Any type is text, too.
         let as_text = try_cast(ident(key), DataType::Utf8View);
-        match self.sql.len() % 3 {
+        match self.sql.len() % 4 {
             0 => task.invoke(ByRange::on(key).bounds(values)),
             1 => task.invoke(ByValue::groups(key, [vec![values[0].clone()], values[1..].to_vec()])),
+            2 => {
+                let has_key = |table: &&Table| table.columns.iter().any(|column| column.name == key);
+                let tables = tables.iter().filter(has_key).map(|table| table.name.clone()).collect();
+                let predicates = vec![
+                    as_text.clone().gt_eq(lit("3")),
+                    as_text.clone().lt(lit("3")).and(as_text.clone().not_like(lit("%0%"))),
+                    as_text.clone().lt(lit("3")).and(as_text.clone().like(lit("%0%"))),
+                    as_text.is_null(),
+                ];
+                let most = if self.chunks.is_multiple_of(3) { 1 } else { usize::MAX };
+                task.invoke(PerInput { tables, predicates, most })
+            }
             _ => task.invoke(ByExpr::new(
                 [key],
                 [as_text.clone().lt(lit("3")), as_text.like(lit("%5%")), ident(key).is_null()],

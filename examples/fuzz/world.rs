@@ -57,7 +57,7 @@ pub struct World {
     pub rotates: bool,
     /// A rule that is switched off.
     pub without: Option<Rule>,
-    /// Whether tasks with a key are cut by ranges, values or predicates of it.
+    /// Whether tasks with a key are cut by ranges, values or predicates of it, or by predicates of inputs that have it.
     pub invokes: bool,
 }
 
@@ -282,8 +282,9 @@ impl World {
 
     /// The pipeline with its tasks cut as the world has it.
     pub fn invoked<'a>(&self, mut pipeline: Pipeline, cases: impl IntoIterator<Item = &'a Case>) -> Pipeline {
+        let tables = self.readable();
         for case in cases.into_iter().filter(|_| self.invokes) {
-            pipeline = pipeline.configure(&case.name, |task| case.invoked(task)).unwrap();
+            pipeline = pipeline.configure(&case.name, |task| case.invoked(task, &tables)).unwrap();
         }
         pipeline
     }

@@ -1,13 +1,14 @@
-//! Chunks that a user or a hook gives: ranges, values or predicates of the keys.
+//! Chunks that a user or a hook gives: ranges, values or predicates of the keys, or predicates of each input.
 
-use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DataFusionError, Result, ScalarValue, plan_err};
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::execution::SessionStateDefaults;
-use datafusion::logical_expr::{Expr, Volatility, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, Volatility, lit};
 
 use crate::chunk::cases::Cases;
 use crate::chunk::key::{KeyFamily, key_family};
+use crate::chunk::only::only_chunk;
 use crate::chunk::range::{Bounds, KeyValue, compare_alike, has_ranges};
 use crate::chunk::{ChunkFunction, MAX_CHUNKS};
 
@@ -21,17 +22,20 @@ pub enum Given {
     /// For each predicate over the keys, by name, a chunk of the rows for which it is the first that holds, and one for
     /// all others.
     Predicates(Vec<Expr>),
+    /// For each of these inputs as many predicates over its columns, by name; chunk k has the rows for which predicate k holds.
+    PerInput(Vec<(String, Vec<Expr>)>),
 }
 
 impl Given {
     /// Number of chunks; ranges may be fewer where bounds are equal.
     pub fn chunks(&self) -> u32 {
-        let given = match self {
-            Self::Ranges(bounds) => bounds.len(),
-            Self::Values(groups) => groups.len(),
-            Self::Predicates(predicates) => predicates.len(),
+        let chunks = match self {
+            Self::Ranges(bounds) => bounds.len() + 1,
+            Self::Values(groups) => groups.len() + 1,
+            Self::Predicates(predicates) => predicates.len() + 1,
+            Self::PerInput(inputs) => inputs.first().map_or(0, |(_, predicates)| predicates.len()),
         };
-        u32::try_from(given + 1).unwrap_or(u32::MAX)
+        u32::try_from(chunks).unwrap_or(u32::MAX)
     }
 
     /// The function of keys that have these names and, in each input that is cut, these types.
@@ -47,6 +51,8 @@ impl Given {
         let is_one_type = inputs.iter().all(|other| other == types);
         let is_float = types.iter().find(|data_type| key_family(data_type) == Some(KeyFamily::Float));
         match (self, types.as_slice(), names) {
+            // The key is the chunk.
+            (Self::PerInput(_), ..) => Ok(ChunkFunction::PerInput(self.chunks())),
             (Self::Ranges(bounds), [data_type], [name]) => {
                 if !has_ranges(data_type) {
                     return plan_err!(
@@ -123,6 +129,41 @@ impl Given {
     }
 }
 
+/// Predicates over the columns of `schema`, by name, as a key of the rows: the number of the only one that holds, over columns
+/// that `position` names.
+///
+/// # Errors
+/// With what to change, when one reads another column, is no condition, or no function of the row alone.
+pub fn number_of(input: &str, predicates: &[Expr], schema: &Schema, position: impl Fn(usize) -> Expr) -> Result<Expr> {
+    let columns = DFSchema::try_from(schema.clone())?;
+    let number = |predicate: &Expr| {
+        let is_strange = |c: &&Column| c.relation.is_some() || schema.index_of(&c.name).is_err();
+        if let Some(column) = predicate.column_refs().into_iter().find(is_strange) {
+            let known: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            return plan_err!(
+                "the predicate {predicate} of input `{input}` reads {column}, which is no column of it; name one of {}",
+                known.join(", ")
+            );
+        }
+        if let Some(part) = not_of_keys(predicate)? {
+            return plan_err!(
+                "the predicate {predicate} of input `{input}` is not a function of the row alone: `{part}` may give another \
+                 value another time"
+            );
+        }
+        let data_type = predicate.get_type(&columns)?;
+        if data_type != DataType::Boolean {
+            return plan_err!("the predicate {predicate} of input `{input}` has type {data_type}; write a condition");
+        }
+        let moved = predicate.clone().transform(|part| match &part {
+            Expr::Column(column) => Ok(Transformed::yes(position(schema.index_of(&column.name)?))),
+            _ => Ok(Transformed::no(part)),
+        });
+        Ok(moved?.data)
+    };
+    Ok(only_chunk(predicates.iter().map(number).collect::<Result<_>>()?))
+}
+
 /// The first part of a predicate that is no function of its columns alone, always the same.
 fn not_of_keys(predicate: &Expr) -> Result<Option<Expr>> {
     let own = SessionStateDefaults::default_scalar_functions();
@@ -185,13 +226,14 @@ fn key_value(bound: &ScalarValue, data_type: &DataType) -> Result<KeyValue> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::DataType;
+    use arrow::datatypes::{DataType, Field, Schema};
     use datafusion::common::ScalarValue;
-    use datafusion::logical_expr::{col, lit};
+    use datafusion::logical_expr::{Expr, col, ident, lit};
     use datafusion::prelude::{current_date, random};
 
-    use super::Given;
+    use super::{Given, number_of};
     use crate::chunk::ChunkFunction;
+    use crate::chunk::only::predicates_of;
 
     fn function(given: &Given, inputs: &[Vec<&DataType>]) -> Result<ChunkFunction, String> {
         given.function(&["k".into()], inputs).map_err(|e| e.strip_backtrace())
@@ -225,5 +267,29 @@ mod tests {
             let message = function(&given, &inputs).unwrap_err();
             assert!(message.contains(words), "{given:?}: {message}");
         }
+    }
+
+    #[test]
+    fn predicates_of_an_input_become_its_chunks_by_position_or_are_refused() {
+        let schema =
+            Schema::new(vec![Field::new("1", DataType::Int64, true), Field::new("b", DataType::Utf8View, true)]);
+        let number = |predicates: &[Expr]| {
+            number_of("t", predicates, &schema, |at| ident(at.to_string())).map_err(|e| e.strip_backtrace())
+        };
+        let found = number(&[ident("1").lt(lit(5)), col("b").eq(lit("x"))]).unwrap();
+        assert_eq!(predicates_of(&found), Some([ident("0").lt(lit(5)), ident("1").eq(lit("x"))].as_slice()));
+        let refused = [
+            (ident("0").lt(lit(5)), "of input `t` reads 0, which is no column of it; name one of 1, b"),
+            (col("t.b").is_null(), "reads t.b, which is no column of it"),
+            (random().lt(lit(0.5)), "is not a function of the row alone: `random()`"),
+            (col("b"), "has type Utf8View; write a condition"),
+        ];
+        for (predicate, words) in refused {
+            let message = number(&[lit(true), predicate]).unwrap_err();
+            assert!(message.contains(words), "{message}");
+        }
+        let given = Given::PerInput(vec![("t".into(), vec![lit(true); 3]), ("u".into(), vec![lit(true); 3])]);
+        assert_eq!(function(&given, &[vec![&DataType::Int32]]), Ok(ChunkFunction::PerInput(3)));
+        assert_eq!(ChunkFunction::PerInput(3).overlap(0, &ChunkFunction::PerInput(3)), None);
     }
 }

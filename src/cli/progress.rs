@@ -75,6 +75,7 @@ impl Progress {
             Event::Planned { .. }
             | Event::Reused { .. }
             | Event::ChunkStarted { .. }
+            | Event::Checked { .. }
             | Event::Split { .. }
             | Event::ShortOfMemory { .. }
             | Event::Published { .. } => {}

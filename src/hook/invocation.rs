@@ -108,8 +108,8 @@ impl InvocationContext {
     }
 }
 
-/// Into which chunks a task is cut: by a function of key columns. What of the query and its inputs is cut by them follows from
-/// the proof.
+/// Into which chunks a task is cut: by a function of key columns, or by predicates of inputs. What of the query and its inputs
+/// is cut by keys follows from the proof; that the cut is right is proved in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut(pub(crate) Chunking);
 
@@ -158,14 +158,47 @@ impl Cut {
         Self::given(keys, Given::Predicates(predicates.into_iter().collect()))
     }
 
+    /// For each of these inputs as many predicates over its columns, which they name as bare columns: chunk k, from 0, sees of
+    /// each the rows for which its predicate k holds, and of inputs that are not listed all rows. An input is a source or task
+    /// that the task reads, of itself or through views.
+    ///
+    /// That for each row of a listed input exactly one predicate holds, where NULL does not, is checked on the data before a
+    /// chunk runs, once for each content of it: all its rows count, also those that the query leaves out. The task fails where
+    /// it is otherwise.
+    pub fn input_predicates(inputs: impl IntoIterator<Item = (impl Into<String>, Vec<Expr>)>) -> Self {
+        let inputs = inputs.into_iter().map(|(input, predicates)| (input.into(), predicates));
+        Self::given(vec![PREDICATES.into()], Given::PerInput(inputs.collect()))
+    }
+
     fn given(keys: Vec<String>, given: Given) -> Self {
         Self(Chunking { keys, chunks: given.chunks(), by: ChunkBy::Given(given) })
     }
 
-    /// The same, if it can be.
-    pub(crate) fn checked(self) -> Result<Chunking> {
+    /// The same, if it can be for a task with such inputs.
+    pub(crate) fn checked(self, context: &InvocationContext) -> Result<Chunking> {
         let Chunking { keys, chunks, by } = &self.0;
         let fail = |message: String| Err(Error::new(ErrorKind::Usage, message));
+        if let ChunkBy::Given(Given::PerInput(inputs)) = by {
+            let Some((first, predicates)) = inputs.first() else {
+                return fail("no input is given predicates; give them to one at least".into());
+            };
+            for (at, (input, others)) in inputs.iter().enumerate() {
+                if !context.inputs.contains_key(input) {
+                    let known: Vec<_> = context.inputs().collect();
+                    return fail(format!("the task reads no source or task `{input}`; it reads {}", known.join(", ")));
+                }
+                if inputs[..at].iter().any(|(other, _)| other == input) {
+                    return fail(format!("input `{input}` is given predicates twice; remove one of them"));
+                }
+                if others.len() != predicates.len() {
+                    return fail(format!(
+                        "input `{first}` is given {} predicates and input `{input}` {}; give each one for every chunk",
+                        predicates.len(),
+                        others.len()
+                    ));
+                }
+            }
+        }
         if !(1..=MAX_CHUNKS).contains(chunks) {
             return fail(format!("can't cut into {chunks} chunks; use 1 to {MAX_CHUNKS}"));
         }
@@ -178,6 +211,9 @@ impl Cut {
         Ok(self.0)
     }
 }
+
+/// What reports and EXPLAIN name as the key of a task whose inputs have predicates of their own.
+const PREDICATES: &str = "predicates";
 
 type RunChunk = dyn Fn(u32) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
@@ -410,23 +446,37 @@ impl InvocationHook for ByValue {
     }
 }
 
-/// A chunk for each of some predicates over the keys: see [`Cut::predicates`].
+/// A chunk for each of some predicates, over keys or over the columns of each input.
+///
+/// ```
+/// # use chunkwise::ByExpr;
+/// # use datafusion::prelude::{col, lit};
+/// // Two chunks of predicates over a key, and chunk 0 for all other rows: right whatever the data is.
+/// let over_keys = ByExpr::new(["day"], [col("day").lt(lit("2026-01-01")), col("day").is_null()]);
+/// // Two chunks, each of some rows of both inputs: the data must be so that one predicate holds for each row.
+/// let per_input = ByExpr::per_input([
+///     ("orders", vec![col("amount").lt(lit(100)), col("amount").gt_eq(lit(100))]),
+///     ("refunds", vec![col("is_open"), !col("is_open")]),
+/// ]);
+/// ```
 #[derive(Debug, Clone)]
-pub struct ByExpr {
-    keys: Vec<String>,
-    predicates: Vec<Expr>,
-}
+pub struct ByExpr(Cut);
 
 impl ByExpr {
-    /// Predicates over these columns, which they name as bare columns.
+    /// Predicates over these columns, which they name as bare columns: see [`Cut::predicates`].
     pub fn new(keys: impl IntoIterator<Item = impl Into<String>>, predicates: impl IntoIterator<Item = Expr>) -> Self {
-        Self { keys: keys.into_iter().map(Into::into).collect(), predicates: predicates.into_iter().collect() }
+        Self(Cut::predicates(keys, predicates))
+    }
+
+    /// Predicates of each of these inputs over its own columns, one for every chunk: see [`Cut::input_predicates`].
+    pub fn per_input(inputs: impl IntoIterator<Item = (impl Into<String>, Vec<Expr>)>) -> Self {
+        Self(Cut::input_predicates(inputs))
     }
 }
 
 #[async_trait]
 impl InvocationHook for ByExpr {
     async fn cut(&self, _context: &InvocationContext) -> Result<Cut> {
-        Ok(Cut::predicates(&self.keys, self.predicates.clone()))
+        Ok(self.0.clone())
     }
 }

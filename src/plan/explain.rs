@@ -52,6 +52,11 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
             }
         }
         [] => writeln!(out, "  runs whole, as one chunk"),
+        _ if matches!(proof.function(), ChunkFunction::PerInput(_)) => writeln!(
+            out,
+            "  {} chunks by predicates of each input; that one of them holds for each row is checked before a chunk runs",
+            proof.chunks()
+        ),
         keys => {
             let is_found = task.chunking.as_ref().is_none_or(|c| c.keys.is_empty()) || step.part == Part::First;
             let found = if is_found { ", found by the engine" } else { "" };
@@ -60,6 +65,7 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
                 ChunkFunction::Range(_) => "range",
                 ChunkFunction::Cases(_) => "given cases",
                 ChunkFunction::Branches(_) => "queries",
+                ChunkFunction::PerInput(_) => "predicates",
             };
             let asked = task.chunking.as_ref().is_some_and(|chunking| chunking.by == ChunkBy::Range);
             let why = match proof.function() {

@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
 use crate::chunk::cases::Cases;
+use crate::plan::keys::expr::KeyExpr;
 use crate::plan::need::Need;
 use crate::plan::opaque::OpaqueNode;
 use crate::plan::prove::{Input, Proof, Role};
@@ -216,6 +217,7 @@ fn function(proof: &Proof) -> String {
         ChunkFunction::Range(bounds) => bounds.to_json(),
         ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates()),
         ChunkFunction::Branches(chunks) => format!("{chunks} queries"),
+        ChunkFunction::PerInput(_) => chunk_predicates_fingerprint(proof, None),
     }
 }
 
@@ -243,6 +245,42 @@ pub fn branch_components(resolved: &Resolved, proof: &Proof, chunk: u32, reads: 
         own.insert(volatile_component(function), String::new());
     }
     Ok(Components(own))
+}
+
+/// What decides whether a row of an input is in chunk `chunk`, or in which it is, where inputs have predicates of their own, as a
+/// fingerprint.
+pub fn chunk_predicates_fingerprint(proof: &Proof, chunk: Option<u32>) -> String {
+    let mut hash = Hash::default();
+    for (number, input) in proof.inputs().iter().enumerate() {
+        let Some(predicates) = predicates_of(input) else { continue };
+        let of_chunk = match chunk {
+            Some(chunk) => predicates.get(chunk as usize).map(std::slice::from_ref).unwrap_or_default(),
+            None => predicates,
+        };
+        hash.number(number);
+        hash.bytes(predicates_fingerprint(of_chunk).as_bytes());
+    }
+    hash.finish().to_string()
+}
+
+/// The predicates that an input is cut by, where it has its own.
+fn predicates_of(input: &Input) -> Option<&[Expr]> {
+    match &input.role {
+        Role::Partitioned { keys, names: _ } => keys.first()?.predicates(),
+        Role::Replicated { why: _ } => None,
+    }
+}
+
+/// Predicates over columns of known types, as a fingerprint.
+pub fn predicates_fingerprint(predicates: &[Expr]) -> Fingerprint {
+    let mut canon = Canon::default();
+    // Columns stand in them by number or bare name.
+    if let Err(error) = canon.exprs(predicates, &DFSchema::empty()) {
+        canon.hash.text(&error.to_string());
+    }
+    // What a function's fields may leave out.
+    predicates.iter().for_each(|predicate| canon.hash.text(&format!("{predicate:?}")));
+    canon.hash.finish()
 }
 
 /// A scalar as the bytes of an Arrow stream.
@@ -280,7 +318,12 @@ pub fn chunk_case_fingerprint(cases: &Cases, chunk: u32) -> String {
 /// When a filter can't be fingerprinted.
 pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
     let slices = slice_fingerprint(proof, scan, need)?;
-    Ok(Fingerprint::of([("slices", slices.as_bytes().as_slice()), (FUNCTION, function(proof).as_bytes())]))
+    // Those of other inputs don't cut this one.
+    let function = match proof.inputs().get(scan).and_then(predicates_of) {
+        Some(predicates) => predicates_fingerprint(predicates).to_string(),
+        None => function(proof),
+    };
+    Ok(Fingerprint::of([("slices", slices.as_bytes().as_slice()), (FUNCTION, function.as_bytes())]))
 }
 
 /// What the chunks' slices of scan number `scan` are made of, whichever chunks they are: what is needed of the input, and by what
@@ -296,8 +339,7 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fing
         _ => return plan_err!("scan {scan} is not cut"),
     };
     canon.hash.text(&format!("split {ENGINE_VERSION} {CHUNK_FUNCTION_VERSION} of {table}"));
-    let keys = keys.iter().map(|key| format!("{} as {}", key.expr(), key.data_type()));
-    canon.hash.text(&format!("{columns:?} by {:?}", keys.collect::<Vec<_>>()));
+    canon.hash.text(&format!("{columns:?} by {}", key_texts(keys)));
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
     // What a filter's fields may leave out.
@@ -308,14 +350,20 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fing
 /// Keys, and what cuts each scan.
 fn cut(proof: &Proof) -> String {
     let roles = proof.inputs().iter().map(|input| match &input.role {
-        Role::Partitioned { keys, names: _ } => {
-            let keys = keys.iter().map(|key| format!("{} as {}", key.expr(), key.data_type()));
-            format!("{:?}", keys.collect::<Vec<_>>())
-        }
+        Role::Partitioned { keys, names: _ } => key_texts(keys),
         Role::Replicated { why: _ } => "whole".into(),
     });
     let roles = roles.collect::<Vec<_>>().join(", ");
     format!("{:?}: {roles}; in chunk 0 alone {:?}", proof.keys(), proof.once())
+}
+
+/// Keys as text; predicates are the chunk function, of which a chunk has its own part.
+fn key_texts(keys: &[KeyExpr]) -> String {
+    let text = |key: &KeyExpr| match key.predicates() {
+        Some(_) => "its predicates".into(),
+        None => format!("{} as {}", key.expr(), key.data_type()),
+    };
+    format!("{:?}", keys.iter().map(text).collect::<Vec<_>>())
 }
 
 fn options(options: &TaskOptions) -> String {

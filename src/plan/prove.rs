@@ -23,15 +23,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use crate::chunk::given::Given;
-use crate::chunk::{ChunkFunction, Chunking};
+use crate::chunk::{ChunkBy, ChunkFunction, Chunking};
 use crate::error::{Error, ErrorKind, Location};
-use crate::plan::keys::expr::KeyExpr;
+use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::keys::{Classes, Group};
 use crate::plan::opaque::OpaqueNode;
 use crate::plan::prove::assign::{Assignment, assignments};
@@ -39,7 +39,7 @@ use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
 use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt, check_families};
 pub use crate::plan::prove::stable::unaliased;
-use crate::plan::resolve::{Resolved, branches};
+use crate::plan::resolve::{Resolved, Scan, branches};
 use crate::task::{CutOverrides, Task};
 
 /// A plan that may be cut, and how. Only [`try_prove`] and [`Proof::whole`] make one.
@@ -74,7 +74,7 @@ pub enum Role {
     Partitioned {
         /// The keys over the scan's columns, one for each key of the task.
         keys: Vec<KeyExpr>,
-        /// The keys in SQL.
+        /// The keys in SQL; the predicates, where these number the chunks.
         names: Vec<String>,
     },
     /// All rows.
@@ -332,6 +332,9 @@ impl Search<'_> {
 /// cut the scans the one with the most bytes cut is taken; without keys, of those by any one key of the query.
 pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
     let Search { task, chunking, rules, .. } = search;
+    if let ChunkBy::Given(Given::PerInput(inputs)) = &chunking.by {
+        return per_input(resolved, inputs, search);
+    }
     let classes = match Classes::of(resolved, rules) {
         Ok(classes) => classes,
         Err(error) => return Found::no(search.unproved(internal(error, task))),
@@ -369,6 +372,44 @@ pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
         Some((_, refused)) => Found::no(search.refused(refused)),
         None => Found::no(search.unproved(no_such_key(&chunking.keys.join(", "), resolved))),
     }
+}
+
+/// Proves the cut of inputs by predicates over their own columns: the one way to cut them that was given.
+fn per_input(resolved: &Resolved, inputs: &[(String, Vec<Expr>)], search: Search) -> Found {
+    let assignment = match numbered_by_predicates(resolved, inputs, search.task) {
+        Ok(assignment) => assignment,
+        Err(error) => return Found::no(search.unproved(error)),
+    };
+    let Search { task, chunking, is_phase, rules } = search;
+    match attempt(resolved, &assignment, &chunking.keys, is_phase, rules) {
+        Ok(accepted) => match proof(resolved, &chunking.keys, chunking.chunks, &assignment, accepted) {
+            Ok(proof) => Found { proof: Some(proof), unproved: Vec::new(), considered: Vec::new() },
+            Err(error) => Found::no(search.unproved(internal(error, task))),
+        },
+        Err(refused) => Found::no(search.refused(refused)),
+    }
+}
+
+/// The scans of these inputs cut by their predicates, all others whole.
+fn numbered_by_predicates(
+    resolved: &Resolved,
+    inputs: &[(String, Vec<Expr>)],
+    task: &Task,
+) -> Result<Assignment, Error> {
+    let CutOverrides { keys, replicated, assumed: _ } = &task.cut;
+    let fail = |message: String| Err(Error::new(ErrorKind::Usage, message));
+    if let Some(table) = keys.keys().next() {
+        return fail(format!("input `{table}` is given columns to be cut by, and the task predicates; leave one out"));
+    }
+    if let Some((table, _)) = inputs.iter().find(|(table, _)| replicated.contains(table)) {
+        return fail(format!("input `{table}` is given predicates and is to be replicated; leave one out"));
+    }
+    let keyed = |scan: &Scan| {
+        let Some((table, predicates)) = inputs.iter().find(|(table, _)| *table == scan.table) else { return Ok(None) };
+        let key = KeyExpr::number_of(table, predicates, &scan.schema);
+        key.map(|key| Some(vec![key])).map_err(|e| Error::new(ErrorKind::Refused, e.strip_backtrace()))
+    };
+    resolved.scans.iter().map(keyed).collect()
 }
 
 /// What came of the ways to cut by some groups.
@@ -446,12 +487,17 @@ fn overridden(resolved: &Resolved, ways: Vec<(u64, Assignment)>, search: Search)
 /// The cut that is taken for right for a reason of the user's, where none can be proved: by the keys that were given, of as
 /// many bytes as they can cut. `why` is what the prover said. `None` where the keys of inputs hash differently.
 pub fn assumed(resolved: &Resolved, search: Search, reason: &str, why: &Error) -> Option<Proof> {
-    let classes = Classes::of(resolved, search.rules).ok()?;
     let names = &search.chunking.keys;
-    let first = |key: &String| classes.named(key, resolved).into_iter().next();
-    let named = names.iter().map(first).collect::<Option<Vec<_>>>()?;
-    let ways = overridden(resolved, assignments(resolved, &named), search);
-    let (_, assignment) = ways.into_iter().find(|(_, way)| check_families(resolved, way).is_ok())?;
+    let assignment = match &search.chunking.by {
+        ChunkBy::Given(Given::PerInput(inputs)) => numbered_by_predicates(resolved, inputs, search.task).ok()?,
+        _ => {
+            let classes = Classes::of(resolved, search.rules).ok()?;
+            let first = |key: &String| classes.named(key, resolved).into_iter().next();
+            let named = names.iter().map(first).collect::<Option<Vec<_>>>()?;
+            let ways = overridden(resolved, assignments(resolved, &named), search);
+            ways.into_iter().find(|(_, way)| check_families(resolved, way).is_ok())?.1
+        }
+    };
     let assumed = format!("{reason}; the prover says: {}", why.message());
     let accepted = Accepted { steps: Vec::new(), keys: Vec::new(), once: Vec::new() };
     let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok()?;
@@ -509,14 +555,16 @@ fn proof(
     assignment: &Assignment,
     accepted: Accepted,
 ) -> datafusion::common::Result<Proof> {
+    let is_per_input = assignment.iter().flatten().flatten().any(|key| key.predicates().is_some());
     let role = |(scan, keys): (usize, &Option<Vec<KeyExpr>>)| {
         let table = resolved.scans[scan].table.clone();
         let schema = &resolved.scans[scan].schema;
         let role = match keys {
             Some(keys) => Role::Partitioned {
                 keys: keys.clone(),
-                names: keys.iter().map(|key| key.shown(|at| schema.field(at).name().clone())).collect(),
+                names: keys.iter().flat_map(|key| in_sql(key, schema)).collect(),
             },
+            None if is_per_input => Role::Replicated { why: "it is given no predicates".into() },
             None => Role::Replicated { why: "no join equates its columns with every key".into() },
         };
         Input { table, role }
@@ -530,7 +578,8 @@ fn proof(
         schema: resolved.schema.clone(),
         keys: names.to_vec(),
         function: ChunkFunction::Hash(chunks),
-        stored_by: stored_by(&accepted.keys, &resolved.schema),
+        // The chunk that predicates give is no column's value.
+        stored_by: if is_per_input { Vec::new() } else { stored_by(&accepted.keys, &resolved.schema) },
         inputs: assignment.iter().enumerate().map(role).collect(),
         once: accepted.once,
         steps: accepted.steps,
@@ -543,6 +592,16 @@ fn assumed_of_function(plan: &LogicalPlan) -> Option<String> {
     let LogicalPlan::Extension(extension) = plan else { return None };
     let cut = OpaqueNode::of(extension)?.cut()?;
     Some(format!("{}; what a function does can't be proved", cut.reason))
+}
+
+/// A key in SQL, or the predicates that it numbers, as far as a line has room for them.
+fn in_sql(key: &KeyExpr, schema: &Schema) -> Vec<String> {
+    const MOST: usize = 8;
+    let Some(predicates) = key.predicates() else { return vec![key.shown(|at| schema.field(at).name().clone())] };
+    let columns: Vec<Column> = schema.fields().iter().map(|field| Column::new_unqualified(field.name())).collect();
+    let shown = predicates.iter().take(MOST).map(|predicate| over(predicate, &columns).to_string());
+    let rest = predicates.len().saturating_sub(MOST);
+    shown.chain((rest > 0).then(|| format!("and {rest} more"))).collect()
 }
 
 /// The plan with a filter on the node at the end of `way` that only chunk 0 passes.

@@ -100,7 +100,7 @@ fn stored(proof: &Proof, resolved: &Resolved) -> Option<ChunkFunction> {
                 ChunkFunction::Range(bounds) => types.into_iter().all(|t| compare_alike(bounds.data_type(), t)),
                 // One key, as that of ranges.
                 ChunkFunction::Cases(cases) => types.into_iter().all(|t| cases.types().eq([t])),
-                ChunkFunction::Branches(_) => false,
+                ChunkFunction::Branches(_) | ChunkFunction::PerInput(_) => false,
             };
             serves.then_some((scan.bytes, &stored.function))
         }

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, li
 
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::chunk_of_udf;
-use crate::plan::keys::expr::KeyExpr;
+use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::prove::{Proof, Role, is_chunk_0};
 use crate::plan::resolve::InputSource;
 
@@ -128,11 +128,19 @@ fn in_piece(
         }
         (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
         (ChunkFunction::Cases(cases), keys) => {
-            let over: Vec<Expr> = keys.iter().map(|key| key.over(columns)).collect();
-            let is_case = cases.predicate(chunk, &over);
+            let keyed: Vec<Expr> = keys.iter().map(|key| key.over(columns)).collect();
+            let is_case = cases.predicate(chunk, &keyed);
             Ok(if parts == 1 { is_case } else { is_case.and(in_bucket(part, parts, keys, columns)) })
         }
         (ChunkFunction::Branches(_), _) => datafusion::common::internal_err!("a chunk with its own query has no keys"),
+        // Exactly one holds for each row, so the others need not be asked.
+        (ChunkFunction::PerInput(_), [key]) if parts == 1 => {
+            match key.predicates().and_then(|predicates| predicates.get(chunk as usize)) {
+                Some(predicate) => Ok(over(predicate, columns)),
+                None => datafusion::common::internal_err!("an input has no predicate for chunk {chunk}"),
+            }
+        }
+        (ChunkFunction::PerInput(_), _) => datafusion::common::internal_err!("predicates of inputs have no parts"),
     }
 }
 

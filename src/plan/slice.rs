@@ -74,7 +74,7 @@ impl Stored {
             ChunkFunction::Hash(_) => true,
             ChunkFunction::Range(bounds) => compare_alike(bounds.data_type(), data_type),
             ChunkFunction::Cases(cases) => cases.types().nth(at) == Some(data_type),
-            ChunkFunction::Branches(_) => false,
+            ChunkFunction::Branches(_) | ChunkFunction::PerInput(_) => false,
         };
         keys.len() == self.keys.len()
             && fields

@@ -58,6 +58,9 @@ fn number(function: &ChunkFunction, keys: &[KeyExpr], columns: &[Column]) -> Res
         }
         (ChunkFunction::Range(bounds), [key]) => Ok(range_of_udf(bounds.clone()).call(vec![over(key)])),
         (ChunkFunction::Range(_), _) => datafusion::common::internal_err!("ranges are of one key"),
+        // The key is the chunk.
+        (ChunkFunction::PerInput(_), [key]) => Ok(over(key)),
+        (ChunkFunction::PerInput(_), _) => datafusion::common::internal_err!("predicates of inputs are one key"),
         (ChunkFunction::Cases(cases), keys) => Ok(cases.number(&keys.iter().map(over).collect::<Vec<_>>())),
         (ChunkFunction::Branches(_), _) => datafusion::common::internal_err!("a chunk with its own query has no keys"),
     }

@@ -148,9 +148,10 @@ impl ChunkJob {
         &self.planned.steps[self.step]
     }
 
-    /// What has no keys can't be cut.
+    /// What has no keys, or none with several values in a chunk, can't be cut.
     fn most_parts(&self) -> u32 {
-        if self.step().proof.keys().is_empty() { 1 } else { MAX_PARTS }
+        let proof = &self.step().proof;
+        if proof.keys().is_empty() || !proof.function().has_parts() { 1 } else { MAX_PARTS }
     }
 
     /// Computes a chunk in parts; with joins that spill, alone.

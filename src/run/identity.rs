@@ -24,7 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::write::execution_error;
 use crate::plan::fingerprint::{
-    Components, FUNCTION, Fingerprint, branch_components, chunk_case_fingerprint, input_component, slice_fingerprint,
+    Components, FUNCTION, Fingerprint, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint,
+    input_component, slice_fingerprint,
 };
 use crate::plan::need::Need;
 use crate::plan::prove::Proof;
@@ -63,6 +64,9 @@ impl TaskJob {
                     let reads = resolved.scans.iter().zip(&chunk_of_scan).filter(|(_, of)| **of == Some(chunk));
                     let reads = reads.map(|(scan, _)| scan.table.as_str()).collect();
                     *own = branch_components(resolved, proof, chunk, &reads).map_err(execution_error)?;
+                }
+                ChunkFunction::PerInput(_) => {
+                    own.0.insert(FUNCTION.into(), chunk_predicates_fingerprint(proof, Some(chunk)));
                 }
             }
         }

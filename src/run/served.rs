@@ -64,6 +64,19 @@ impl Served {
         Ok(())
     }
 
+    /// That all rows are what they were when the task began.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] when they are not, and the hook's.
+    pub async fn check_begun(&self) -> Result<()> {
+        let now = self.hook.version(&self.all()).await?;
+        if self.version.get() == Some(&now) { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> Error {
+        Error::new(ErrorKind::Source, format!("the source `{}` changed while it was read; run again", self.table))
+    }
+
     /// The identity of all rows when the task began.
     pub fn identity(&self) -> Fingerprint {
         self.named(self.version.get().map_or("", String::as_str))
@@ -93,8 +106,7 @@ impl Served {
         let is_read = |slice: &InputSlice| slice.chunk.is_none_or(|(of, _)| chunk.is_none_or(|chunk| chunk == of));
         for (slice, before) in read.iter().filter(|(slice, _)| is_read(slice)) {
             if self.hook.version(slice).await? != *before {
-                let message = format!("the source `{}` changed while it was read; run again", self.table);
-                return Err(Error::new(ErrorKind::Source, message));
+                return Err(self.changed());
             }
         }
         Ok(())

@@ -107,6 +107,7 @@ impl TaskJob {
         for served in self.inputs.values().filter_map(Input::served) {
             served.ask_version().await?;
         }
+        self.check_predicates().await?;
         let last = planned.steps.last().map(|step| &step.proof);
         let (keys, chunks) = last.map_or((&[][..], 1), |proof| (proof.keys(), proof.chunks()));
         let hook_context = HookContext::new(task, keys, chunks, cache.new_temp_path("hook"));

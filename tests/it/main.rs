@@ -1,6 +1,7 @@
 //! All integration tests in one binary, since each binary links all of DataFusion again.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod by_expr;
 mod cancel;
 mod cli;
 mod collect;

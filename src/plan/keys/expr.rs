@@ -6,17 +6,22 @@
 //!
 //! Expressions are kept over positions of a node's columns and compared as trees. Casts around the whole that keep each
 //! value and its hash are left out: `CAST(k AS BIGINT)` of an INT is `k`.
+//!
+//! Where each input has predicates of its own, the key is the number of the only one that holds. They are the user's, so they
+//! are computed as they are, and may fail.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 
+use crate::chunk::given::number_of;
 use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
+use crate::chunk::only::predicates_of;
 use crate::plan::prove::rule::{Rule, Rules};
 
 /// Functions that give one value for equal arguments, not floats, and never fail on a row.
@@ -75,6 +80,37 @@ impl KeyExpr {
         Self { expr: try_cast(self.expr.clone(), to), data_type: to.clone() }
     }
 
+    /// The number of the only predicate that holds, as [`number_of`] makes it over positions.
+    ///
+    /// # Errors
+    /// As [`number_of`].
+    pub fn number_of(input: &str, predicates: &[Expr], schema: &Schema) -> Result<Self> {
+        Ok(Self { expr: number_of(input, predicates, schema, positional)?, data_type: DataType::Int32 })
+    }
+
+    /// The predicates over positions, when it is the number of the only one that holds.
+    pub fn predicates(&self) -> Option<&[Expr]> {
+        predicates_of(&self.expr)
+    }
+
+    /// Whether rows with equal values in its columns are known to have equal values of it. Predicates may tell -0.0 from 0.0,
+    /// and those over no columns have a value where there is no row.
+    pub fn is_of_equals(&self, columns: &[Column], schema: &DFSchema) -> bool {
+        let is_told_apart = |part: &Expr| {
+            if part.column_refs().is_empty() {
+                return Ok(false);
+            }
+            let family = part.get_type(schema).ok().and_then(|data_type| key_family(&data_type));
+            Ok(matches!(family, None | Some(KeyFamily::Float)))
+        };
+        let Some(predicates) = self.predicates() else { return true };
+        !self.columns().is_empty()
+            && predicates.iter().all(|predicate| {
+                let predicate = over(predicate, columns);
+                !predicate.exists(is_told_apart).unwrap_or(true)
+            })
+    }
+
     /// Its type.
     pub fn data_type(&self) -> &DataType {
         &self.data_type
@@ -100,6 +136,11 @@ impl KeyExpr {
         let [first, ..] = coalesced(&self.expr)? else { return None };
         let at = as_position(first)?;
         Some(Self::column(at, schema.field(at).data_type()))
+    }
+
+    /// Whether it is NULL where all its columns are.
+    pub fn is_null_of_nulls(&self) -> bool {
+        is_null_of_nulls(&self.expr)
     }
 
     /// Whether equal values of both have equal hashes.
@@ -147,18 +188,15 @@ impl KeyExpr {
 
     /// The expression over these columns.
     pub fn over(&self, columns: &[Column]) -> Expr {
-        let replace = |part: Expr| match as_position(&part).and_then(|at| columns.get(at)) {
-            Some(column) => Ok(Transformed::yes(Expr::Column(column.clone()))),
-            None => Ok(Transformed::no(part)),
-        };
-        // The closure never fails.
-        self.expr.clone().transform_up(replace).map_or_else(|_| self.expr.clone(), |replaced| replaced.data)
+        over(&self.expr, columns)
     }
 
     /// The expression in SQL, its columns by these names.
     pub fn shown(&self, name: impl Fn(usize) -> String) -> String {
         match self.as_column() {
             Some(at) => name(at),
+            // As many as there are chunks would tell less.
+            None if self.predicates().is_some() => self.columns().into_iter().map(name).collect::<Vec<_>>().join(", "),
             None => {
                 let columns: Vec<Column> = match self.columns().last() {
                     Some(last) => (0..=*last).map(|at| Column::new_unqualified(name(at))).collect(),
@@ -168,6 +206,16 @@ impl KeyExpr {
             }
         }
     }
+}
+
+/// An expression over positions, over these columns.
+pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
+    let replace = |part: Expr| match as_position(&part).and_then(|at| columns.get(at)) {
+        Some(column) => Ok(Transformed::yes(Expr::Column(column.clone()))),
+        None => Ok(Transformed::no(part)),
+    };
+    // The closure never fails.
+    expr.clone().transform_up(replace).map_or_else(|_| expr.clone(), |replaced| replaced.data)
 }
 
 /// `expr` over positions, every cast in it as one that gives NULL where it fails; `None` when it is not known to give
@@ -236,6 +284,21 @@ fn exact_cast(of: &Expr, to: &DataType, schema: &DFSchema, rules: Rules) -> Opti
     Some(if of.get_type(schema).ok()? == *to { inner } else { try_cast(inner, to) })
 }
 
+/// Whether an expression is known to be NULL where all its columns are.
+fn is_null_of_nulls(expr: &Expr) -> bool {
+    match expr {
+        Expr::Column(_) => true,
+        Expr::Literal(value, _) => value.is_null(),
+        Expr::TryCast(cast) => is_null_of_nulls(&cast.expr),
+        Expr::BinaryExpr(BinaryExpr { left, op: _, right }) => is_null_of_nulls(left) || is_null_of_nulls(right),
+        Expr::ScalarFunction(f) if f.func.name() == "coalesce" => f.args.iter().all(is_null_of_nulls),
+        // NULL is an empty text to it.
+        Expr::ScalarFunction(f) if f.func.name() == "concat" => false,
+        Expr::ScalarFunction(f) if FUNCTIONS.contains(&f.func.name()) => f.args.iter().any(is_null_of_nulls),
+        _ => false,
+    }
+}
+
 /// The arguments of the `coalesce` that a CASE is: `CASE WHEN a IS NOT NULL THEN a … ELSE c END`, as the simplifier
 /// writes it.
 fn case_as_coalesce(case: &Case) -> Option<Vec<&Expr>> {
@@ -296,5 +359,71 @@ pub fn as_position(expr: &Expr) -> Option<usize> {
     match expr {
         Expr::Column(column) => position_of(column),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+    use datafusion::common::DFSchema;
+    use datafusion::logical_expr::{Expr, cast, col, lit};
+    use datafusion::prelude::{coalesce, concat, upper};
+
+    use super::KeyExpr;
+    use crate::plan::prove::rule::Rules;
+
+    fn schema() -> Schema {
+        let list = DataType::new_list(DataType::Int32, true);
+        let columns = [("k", DataType::Int64), ("s", DataType::Utf8View), ("x", DataType::Float64), ("l", list)];
+        Schema::new(columns.map(|(name, data_type)| Field::new(name, data_type, true)).to_vec())
+    }
+
+    #[test]
+    fn rows_with_equal_columns_are_of_one_chunk_as_far_as_no_float_tells_them_apart() {
+        let floats = || cast(col("k"), DataType::Float64);
+        let lists = || cast(col("l"), DataType::new_list(DataType::Int64, true)).is_null();
+        let cases: [(Vec<Expr>, bool); 9] = [
+            (vec![col("k").lt(lit(5)), upper(col("s")).eq(lit("A"))], true),
+            (vec![col("k").lt(lit(5.5))], true),
+            (vec![col("s").is_null().or(col("k").is_null())], true),
+            (vec![col("k").lt(lit(5)), col("x").is_null()], false),
+            (vec![floats().lt(lit(5.5))], false),
+            (vec![(col("k") + lit(0.5)).lt(lit(5.5))], false),
+            (vec![col("l").is_null()], false),
+            (vec![lists()], false),
+            // Where there are no rows there is no chunk.
+            (vec![lit(true), lit(false)], false),
+        ];
+        let schema = schema();
+        let all = DFSchema::try_from(schema.clone()).unwrap();
+        for (predicates, is_known) in cases {
+            let key = KeyExpr::number_of("t", &predicates, &schema).unwrap();
+            assert_eq!(key.predicates().map(<[Expr]>::len), Some(predicates.len()));
+            assert_eq!(key.is_of_equals(&all.columns(), &all), is_known, "{predicates:?}");
+            assert!(!key.is_null_of_nulls(), "{predicates:?}");
+        }
+        assert_eq!(key_of(upper(col("s"))).predicates(), None);
+    }
+
+    fn key_of(expr: Expr) -> KeyExpr {
+        KeyExpr::of(&expr, &DFSchema::try_from(schema()).unwrap(), Rules::default()).unwrap()
+    }
+
+    #[test]
+    fn some_keys_are_null_where_all_their_columns_are() {
+        let text = || cast(col("k"), DataType::Utf8View);
+        let second = DataType::Timestamp(TimeUnit::Second, None);
+        for (key, is_null) in [
+            (col("k"), true),
+            (col("k") + lit(1i64), true),
+            (cast(col("s"), second), true),
+            (upper(text()), true),
+            (coalesce(vec![col("s"), text()]), true),
+            (coalesce(vec![col("s"), lit("a")]), false),
+            (concat(vec![col("s"), lit("a")]), false),
+            (upper(concat(vec![col("s"), text()])), false),
+        ] {
+            assert_eq!(key_of(key.clone()).is_null_of_nulls(), is_null, "{key}");
+        }
     }
 }

@@ -125,7 +125,11 @@ impl Property {
             Self::Replicated { unstable: None } => "whole in every chunk".into(),
             Self::Replicated { unstable: Some(why) } => format!("whole in every chunk, but {why}"),
             Self::Partitioned { keys } if !all_visible(keys) => "cut; the keys are no longer visible".into(),
-            Self::Partitioned { keys } => format!("cut by {}", named(keys, schema)),
+            Self::Partitioned { keys } => {
+                let of_predicates = |key: &Key| key.exprs.iter().any(|expr| expr.predicates().is_some());
+                let by = if keys.iter().any(of_predicates) { "cut by predicates over" } else { "cut by" };
+                format!("{by} {}", named(keys, schema))
+            }
         }
     }
 }

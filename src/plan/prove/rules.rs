@@ -269,7 +269,10 @@ impl Prover<'_> {
         let exprs = number.and_then(|number| self.assignment.get(number).cloned().flatten());
         Ok(match exprs {
             Some(exprs) => {
-                Partitioned { keys: self.keys.iter().zip(exprs).map(|(name, e)| Key::new(name, e)).collect() }
+                let (schema, columns) = (&scan.projected_schema, scan.projected_schema.columns());
+                let mut keys: Vec<Key> = self.keys.iter().zip(exprs).map(|(name, e)| Key::new(name, e)).collect();
+                keys.iter_mut().for_each(|key| key.exprs.retain(|expr| expr.is_of_equals(&columns, schema)));
+                Partitioned { keys }
             }
             None => Replicated { unstable: None },
         })
@@ -303,7 +306,9 @@ impl Prover<'_> {
             };
             let has = |(key, column): (&Key, &String)| {
                 let at = input.schema().index_of_column_by_name(None, column);
-                key.exprs.iter().any(|expr| expr.as_column().is_some_and(|found| Some(found) == at))
+                let is_named = |expr: &KeyExpr| expr.as_column().is_some_and(|found| Some(found) == at);
+                // Predicates of inputs are the author's word, too.
+                key.exprs.iter().any(|expr| is_named(expr) || expr.predicates().is_some())
             };
             if !keys.iter().zip(cut.columns(name)).all(has) {
                 let columns = cut.columns(name).join(", ");
