@@ -342,3 +342,28 @@ async fn windows_are_partitioned_by_expressions_of_columns_that_equal_others() {
     assert_eq!(of("equal").1, 90, "{report:#?}");
     assert_eq!((of("joined").0, of("joined").1), (Status::Executed, 90), "{report:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_join_hides_a_key_that_is_something_for_null() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |least: i64, n: i64| {
+        format!(
+            "SELECT CASE WHEN value % 5 = 0 THEN NULL ELSE value % {n} END AS k FROM generate_series({least}, 60) AS g(value)"
+        )
+    };
+    crate::support::make_parquet(folder.path(), "a", &key(20, 20)).await;
+    crate::support::make_parquet(folder.path(), "b", &key(1, 30)).await;
+    let joined = "SELECT coalesce(concat(a.k, 'x'), concat(b.k, 'x')) AS x, count(*) AS n
+        FROM a FULL JOIN b ON concat(a.k, 'x') = concat(b.k, 'x') GROUP BY 1";
+    let sql = format!(
+        "CREATE EXTERNAL TABLE a STORED AS PARQUET LOCATION 'a.parquet';
+         CREATE EXTERNAL TABLE b STORED AS PARQUET LOCATION 'b.parquet';
+         CREATE TABLE whole WITH (chunks = 1) AS {joined};
+         CREATE TABLE cut CLUSTERED BY (k) INTO 8 BUCKETS AS {joined};"
+    );
+    let engine = engine(&folder.path().join("cache"));
+    run(&engine, &sql, folder.path()).await;
+    // The rows that have no row of `a` are one group, whatever their key.
+    let [whole, cut] = ["whole", "cut"].map(|table| crate::support::read_rows(&engine, table));
+    assert_eq!(cut.await.unwrap(), whole.await.unwrap());
+}

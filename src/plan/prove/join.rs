@@ -155,7 +155,10 @@ fn joined_keys(join: &Join, left: Vec<Option<Key>>, right: Vec<Option<Key>>, rul
 /// What a full join leaves of a key: the first of both sides' that is not NULL.
 fn coalesced(left: &Key, right: &Key) -> Key {
     let mut key = Key { name: left.name.clone(), exprs: Vec::new() };
-    for (l, r) in left.exprs.iter().flat_map(|l| right.exprs.iter().map(move |r| (l, r))) {
+    // Else the first that is not NULL may be of the side that has no row.
+    let is_null_of_nulls = |expr: &&KeyExpr| expr.is_null_of_nulls();
+    let (left, right) = (left.exprs.iter().filter(is_null_of_nulls), right.exprs.iter().filter(is_null_of_nulls));
+    for (l, r) in left.flat_map(|l| right.clone().map(move |r| (l, r))) {
         // As the query's own coalesce is: both of one type, the narrower one cast.
         for to in [l.data_type(), r.data_type()] {
             key.add(KeyExpr::coalesce(&l.cast(to), &r.cast(to)));
