@@ -408,6 +408,7 @@ impl Drop for LastUse<'_> {
 }
 
 /// What [`crate::Engine::verify_cache`] found.
+#[non_exhaustive]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
     /// Number of files that were read.

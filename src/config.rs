@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What an engine is told once; see [`crate::engine::EngineBuilder`] for how to set it.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Folder of the cache and the published tables. Default: `.chunkwise`.

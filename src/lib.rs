@@ -43,51 +43,138 @@
 //! refused. [`Engine::table`] gives an output as a DataFusion `TableProvider`, [`Engine::table_chunk`] one chunk of it.
 //! [`EngineBuilder::on_event`] and [`Run::events`] tell what happens while it happens, [`RunReport`] what has happened.
 //!
-//! # Tasks and hooks in Rust
+//! # Tasks in Rust
 //!
-//! [`Task::dataframe`] makes a task of a function over lazy DataFusion tables, [`sql::task`] of one query, and
-//! [`Pipeline::builder`] puts them together with what SQL files define. The function is called when the task is planned, with
-//! tables that have columns but no rows: its plan is proved, cut and fingerprinted as that of SQL is, so that no version has to
-//! be kept.
+//! | made by | what it is | how it is cut |
+//! |---|---|---|
+//! | `CREATE TABLE … AS`, [`sql::task`] | a query | as is proved |
+//! | [`Task::dataframe`] | a function over lazy tables, which gives one | as is proved of its plan |
+//! | [`Task::dataframes`] | such a function that gives several tables, published together | each by itself, as is proved |
+//! | [`Task::batches`], [`Task::stream`] | a function over rows | whole, or as its author says with [`Task::assume_chunkable`] |
+//!
+//! [`Pipeline::builder`] puts them together with what SQL files define. A function over lazy tables is called when the task is
+//! planned, with tables that have columns but no rows: its plan is proved, cut and fingerprinted as that of SQL is, so that no
+//! version has to be kept. A function over rows has a version, since nobody can see what it does; so has a [`UserFunction`] that
+//! queries call.
 //!
 //! ```
-//! use chunkwise::datafusion::functions_aggregate::expr_fn::sum;
-//! use chunkwise::datafusion::prelude::col;
+//! use chunkwise::datafusion::functions_aggregate::expr_fn::{max, sum};
+//! use chunkwise::datafusion::prelude::{col, lit};
 //! use chunkwise::{Batched, Engine, Pipeline, RunOptions, Task, sql};
 //!
 //! # #[tokio::main(flavor = "multi_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
-//! # std::fs::write(folder.path().join("sales.csv"), "shop,amount\n1,10\n1,5\n2,7\n")?;
+//! # std::fs::write(folder.path().join("sales.csv"), "shop,day,amount\n1,1,10\n1,1,5\n2,2,7\n")?;
 //! let sales = "CREATE EXTERNAL TABLE sales STORED AS CSV LOCATION 'sales.csv' OPTIONS (format.has_header true)";
 //! let per_shop = Task::dataframe("per_shop", ["sales"], |inputs| {
 //!     inputs.table("sales")?.aggregate(vec![col("shop")], vec![sum(col("amount")).alias("amount")])
 //! });
+//! // A chunk for each day, each with a query of its own; then the best day, over what is stored of them.
+//! let best_day = Task::dataframe("best_day", ["sales"], |inputs| {
+//!     let mut days = Vec::new();
+//!     for day in 1..=2 {
+//!         let sales = inputs.table("sales")?.filter(col("day").eq(lit(day)))?;
+//!         days.push(sales.aggregate(vec![col("day")], vec![sum(col("amount")).alias("amount")])?);
+//!     }
+//!     inputs.chunks("days", days)?.aggregate(vec![], vec![max(col("amount")).alias("amount")])
+//! });
 //! let pipeline = Pipeline::builder()
 //!     .with(sql::definitions(sales, "sales.sql", folder.path())?)
 //!     .with(per_shop.invoke(Batched::by(["shop"]).chunks(4)))
+//!     .with(best_day)
 //!     .build()?;
 //! let engine = Engine::builder().cache_folder(folder.path().join("cache")).build()?;
-//! assert_eq!(engine.run(&pipeline, &RunOptions::default()).await?.tasks[0].executed, 4);
+//! let report = engine.run(&pipeline, &RunOptions::default()).await?;
+//! assert_eq!(report.task("per_shop").unwrap().executed, 4);
+//! // Two days, and the rest.
+//! assert_eq!(report.task("best_day").unwrap().executed, 3);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What is done with a task is decided by hooks, which anybody can write:
+//! [`TaskInputs::materialize`] stores a lazy table on the way and gives it back, [`TaskInputs::chunks`] the union of several
+//! that are chunks of their own: of them those run again whose query, or what it reads, changed.
+//!
+//! Several runs may use one engine: they share its threads, jobs and memory. [`Run::token`] and dropping stop one.
+//!
+//! # Hooks
+//!
+//! ```text
+//!             InvocationHook: into which chunks, in which order
+//!                                    │
+//!   SourceHook ─ rows ┐              ▼
+//!   files ────────────┼─ input ─ DematerializationHook ─ query, proved and cut ─ rows of chunk k
+//!   other tasks ──────┘                                                              │
+//!                       published table ◄─ finish ◄─ committed ◄─ MaterializationHook┘
+//! ```
 //!
 //! - An [`InvocationHook`] says into which chunks a task is cut, and may run them in its own way. [`Batched`] is one,
 //!   [`ByRange`], [`ByValue`], [`ByExpr`] and [`Whole`] are others. It gives a [`Cut`], keys and a function of them, or
 //!   predicates of each input, and the data is asked whether one of them holds for each row: the proof is the engine's.
 //!   One that can't be made is a refusal, unless the task says [`Task::assume_chunkable`].
+//! - A [`SourceHook`] gives the rows of a source that is no files, slice by slice.
 //! - A [`DematerializationHook`] rewrites an input, as a plan over the whole of it, before the proof is made.
 //! - A [`MaterializationHook`] sees the rows of each chunk while they are written, may refuse or extend them, and sees the
 //!   whole before it is published.
 //!
-//! To write one, implement its trait; [`HookContext`] has all that the user set, and a folder for temporary files. A hook
-//! changes what chunks are named by through its name and version (invocation hooks through their cut), so give it a new
-//! version when it does something else.
+//! To write one, implement its trait. [`HookContext`] has all that the user set, and a folder for temporary files that goes with
+//! the task, whatever happens to it. There is no other state: nothing is global or of a thread.
 //!
-//! Several runs may use one engine: they share its threads, jobs and memory. [`Run::token`] and dropping stop one.
+//! ```
+//! use chunkwise::datafusion::common::{Result as PlanResult, ScalarValue};
+//! use chunkwise::datafusion::logical_expr::LogicalPlan;
+//! use chunkwise::datafusion::prelude::{col, lit};
+//! use chunkwise::{
+//!     Cut, DematerializationHook, Engine, InputPlan, InvocationContext, InvocationHook, Pipeline, Result, RunOptions,
+//!     async_trait, sql,
+//! };
+//!
+//! /// A chunk for each shop that the task's parameter names, and one for all others.
+//! #[derive(Debug)]
+//! struct ByShop;
+//!
+//! #[async_trait]
+//! impl InvocationHook for ByShop {
+//!     async fn cut(&self, context: &InvocationContext) -> Result<Cut> {
+//!         let shops = context.parameter("shops").map(ToString::to_string).unwrap_or_default();
+//!         let shops = shops.split(',').filter_map(|shop| shop.parse().ok());
+//!         Ok(Cut::values("shop", shops.map(|shop: i64| vec![ScalarValue::from(shop)])))
+//!     }
+//! }
+//!
+//! /// Leaves out what was given back.
+//! #[derive(Debug)]
+//! struct Sold;
+//!
+//! impl DematerializationHook for Sold {
+//!     fn name(&self) -> &str {
+//!         "sold"
+//!     }
+//!
+//!     fn rewrite(&self, input: InputPlan<'_>) -> PlanResult<LogicalPlan> {
+//!         Ok(input.dataframe().filter(col("amount").gt(lit(0)))?.into_unoptimized_plan())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "multi_thread")]
+//! # async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # std::fs::write(folder.path().join("sales.csv"), "shop,amount\n1,10\n1,-5\n2,7\n3,1\n")?;
+//! # let sales = "CREATE EXTERNAL TABLE sales STORED AS CSV LOCATION 'sales.csv' OPTIONS (format.has_header true)";
+//! let task = sql::task("per_shop", "SELECT shop, sum(amount) AS amount FROM sales GROUP BY shop")?;
+//! let task = task.parameter("shops", "1,2").invoke(ByShop).dematerialize("sales", Sold);
+//! let pipeline = Pipeline::builder().with(sql::definitions(sales, "sales.sql", folder.path())?).with(task).build()?;
+//! let engine = Engine::builder().cache_folder(folder.path().join("cache")).build()?;
+//! let report = engine.run(&pipeline, &RunOptions::default()).await?;
+//! assert_eq!((report.tasks[0].chunks, report.tasks[0].rows), (3, 3));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A hook changes what chunks are named by through its name and version, an invocation hook through its cut, a source hook
+//! through the versions of slices: so give it a new version when it does something else. The project's `examples/` have one of
+//! each.
 //!
 //! # How a task is cut
 //!
@@ -131,9 +218,20 @@
 //! made, by *rescan*, or the whole input where it is replicated. They differ in what is read, never in the rows; the
 //! cheapest is taken, and EXPLAIN shows it.
 //!
-//! [`EngineBuilder::memory_limit_bytes`] bounds the process. The number of chunks follows from it where it is the engine's
-//! own choice; a chunk that does not fit is cut further by the same function, and what many rows of one key keep from
-//! being cut runs alone, with joins that spill.
+//! # Memory
+//!
+//! [`EngineBuilder::memory_limit_bytes`] bounds the resident memory of the process, by default to half of what the machine or
+//! its control group has. Less memory makes a run slower, not fail:
+//!
+//! - Of the limit a part is held back for what nobody counts: the process itself, pages being decoded, files being written.
+//!   What operators reserve comes out of a pool of the rest, which all runs of an engine share.
+//! - The number of chunks follows from what the needed columns take in memory, where it is the engine's own choice, and is kept
+//!   from run to run while it serves.
+//! - A chunk that does not fit is cut further by the same function, into halves and halves of these, one after the other.
+//! - What many rows of one key keep from being cut runs alone, with joins that sort and spill.
+//!
+//! What a user's code holds is not counted: only the batches that [`Task::batches`] is given and gives are. A function
+//! that needs all rows in memory at once, and is not cut, fails where they do not fit.
 //!
 //! # What is reused and why
 //!
@@ -152,8 +250,12 @@
 //! Processes that want the same chunk wait for the one that makes it. [`Engine::collect`] removes what no published or
 //! pinned table is made of, [`EngineBuilder::cache_limit_bytes`] does so after each run.
 //!
-//! A source's files are listed once per run. If one changes before a chunk that read it is committed, the task fails and
-//! nothing is published.
+//! A source's files are listed once per run, and a hook is asked for the version of its source. If one changes before what was
+//! made of it is published, the task fails and nothing is.
+//!
+//! Every file has a checksum, in the index and in the list beside a published table, and is compared with it before a
+//! process reads it first: a damaged one is an error, is set aside, and is computed again by the next run.
+//! [`Engine::verify_cache`] compares all of them.
 //!
 //! # Stages
 //!
@@ -166,10 +268,6 @@
 //!
 //! A table of a stage that no task of the run has any more stays in the stage as it is. One that joins a stage, or moves
 //! to another, changes with it; one that leaves is published by itself again.
-//!
-//! Every file has a checksum, in the index and in the list beside a published table, and is compared with it before a
-//! process reads it first: a damaged one is an error, is set aside, and is computed again by the next run.
-//! [`Engine::verify_cache`] compares all of them.
 //!
 //! # Words
 //!
@@ -184,7 +282,7 @@
 //! | fingerprint | the hash of all that a chunk is made of |
 //! | content | what a set of rows says, whatever their order and encoding |
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |
-//! | step | a query that a task runs as; one for most tasks, more where a part of it can't be cut with the rest |
+//! | step | a query that a task runs as; one for most tasks, more where a part of it can't be cut with the rest, or is stored on the way |
 //! | publish | make a table's new version the one that readers see |
 //! | stage | tasks whose tables are published together or not at all |
 //! | partition, batch, row group, bucket | DataFusion's parallel stream, Arrow's record batch, Parquet's row group, Hive's word for a chunk |
@@ -197,9 +295,9 @@
 //! |---|---|
 //! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
 //! | `chunk` | keys × N × a function, hash or range; which types are keys; which chunks overlap |
-//! | `hook`, `task`, `pipeline` | what users write; a task, its inputs and options; the DAG |
+//! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
-//! | `execute` | DataFusion's session and memory; a plan's stream into a file, or into a split |
+//! | `execute` | DataFusion's session and memory; functions over rows; a plan's stream into a file, or into a split |
 //! | `cache` | immutable chunk files; the index; the published folder; splits; locks; what is removed |
 //! | `table` | files as a `TableProvider`: sources, outputs, single chunks, parts of splits |
 //! | `schedule`, `run` | what is next (pure); running it |

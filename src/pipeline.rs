@@ -113,6 +113,10 @@ impl Pipeline {
                 let message = format!("`{name}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
                 return Err(Error::new(ErrorKind::Sql, message).with_location(task.location.clone()));
             }
+            if name.contains('#') {
+                let message = format!("`{name}` has a `#`, which stands in the names of steps; rename it");
+                return Err(Error::new(ErrorKind::Sql, message).with_location(location));
+            }
             if let Some(first) = defined.insert(name.clone(), location.clone()) {
                 let message = format!("`{name}` is defined twice, first at {first}; rename one of them");
                 return Err(Error::new(ErrorKind::Sql, message).with_location(location));

@@ -21,7 +21,7 @@ use std::time::Instant;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
@@ -37,7 +37,7 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
 use crate::plan::prove::Proof;
 use crate::plan::prove::rule::Rules;
-use crate::plan::resolve::{Known, check_storable, resolve};
+use crate::plan::resolve::{Known, Resolved, check_storable, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
@@ -49,6 +49,9 @@ use crate::schedule::{Schedule, Skipped};
 use crate::table::output::of_chunks;
 use crate::table::source::Snapshot;
 use crate::task::Task;
+
+/// A source of a hook's is taken for no larger than a pebibyte, so that sums of sizes are numbers.
+const MOST_BYTES: u64 = 1 << 50;
 
 /// What to run, and how much of the cache to believe.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -161,7 +164,10 @@ pub async fn plan(
     }
     let mut served = BTreeMap::new();
     for UserSource { name, hook, location: _ } in read.iter().filter_map(|name| pipeline.user_source(name)) {
-        known.insert(name.clone(), Known { is_served: true, ..Known::new(hook.schema(), hook.bytes().max(1)) });
+        known.insert(
+            name.clone(),
+            Known { is_served: true, ..Known::new(hook.schema(), hook.bytes().clamp(1, MOST_BYTES)) },
+        );
         served.insert(name.clone(), Arc::clone(hook));
     }
     let mut tasks = BTreeMap::new();
@@ -179,7 +185,7 @@ pub async fn plan(
                 let tables = inputs.iter().map(|name| {
                     let source =
                         sources.get(name).map(|source: &Arc<Snapshot>| source.table() as Arc<dyn TableProvider>);
-                    let served = || Some(Served::new(name, served.get(name)?).whole());
+                    let served = || Some(Served::new(name, served.get(name)?, &Arc::default()).whole());
                     (name.clone(), source.or_else(served))
                 });
                 let context = InvocationContext {
@@ -203,10 +209,12 @@ pub async fn plan(
         let task = invoked.as_ref().unwrap_or(task);
         let query = resolve(task, pipeline, &known, state)?;
         let schema = Arc::clone(&query.last.resolved.schema);
-        // What can't be optimised fails later, with a reason.
-        let needed = query.parts().flat_map(|part| needs_of_query(&part.resolved, state).unwrap_or_default());
-        let fitting = budget.chunks(needed.map(|need| need.memory_bytes).sum());
-        let planned = match steps(task, query, rules, fitting, &previous(&task.name)) {
+        let fitting = |query: &Resolved| {
+            // What can't be optimised fails later, with a reason.
+            let needed = needs_of_query(query, state).unwrap_or_default();
+            budget.chunks(needed.iter().map(|need| need.memory_bytes).sum())
+        };
+        let planned = match steps(task, query, rules, &fitting, &previous(&task.name)) {
             Ok(mut steps) => {
                 if let Some(last) = steps.last_mut() {
                     match materialized(task, last.proof.clone()) {
@@ -265,7 +273,10 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let published = |task: &str| context.cache.published(task).ok().flatten();
     let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
     let mut plans = plan(&selected, &context.state, context.rules, context.budget, &previous).await?;
-    let (sources, served) = (std::mem::take(&mut plans.sources), std::mem::take(&mut plans.served));
+    let sources = std::mem::take(&mut plans.sources);
+    let begun = |(name, hook)| (name, (hook, Arc::default()));
+    let served: BTreeMap<String, (Arc<dyn SourceHook>, Arc<OnceCell<String>>)> =
+        std::mem::take(&mut plans.served).into_iter().map(begun).collect();
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();
@@ -286,7 +297,10 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
             let inputs = planned.steps.iter().flat_map(|step| &step.resolved.scans).filter_map(|scan| {
                 let table = &scan.table;
                 let source = sources.get(table).map(|source| Input::Source(Arc::clone(source)));
-                let served = || Some(Input::Served(Arc::new(Served::new(table, served.get(table)?))));
+                let served = || {
+                    let (hook, version) = served.get(table)?;
+                    Some(Input::Served(Arc::new(Served::new(table, hook, version))))
+                };
                 let output = || outputs.get(table).map(|output| Input::Output(Arc::clone(output)));
                 // None for the output of an earlier step.
                 Some((table.clone(), source.or_else(served).or_else(output)?))

@@ -103,8 +103,9 @@ impl Task {
     /// Tasks of a Rust function that gives several tables, which it makes in the order of `outputs`.
     ///
     /// Each table is a task of its own, cut and cached by itself, and may be given hooks of its own with
-    /// [`Tasks::each`]. They appear together or not at all: their stage has the function's name, unless they get another. What the function stores with [`TaskInputs::materialize`] for several of them is computed once. It must
-    /// not call a volatile function: each table would see other values.
+    /// [`Tasks::each`]. They appear together or not at all: their stage has the function's name, unless they get another. What the function stores with [`TaskInputs::materialize`] for several of them is computed once, by a
+    /// key that the engine finds, as long as their [`Task::options`] are the same. It must not call a volatile function: each
+    /// table would see other values.
     #[track_caller]
     pub fn dataframes(
         name: impl Into<String>,
@@ -138,7 +139,7 @@ impl Task {
     /// does can't be seen: so it runs whole, unless it is cut by keys that are given and says
     /// [`Task::assume_chunkable`]; each input that has columns of the keys' names is cut then, as
     /// [`Task::input`] and [`Task::replicate`] may say otherwise, and views below it are still proved. A chunk may be done in
-    /// parts, and may have no rows. `version` is what its chunks are named by, with the task's name: change it whenever the
+    /// parts, and may have no rows. Rows come in no order. `version` is what its chunks are named by, with the task's name: change it whenever the
     /// function gives other rows.
     ///
     /// It runs on the engine's threads, so it must not block for long, and what it holds is not counted as the engine's memory.

@@ -62,7 +62,7 @@ impl Planning {
     pub fn prove_and_rewrite(&self) -> Result<Vec<LogicalPlan>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Execute, "a chunk can't be planned").with_source(e);
         let mut plans = Vec::new();
-        for step in steps(&self.task, self.query.clone(), Rules::default(), 1, &[])? {
+        for step in steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[])? {
             let tables: Vec<Arc<dyn TableProvider>> = step
                 .resolved
                 .scans

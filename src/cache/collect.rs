@@ -34,6 +34,7 @@ pub struct CollectOptions {
 }
 
 /// What [`crate::Engine::collect`] did.
+#[non_exhaustive]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Number of chunk files, splits, versions of tables and stages, and damaged files that were removed.

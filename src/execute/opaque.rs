@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -136,10 +137,11 @@ impl ExecutionPlan for OpaqueExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.schema();
+        let failed = Failed::default();
         let names = self.node.named_inputs().map(|(name, _)| name.to_string());
         let streams = names
             .zip(&self.inputs)
-            .map(|(name, input)| Ok((name, input.execute(partition, Arc::clone(&context))?)))
+            .map(|(name, input)| Ok((name, remembered(input.execute(partition, Arc::clone(&context))?, &failed))))
             .collect::<Result<BTreeMap<_, _>>>()?;
         let parameters = Arc::clone(self.node.parameters());
         let (task, declared) = (self.node.task().to_string(), Arc::clone(&schema));
@@ -155,7 +157,11 @@ impl ExecutionPlan for OpaqueExec {
                     // The thread is one of as many as there are jobs; what else waits for it goes on elsewhere.
                     let batches = tokio::task::block_in_place(|| function(&inputs))?;
                     drop(inputs);
-                    reservation.resize(batches.iter().map(RecordBatch::get_array_memory_size).sum());
+                    let mut memory = RecordBatchMemoryCounter::new();
+                    for batch in &batches {
+                        memory.count_batch(batch);
+                    }
+                    reservation.try_resize(memory.memory_usage())?;
                     // Held until the last of them is gone.
                     Ok::<_, DataFusionError>(futures::stream::iter(batches).map(move |batch| {
                         let _ = &reservation;
@@ -165,9 +171,25 @@ impl ExecutionPlan for OpaqueExec {
                 futures::stream::once(given).try_flatten().boxed()
             }
         };
-        let checked = called.map(move |batch| as_declared(&task, &declared, batch?));
+        let checked = called.map(move |batch| match batch {
+            Ok(batch) => as_declared(&task, &declared, batch),
+            // What an input failed with, whatever the function makes of it: memory may be had otherwise.
+            Err(error) => Err(failed.get().map_or(error, |cause| DataFusionError::Shared(Arc::clone(cause)))),
+        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, checked)))
     }
+}
+
+/// What an input failed with first, if it did.
+type Failed = Arc<OnceLock<Arc<DataFusionError>>>;
+
+/// The same rows; what they end with, if it is an error, is remembered.
+fn remembered(stream: SendableRecordBatchStream, failed: &Failed) -> SendableRecordBatchStream {
+    let (schema, failed) = (stream.schema(), Arc::clone(failed));
+    let rows = stream.map(move |batch| {
+        batch.map_err(|error| DataFusionError::Shared(Arc::clone(failed.get_or_init(|| Arc::new(error)))))
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// All rows of the inputs, in memory that is reserved for them.
@@ -176,13 +198,14 @@ async fn collect(
     parameters: Arc<BTreeMap<String, ScalarValue>>,
     reservation: &MemoryReservation,
 ) -> Result<InputBatches> {
-    let mut inputs = BTreeMap::new();
+    let (mut inputs, mut memory) = (BTreeMap::new(), RecordBatchMemoryCounter::new());
     for (name, mut stream) in streams {
         let (schema, mut batches) = (stream.schema(), Vec::new());
         while let Some(batch) = stream.next().await.transpose()? {
             if batch.num_rows() > 0 {
                 let batch = RecordBatch::try_new(batch.schema(), batch.columns().iter().map(owned).collect())?;
-                reservation.try_grow(batch.get_array_memory_size())?;
+                // Batches may be slices of one.
+                reservation.try_grow(memory.count_batch(&batch))?;
                 batches.push(batch);
             }
         }

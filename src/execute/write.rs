@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -202,17 +202,38 @@ pub fn is_damaged(error: &Error) -> bool {
 
 /// Gives a batch the planned column names, types and nullability; plans may differ in string encodings only.
 fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    // A value that has no place in the other type must not become NULL.
+    let fails = CastOptions { safe: false, ..CastOptions::default() };
     let columns = batch
         .columns()
         .iter()
         .zip(schema.fields())
-        .map(|(column, field)| match column.data_type() == field.data_type() {
-            true => Ok(Arc::clone(column)),
-            false => cast(column, field.data_type()),
+        .map(|(column, field)| match (column.data_type(), field.data_type()) {
+            (given, planned) if given == planned => Ok(Arc::clone(column)),
+            (given, planned)
+                if decoded(given) != decoded(planned) && (is_primitive(given) || is_primitive(planned)) =>
+            {
+                let message =
+                    format!("column `{}` was planned as {planned} and comes as {given}; this is a bug", field.name());
+                Err(Error::new(ErrorKind::Execute, message))
+            }
+            (_, planned) => cast_with_options(column, planned, &fails).map_err(arrow_error),
         })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(arrow_error)?;
+        .collect::<Result<Vec<_>>>()?;
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(arrow_error)
+}
+
+/// The type of the values, however they are encoded.
+fn decoded(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => decoded(values),
+        other => other,
+    }
+}
+
+/// Whether values are numbers, times and the like, of which one type does not stand for another.
+fn is_primitive(data_type: &DataType) -> bool {
+    decoded(data_type).is_primitive() || *decoded(data_type) == DataType::Boolean
 }
 
 /// The error of arrow's functions.

@@ -88,6 +88,7 @@ pub trait ChunkRows: Send {
 }
 
 /// A chunk that is about to be written.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct OutputChunk {
     /// The chunk, from 0.
@@ -99,6 +100,7 @@ pub struct OutputChunk {
 }
 
 /// A chunk's file in the cache. It must not be changed.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkFile {
     /// The chunk, from 0.
@@ -112,6 +114,7 @@ pub struct ChunkFile {
 }
 
 /// All chunks of a task, before they are published.
+#[non_exhaustive]
 #[derive(Debug)]
 pub struct FinishedTable {
     /// The files, by chunk.

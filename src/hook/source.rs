@@ -19,14 +19,18 @@ pub trait SourceHook: fmt::Debug + Send + Sync {
     /// Columns of the source. They must not change while it is in use.
     fn schema(&self) -> SchemaRef;
 
-    /// Its size in bytes, about, by which the engine decides what is worth to be cut. Default: 1.
+    /// Its size in bytes, about, by which the engine decides what is worth to be cut; more than a pebibyte counts as that.
+    /// Default: 1.
     fn bytes(&self) -> u64 {
         1
     }
 
     /// What tells the rows of a slice from those of another time: a number that grows with each change, a time, a hash. The
-    /// same text means the same rows, and nothing is read then that was computed of them. It is asked before a chunk runs, and
-    /// again when it has: a task whose slices changed meanwhile fails.
+    /// same text means the same rows, and nothing is read then that was computed of them. That of all rows must change whenever
+    /// that of a slice does.
+    ///
+    /// It is asked for all rows once in a run, before the first task reads them, and for the slice of each chunk, up to 16 at a
+    /// time. Both are asked for again when a chunk, or a task, is done: one that read what changed meanwhile fails.
     ///
     /// # Errors
     /// What stops the task.

@@ -22,7 +22,7 @@ use datafusion::logical_expr::expr::{
 };
 use datafusion::logical_expr::{
     Aggregate, Between, BinaryExpr, Distinct, DistinctOn, EmptyRelation, Expr, Filter, Join, Limit, LogicalPlan,
-    Projection, Sort, Subquery, SubqueryAlias, TableScan, Union, Values, Window,
+    Projection, RecursiveQuery, Sort, Subquery, SubqueryAlias, TableScan, Union, Unnest, Values, Window,
 };
 
 use crate::chunk::ChunkFunction;
@@ -496,10 +496,30 @@ impl Canon {
                 self.plan(input)
             }
             LogicalPlan::Extension(extension) if let Some(node) = OpaqueNode::of(extension) => self.function(node),
-            LogicalPlan::Extension(_)
-            | LogicalPlan::Unnest(_)
-            | LogicalPlan::RecursiveQuery(_)
-            | LogicalPlan::Repartition(_) => {
+            LogicalPlan::Unnest(node) => {
+                let Unnest {
+                    input,
+                    exec_columns: _,
+                    list_type_columns,
+                    struct_type_columns,
+                    dependency_indices,
+                    schema,
+                    options,
+                } = node;
+                self.hash.text("unnest");
+                self.hash
+                    .text(&format!("{list_type_columns:?} {struct_type_columns:?} {dependency_indices:?} {options:?}"));
+                self.schema(schema.inner());
+                self.plan(input)
+            }
+            LogicalPlan::RecursiveQuery(RecursiveQuery { name, static_term, recursive_term, is_distinct, schema }) => {
+                self.opaque = true;
+                self.hash.text(&format!("recursive {name} {is_distinct}"));
+                self.schema(schema.inner());
+                self.plan(static_term)?;
+                self.plan(recursive_term)
+            }
+            LogicalPlan::Extension(_) | LogicalPlan::Repartition(_) => {
                 self.opaque = true;
                 self.hash.text(&plan.display().to_string());
                 plan.inputs().into_iter().try_for_each(|input| self.plan(input))

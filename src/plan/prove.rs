@@ -42,7 +42,8 @@ pub use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::{Resolved, Scan, branches};
 use crate::task::{CutOverrides, Task};
 
-/// A plan that may be cut, and how. Only [`try_prove`] and [`Proof::whole`] make one.
+/// A plan that may be cut, and how. [`try_prove`] makes one, and [`assumed`] by the user's word; [`Proof::whole`] and
+/// [`Proof::branches`] cut nothing, and [`Proof::of_slice`] is of no plan.
 ///
 /// What only chunk 0 computes stands below a filter by [`is_chunk_0`].
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, TableReference, plan_datafusion_err, plan_err};
+use datafusion::common::{DFSchema, DataFusionError, TableReference, internal_err, plan_datafusion_err, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
@@ -113,7 +113,7 @@ pub struct Scan {
     pub table: String,
     /// Columns of the scan.
     pub schema: SchemaRef,
-    /// Size of what is read, about; 0 for what a step of the same task gave.
+    /// Size of what is read, about; 0 for what a part of the query gave that the engine took out of it.
     pub bytes: u64,
     /// How it is stored, when that says a row's chunk.
     pub stored: Option<Stored>,
@@ -165,6 +165,11 @@ impl Resolved {
             let Some((table, known)) = table.and_then(|table| known.get_key_value(&table)) else {
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
             };
+            let types = |schema: &Schema| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+            if types(&scan.source.schema()) != types(&known.schema) {
+                let (was, is) = (scan.source.schema(), &known.schema);
+                return internal_err!("step `{table}` was planned with the columns {was:?}, and has {is:?}");
+            }
             scan.source = Arc::new(InputSource::new(table, known.clone()));
             let TableScan { table_name, source, projection, filters, fetch, .. } = scan;
             let scan = TableScanBuilder::new(table_name, source).with_projection(projection).with_filters(filters);
@@ -197,7 +202,7 @@ impl InputSource {
         &self.table
     }
 
-    /// Its size, about; 0 for what a step of the same task gave.
+    /// Its size, about; 0 for what a part of the query gave that the engine took out of it.
     pub fn bytes(&self) -> u64 {
         self.known.bytes
     }
@@ -346,6 +351,13 @@ fn refuse_foreign(
             && Call::behind(scan.source.as_ref()).is_none()
         {
             foreign = Some(format!("reads `{}`, which is none of its inputs; make it a source", scan.table_name));
+        }
+        // Keys are columns of the whole table.
+        if let LogicalPlan::TableScan(scan) = node
+            && (scan.projection.is_some() || !scan.filters.is_empty() || scan.fetch.is_some())
+        {
+            let table = &scan.table_name;
+            foreign = Some(format!("reads `{table}` with columns, filters or a limit of the scan's own; don't optimize it"));
         }
         if let LogicalPlan::Extension(extension) = node
             && OpaqueNode::of(extension).is_none()

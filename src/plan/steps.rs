@@ -96,26 +96,31 @@ const KEPT_FACTOR: u32 = 4;
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs and is at least `fitting`, so that chunks fit in memory; it runs whole where that is
+/// grows with the size of its inputs and is at least what `fitting` says of a query, so that chunks fit in memory; it runs whole where that is
 /// one, or nothing can be cut. `previous` are the functions that cut its published table, numbers of chunks or bounds as
 /// [`crate::chunk::range::Bounds::to_json`] writes them: both are kept if they can, and chunks that are too large then are
 /// computed in parts.
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.
-pub fn steps(task: &Task, query: ResolvedTask, rules: Rules, fitting: u64, previous: &[String]) -> Result<Vec<Step>> {
-    // Powers of two, so that tasks over each other read stored chunks.
-    let fitting = fitting.clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;
-    let planner = Planner { task, rules, previous, proofs: Cell::new(0) };
+pub fn steps(
+    task: &Task,
+    query: ResolvedTask,
+    rules: Rules,
+    fitting: &dyn Fn(&Resolved) -> u64,
+    previous: &[String],
+) -> Result<Vec<Step>> {
+    let planner = Planner { task, rules, previous, fitting, proofs: Cell::new(0) };
     let mut known = BTreeMap::new();
     let mut done: Vec<Step> = Vec::new();
     let failed = |e| Error::new(ErrorKind::Sql, "a step can't be planned").with_source(e).with_task(&task.name);
     for QueryPart { name, resolved, branches } in query.before {
+        planner.proofs.set(0);
         let resolved = resolved.knowing(&known).map_err(failed)?;
         let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
         let way = match branches {
             Some(count) => planner.branches(&resolved, count),
-            None => planner.materialized(&resolved, fitting, done.len()),
+            None => planner.materialized(&resolved, done.len())?,
         };
         let mut steps = way.named(&name);
         if let Some(last) = steps.last_mut() {
@@ -126,6 +131,7 @@ pub fn steps(task: &Task, query: ResolvedTask, rules: Rules, fitting: u64, previ
         }
         done.extend(steps);
     }
+    planner.proofs.set(0);
     let QueryPart { name, resolved, branches } = query.last;
     let resolved = if known.is_empty() { resolved } else { resolved.knowing(&known).map_err(failed)? };
     let keys = task.chunking.as_ref().map_or(&[][..], |chunking| chunking.keys.as_slice());
@@ -137,9 +143,11 @@ pub fn steps(task: &Task, query: ResolvedTask, rules: Rules, fitting: u64, previ
             let refused = Error::new(ErrorKind::Refused, message).with_task(&task.name);
             return Err(refused.with_location(task.location.clone()));
         }
-        None => match planner.rest(&resolved, fitting, done.len()) {
+        None => match planner.rest(&resolved, done.len()) {
             // A part that the user asked to be cut is.
-            Err(_) if is_cut_by_keys && !keys.is_empty() => planner.whole(&resolved, Vec::new()),
+            Err(e) if is_cut_by_keys && !keys.is_empty() && e.kind() != ErrorKind::Usage => {
+                planner.whole(&resolved, Vec::new())
+            }
             way => way?,
         },
     };
@@ -206,13 +214,14 @@ struct Planner<'a> {
     task: &'a Task,
     rules: Rules,
     previous: &'a [String],
+    fitting: &'a dyn Fn(&Resolved) -> u64,
     proofs: Cell<usize>,
 }
 
 impl Planner<'_> {
     /// The way to run the part of the task's query that gives its table, of which `before` steps run before.
-    fn rest(&self, resolved: &Resolved, fitting: u32, before: usize) -> Result<Way> {
-        let Sized { chunking, parts } = self.sized(resolved, fitting, self.task.chunking.as_ref());
+    fn rest(&self, resolved: &Resolved, before: usize) -> Result<Way> {
+        let Sized { chunking, parts } = self.sized(resolved, self.task.chunking.as_ref(), self.previous);
         if is_whole(&chunking) {
             return Ok(self.whole(resolved, Vec::new()));
         }
@@ -226,21 +235,32 @@ impl Planner<'_> {
 
     /// The way to run what the task stores before, of which `before` steps run before: by its keys, or any that the engine
     /// finds.
-    fn materialized(&self, resolved: &Resolved, fitting: u32, before: usize) -> Way {
-        let wanted = match &self.task.chunking {
-            Some(keys) if !is_whole(keys) => vec![Some(keys.clone()), Some(keys.by_any_key())],
-            other => vec![other.clone()],
+    ///
+    /// All tables of one function plan such a step alike, whatever their own keys are, so that it is one in the cache.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the task says of inputs what they are not.
+    fn materialized(&self, resolved: &Resolved, before: usize) -> Result<Way> {
+        let (wanted, previous) = match (&self.task.chunking, &self.task.group) {
+            (_, Some(_)) => (vec![None], &[][..]),
+            (Some(keys), None) if !is_whole(keys) => (vec![Some(keys.clone()), Some(keys.by_any_key())], self.previous),
+            (other, None) => (vec![other.clone()], self.previous),
         };
         for chunking in wanted {
-            let Sized { chunking, parts } = self.sized(resolved, fitting, chunking.as_ref());
-            if !is_whole(&chunking)
-                && let Ok(mut way) = self.way(resolved, &chunking, before, 0)
-            {
-                way.in_parts(parts);
-                return way;
+            let Sized { chunking, parts } = self.sized(resolved, chunking.as_ref(), previous);
+            if is_whole(&chunking) {
+                continue;
+            }
+            match self.way(resolved, &chunking, before, 0) {
+                Ok(mut way) => {
+                    way.in_parts(parts);
+                    return Ok(way);
+                }
+                Err(unproved) if unproved.error.kind() == ErrorKind::Usage => return Err(unproved.error),
+                Err(_) => {}
             }
         }
-        self.whole(resolved, Vec::new())
+        Ok(self.whole(resolved, Vec::new()))
     }
 
     /// The one step whose chunks have queries of their own.
@@ -249,10 +269,12 @@ impl Planner<'_> {
     }
 
     /// How a query is to be cut, by size and memory where that is the engine's choice.
-    fn sized(&self, resolved: &Resolved, fitting: u32, chunking: Option<&Chunking>) -> Sized {
+    fn sized(&self, resolved: &Resolved, chunking: Option<&Chunking>, previous: &[String]) -> Sized {
+        // Powers of two, so that tasks over each other read stored chunks.
+        let fitting = || (self.fitting)(resolved).clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;
         match chunking {
             Some(chunking) if chunking.by == ChunkBy::Auto => {
-                let chunking = Chunking { chunks: chunking.chunks.max(fitting), ..chunking.clone() };
+                let chunking = Chunking { chunks: chunking.chunks.max(fitting()), ..chunking.clone() };
                 Sized { chunking, parts: 1 }
             }
             Some(chunking) => Sized { chunking: chunking.clone(), parts: 1 },
@@ -262,7 +284,8 @@ impl Planner<'_> {
                     true => 1,
                     false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
                 };
-                let chunks = kept((1 << chunks.ilog2()).max(fitting), self.previous);
+                let fitting = fitting();
+                let chunks = kept((1 << chunks.ilog2()).max(fitting), previous);
                 let chunking = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
                 Sized { chunking, parts: fitting.div_ceil(chunks) }
             }
@@ -505,7 +528,7 @@ fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
     Ok(stands)
 }
 
-/// Whether a plan reads a source or a task, and not only what steps gave.
+/// Whether a plan reads an input, and not only what the engine took out of the query.
 fn reads_input(plan: &LogicalPlan) -> PlanResult<bool> {
     plan.exists(|node| match node {
         LogicalPlan::TableScan(scan) => Ok(scan.source.downcast_ref::<InputSource>().is_some_and(|s| s.bytes() > 0)),

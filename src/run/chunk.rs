@@ -263,7 +263,7 @@ impl ChunkJob {
             source.check_unchanged().await?;
         }
         for served in &self.served {
-            served.check_unchanged(Some(chunk)).await?;
+            served.check_unchanged(chunk).await?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +32,7 @@ use crate::plan::prove::Proof;
 use crate::plan::resolve::{Resolved, scan_numbers};
 use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::Step;
+use crate::run::served::MOST_ASKED;
 use crate::run::sliced::stored;
 use crate::run::split::SplitJob;
 use crate::run::task::TaskJob;
@@ -72,8 +73,13 @@ impl TaskJob {
         }
         let mut split_bytes = 0;
         let mut slices: BTreeMap<&str, Vec<OfScan>> = BTreeMap::new();
-        for (scan, table) in resolved.scans.iter().map(|scan| scan.table.as_str()).enumerate() {
-            let (of_scan, bytes) = self.slices(number, scan).await?;
+        // Those of chunks with queries of their own are many, and each is a pass.
+        let at_a_time =
+            if matches!(proof.function(), ChunkFunction::Branches(_)) { self.context.budget.jobs } else { 1 };
+        let of_scans = (0..resolved.scans.len()).map(|scan| self.slices(number, scan));
+        let of_scans: Vec<_> = futures::stream::iter(of_scans).buffered(at_a_time).try_collect().await?;
+        for (scan, (of_scan, bytes)) in of_scans.into_iter().enumerate() {
+            let table = resolved.scans[scan].table.as_str();
             split_bytes += bytes;
             slices.entry(table).or_default().push((chunk_of_scan[scan], of_scan));
         }
@@ -141,7 +147,7 @@ impl TaskJob {
                     let slice = served.slice(proof, scan, chunk)?;
                     served.identity_of(slice).await
                 });
-                Ok((try_join_all(versions).await?, 0))
+                Ok((futures::stream::iter(versions).buffered(MOST_ASKED).try_collect().await?, 0))
             }
             (Input::Served(served), _) => Ok((vec![served.identity_of(served.all()).await?], 0)),
             (Input::Output(output), _) => Ok((vec![output.identity()], 0)),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::plan::slice::InputMode;
 
 /// A whole run.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunReport {
     /// Time from the start of planning to the last task's end, in milliseconds.
@@ -30,6 +31,7 @@ impl RunReport {
 }
 
 /// What became of one task.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TaskReport {
     /// Its name.
@@ -72,6 +74,7 @@ pub struct TaskReport {
 }
 
 /// One step of a task.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepReport {
     /// The task's name for the last step, `name#1`, `name#2`, … for those before it.
@@ -149,6 +152,7 @@ pub enum Status {
 }
 
 /// How one reading of an input was cut.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InputReport {
     /// The source or task that was read.

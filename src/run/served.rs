@@ -1,8 +1,10 @@
 //! A source whose rows a hook gives, as a task reads it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::catalog::TableProvider;
+use tokio::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::write::execution_error;
@@ -12,21 +14,25 @@ use crate::plan::prove::Proof;
 use crate::plan::rewrite::in_chunk;
 use crate::table::served::ServedTable;
 
+/// So many slices are asked for at a time.
+pub const MOST_ASKED: usize = 16;
+
 /// The source, and what it said of its slices.
 #[derive(Debug)]
 pub struct Served {
     table: String,
     hook: Arc<dyn SourceHook>,
-    /// Version of all rows when the task began.
-    version: OnceLock<String>,
-    /// Slices that are read, and their versions.
-    read: Mutex<Vec<(InputSlice, String)>>,
+    /// Version of all rows in this run, which all its tasks see.
+    version: Arc<OnceCell<String>>,
+    /// Slices that are read, and their versions, by chunk; `None` for all rows.
+    read: Mutex<BTreeMap<Option<u32>, Vec<(InputSlice, String)>>>,
 }
 
 impl Served {
-    /// The source `table`, not asked yet.
-    pub fn new(table: &str, hook: &Arc<dyn SourceHook>) -> Self {
-        Self { table: table.to_string(), hook: Arc::clone(hook), version: OnceLock::new(), read: Mutex::default() }
+    /// The source `table`, whose version is asked for once for all that share `version`.
+    pub fn new(table: &str, hook: &Arc<dyn SourceHook>, version: &Arc<OnceCell<String>>) -> Self {
+        let (hook, version) = (Arc::clone(hook), Arc::clone(version));
+        Self { table: table.to_string(), hook, version, read: Mutex::default() }
     }
 
     /// All rows.
@@ -53,18 +59,16 @@ impl Served {
         Ok(InputSlice { chunk: Some((chunk, proof.chunks())), predicate, ..self.all() })
     }
 
-    /// Asks for the version of all rows.
+    /// Asks for the version of all rows, if no task of the run has.
     ///
     /// # Errors
     /// The hook's.
     pub async fn ask_version(&self) -> Result<()> {
-        let version = self.hook.version(&self.all()).await?;
-        // A task asks once.
-        let _ = self.version.set(version);
-        Ok(())
+        let all = self.all();
+        self.version.get_or_try_init(|| self.hook.version(&all)).await.map(drop)
     }
 
-    /// That all rows are what they were when the task began.
+    /// That all rows are what they were when a task of the run asked first.
     ///
     /// # Errors
     /// [`ErrorKind::Source`] when they are not, and the hook's.
@@ -77,7 +81,7 @@ impl Served {
         Error::new(ErrorKind::Source, format!("the source `{}` changed while it was read; run again", self.table))
     }
 
-    /// The identity of all rows when the task began.
+    /// The identity of all rows in this run.
     pub fn identity(&self) -> Fingerprint {
         self.named(self.version.get().map_or("", String::as_str))
     }
@@ -89,7 +93,14 @@ impl Served {
     pub async fn identity_of(&self, slice: InputSlice) -> Result<Fingerprint> {
         let version = self.hook.version(&slice).await?;
         let identity = self.named(&version);
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).push((slice, version));
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_chunk = read.entry(slice.chunk.map(|(chunk, _)| chunk)).or_default();
+        // A scan that stands in a query twice asks twice.
+        match of_chunk.iter().find(|(known, _)| *known == slice) {
+            Some((_, before)) if *before != version => return Err(self.changed()),
+            Some(_) => {}
+            None => of_chunk.push((slice, version)),
+        }
         Ok(identity)
     }
 
@@ -97,15 +108,17 @@ impl Served {
         Fingerprint::of([("source", self.table.as_bytes()), ("version", version.as_bytes())])
     }
 
-    /// That what a chunk reads is what it was when its version was asked for; for `None`, what all of them read.
+    /// That what a chunk reads is what it was when its version was asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::Source`] when one is not, and the hook's.
-    pub async fn check_unchanged(&self, chunk: Option<u32>) -> Result<()> {
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_read = |slice: &InputSlice| slice.chunk.is_none_or(|(of, _)| chunk.is_none_or(|chunk| chunk == of));
-        for (slice, before) in read.iter().filter(|(slice, _)| is_read(slice)) {
-            if self.hook.version(slice).await? != *before {
+    /// [`ErrorKind::Source`] when it is not, and the hook's.
+    pub async fn check_unchanged(&self, chunk: u32) -> Result<()> {
+        let of_chunk: Vec<_> = {
+            let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            [None, Some(chunk)].iter().filter_map(|chunk| read.get(chunk)).flatten().cloned().collect()
+        };
+        for (slice, before) in of_chunk {
+            if self.hook.version(&slice).await? != before {
                 return Err(self.changed());
             }
         }

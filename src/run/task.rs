@@ -137,7 +137,7 @@ impl TaskJob {
             source.check_unchanged().await?;
         }
         for served in self.inputs.values().filter_map(Input::served) {
-            served.check_unchanged(None).await?;
+            served.check_begun().await?;
         }
         let prepared = cache.prepare(&task.name, &output.entries, &before_last, &whole)?;
         if task.stage.is_some() {

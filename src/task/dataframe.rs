@@ -10,6 +10,8 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 
+use crate::chunk::MAX_CHUNKS;
+
 /// A function from lazy inputs to a lazy result.
 #[derive(Clone)]
 pub struct BuildDataFrame(Arc<BuildFunction>);
@@ -83,7 +85,8 @@ impl TaskInputs {
     /// Of an input that is read through filters it counts which rows pass them.
     ///
     /// # Errors
-    /// When there are none, their columns differ in names or types, or as for [`TaskInputs::materialize`].
+    /// When there are none, or more than 4,096, when their columns differ in names or types, or as for
+    /// [`TaskInputs::materialize`].
     pub fn chunks(&self, name: &str, rows: impl IntoIterator<Item = DataFrame>) -> Result<DataFrame> {
         self.step(name, rows.into_iter().map(DataFrame::into_unoptimized_plan).collect(), true)
     }
@@ -94,6 +97,12 @@ impl TaskInputs {
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(is_name) {
             return plan_err!("`{name}` can't name a step; use ASCII letters, digits, `_` and `-` after a letter");
         }
+        if plans.len() > MAX_CHUNKS as usize {
+            return plan_err!("step `{name}` has {} chunks; the most are {MAX_CHUNKS}", plans.len());
+        }
+        // Only an analysed plan knows its types: a union has those of its first input before.
+        let analysed = |plan| self.state.analyzer().execute_and_check(plan, self.state.config_options(), |_, _| {});
+        let plans = plans.into_iter().map(analysed).collect::<Result<Vec<_>>>()?;
         let schema = schema_of_all(name, &plans)?;
         let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{prefix}#{name}");

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, WindowFunctionDefinition, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, LogicalPlan, ScalarUDF, Volatility, WindowFunctionDefinition, WindowUDF,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -12,8 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// [`PipelineBuilder::with`](crate::PipelineBuilder::with).
 ///
 /// What it does can't be seen: so its version is part of what every chunk is named by whose query calls it. It must give
-/// equal rows for equal rows, unless its volatility says otherwise; a function that is not immutable runs again each time.
-/// Aggregates are taken to depend on the order of rows.
+/// equal rows for equal rows, unless it is volatile: then a task that calls it runs again each time. Stable functions are
+/// refused. Aggregates are taken to depend on the order of rows where that matters, and their states are stored and merged in
+/// any order where a task is done in two phases.
 #[derive(Debug, Clone)]
 pub struct UserFunction {
     function: Kind,
@@ -52,6 +55,14 @@ impl UserFunction {
         }
     }
 
+    fn volatility(&self) -> Volatility {
+        match &self.function {
+            Kind::Scalar(function) => function.signature().volatility,
+            Kind::Aggregate(function) => function.signature().volatility,
+            Kind::Window(function) => function.signature().volatility,
+        }
+    }
+
     fn aliases(&self) -> &[String] {
         match &self.function {
             Kind::Scalar(function) => function.aliases(),
@@ -72,8 +83,17 @@ impl UserFunctions {
     /// Adds one.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] when there is one of its name.
+    /// [`ErrorKind::Usage`] when there is one of its name, or it is stable.
     pub fn add(&mut self, function: UserFunction) -> Result<()> {
+        if function.volatility() == Volatility::Stable {
+            // DataFusion computes it of constants while a query is planned, and a task is many queries.
+            let name = function.name();
+            let message = format!(
+                "function `{name}` is stable: it has one value for one query, and a task is run as many; declare it immutable, \
+                 and change its version when its values change, or volatile"
+            );
+            return Err(Error::new(ErrorKind::Usage, message));
+        }
         for name in function.aliases().iter().map(String::as_str).chain([function.name()]).collect::<BTreeSet<_>>() {
             if self.0.insert(name.to_string(), function.clone()).is_some() {
                 let message = format!("two functions are called `{name}`; rename one of them");

@@ -46,7 +46,8 @@ pub struct InputStreams {
 }
 
 impl InputStreams {
-    /// The rows of an input, by the name that the task reads it by; each can be taken once. Text comes as `Utf8View`.
+    /// The rows of an input, by the name that the task reads it by, in no order; each can be taken once. Its columns have the
+    /// types that its schema says: text of files and of tasks in SQL is `Utf8View`.
     ///
     /// # Errors
     /// When it is none of the task's inputs, or was taken before.
@@ -80,7 +81,8 @@ pub struct InputBatches {
 }
 
 impl InputBatches {
-    /// The rows of an input, by the name that the task reads it by; no batch is without rows. Text is `Utf8View`.
+    /// The rows of an input, by the name that the task reads it by, in no order; no batch is without rows. Columns have the types
+    /// that [`InputBatches::schema`] says: text of files and of tasks in SQL is `Utf8View`.
     ///
     /// # Errors
     /// When it is none of the task's inputs.

@@ -282,6 +282,26 @@ async fn rows_that_do_not_fit_in_memory_come_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn slices_of_one_batch_count_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let query = "SELECT value AS k, value AS amount FROM generate_series(1, 300000) AS g(value)";
+    make_parquet(folder.path(), "orders", query).await;
+    let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2).memory_limit_bytes(256 << 20);
+    // A group for each row, which come as slices of one batch.
+    let view = "CREATE VIEW sums AS SELECT k, sum(amount) AS amount FROM orders GROUP BY k;";
+    let count = |inputs: &InputBatches| {
+        let rows = inputs.batches("sums")?.iter().map(RecordBatch::num_rows).sum::<usize>() as i64;
+        Ok(vec![RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![rows])) as ArrayRef)])?])
+    };
+    let sources = format!("{};{view}", parquet_source(folder.path(), "orders"));
+    let pipeline = Pipeline::builder()
+        .with(sql::definitions(&sources, "a.sql", folder.path()).unwrap())
+        .with(Task::batches("t", "1", ["sums"], schema(&[("n", false)]), count));
+    let report = engine.build().unwrap().run(&pipeline.build().unwrap(), &RunOptions::default()).await.unwrap();
+    assert!(report.succeeded(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_function_has_hooks_and_explains_itself() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path(), 100).await;
@@ -446,6 +466,9 @@ async fn functions_that_can_not_be_are_refused_and_volatile_ones_run_again() {
     let own = pipeline(UserFunction::scalar(plus("lower", 1, Volatility::Immutable), "1")).unwrap();
     let error = engine.run(&own, &RunOptions::default()).await.unwrap_err().to_string();
     assert!(error.contains("DataFusion has a function `lower` of its own"), "{error}");
+    let stable = UserFunction::scalar(plus("rate", 1, Volatility::Stable), "1");
+    let stable = Pipeline::builder().with(stable).build().unwrap_err().to_string();
+    assert!(stable.contains("function `rate` is stable"), "{stable}");
     let twice = Pipeline::builder().with(volatile()).with(volatile()).build().unwrap_err().to_string();
     assert!(twice.contains("two functions are called `volatile`"), "{twice}");
 }

@@ -297,9 +297,9 @@ async fn a_function_gives_several_tables_and_stores_once_what_they_share() {
     };
     let report = run(tables(1)).await.unwrap();
     assert!(report.succeeded(), "{report:#?}");
-    // Three chunks of two steps are made once, and three of each table.
+    // Both steps are made once, and three chunks of each table.
     let executed = |name: &str| report.task(name).unwrap().executed;
-    assert_eq!((executed("small") + executed("large"), executed("n")), (12, 1), "{report:#?}");
+    assert_eq!((executed("small") + executed("large"), executed("n")), (8, 1), "{report:#?}");
     for (table, comparison) in [("small", "<"), ("large", ">=")] {
         let query = format!("SELECT * FROM ({PER_KEY}) AS p WHERE n > 1 AND amount {comparison} 18000");
         let expected = expected(folder.path(), &query).await;
@@ -319,4 +319,62 @@ async fn a_function_gives_several_tables_and_stores_once_what_they_share() {
     let fewer = Task::dataframes("fewer", ["small", "large"], ["items"], |inputs| Ok(vec![inputs.table("items")?]));
     let error = run(fewer).await.unwrap_err().to_string();
     assert!(error.contains("gives 1 tables, and 2 are declared"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_have_the_types_that_their_queries_have_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = ("SELECT 1 AS k, CAST(2 AS INT) AS v", "SELECT 1 AS k, 2.5 AS v UNION ALL SELECT 2, 5000000000");
+    make_parquet(folder.path(), "items", a).await;
+    make_parquet(folder.path(), "other", b).await;
+    let engine = engine(&folder.path().join("cache"));
+    let summed = Task::dataframe("t", ["items", "other"], |inputs| {
+        let both = inputs.materialize("both", inputs.table("items")?.union(inputs.table("other")?)?)?;
+        both.aggregate(vec![col("k")], vec![sum(col("v")).alias("v")])
+    });
+    let chunks = Task::dataframe("t", ["items", "other"], |inputs| {
+        let (small, both) = (inputs.table("items")?, inputs.table("items")?.union(inputs.table("other")?)?);
+        let whole = inputs.materialize("both", both)?;
+        let small = small.select(vec![col("k"), cast(col("v"), DataType::Float64).alias("v")])?;
+        let all = inputs.chunks("all", [small.clone(), whole])?.union(small)?;
+        all.aggregate(vec![col("k")], vec![sum(col("v")).alias("v")])
+    });
+    let union = "SELECT k, CAST(v AS DOUBLE) AS v FROM items UNION ALL SELECT k, v FROM other";
+    let thrice = format!("{union} UNION ALL SELECT k, v FROM items UNION ALL SELECT k, v FROM items");
+    for (task, rows) in [(summed, union), (chunks, thrice.as_str())] {
+        run(&engine, folder.path(), task).await;
+        let query = format!("SELECT k, sum(v) AS v FROM ({rows}) AS u GROUP BY k");
+        assert_eq!(read_rows(&engine, "t").await.unwrap(), expected(folder.path(), &query).await, "{query}");
+    }
+    let other = Task::dataframe("t", ["items", "other"], |inputs| {
+        inputs.chunks("all", [inputs.table("items")?, inputs.table("other")?])
+    });
+    let message = failure(&engine, folder.path(), other).await;
+    assert!(message.contains("v Float64), and chunk 0 has (k Int64, v Int32)"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_inputs_wrongly_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    let engine = engine(&folder.path().join("cache"));
+    let task = |table: &str, column: &str| {
+        let task = Task::dataframe("t", ["items", "other"], |inputs| {
+            let other = inputs.table("other")?.aggregate(vec![col("k")], vec![sum(col("amount")).alias("others")])?;
+            let other = other.select(vec![col("k").alias("o"), col("others")])?;
+            per_key(inputs)?.join(other, JoinType::Left, &["k"], &["o"], None)
+        });
+        task.invoke(Batched::by(["k"]).chunks(2)).input(table, [column])
+    };
+    for (table, column) in [("items", "kk"), ("other", "kk")] {
+        let message = failure(&engine, folder.path(), task(table, column)).await;
+        assert!(message.contains(&format!("input `{table}` has no column `kk`")), "{message}");
+    }
+    let optimized = Task::dataframe("t", ["items"], |inputs| {
+        let (state, plan) = inputs.table("items")?.select_columns(&["amount"])?.into_parts();
+        let plan = state.optimize(&plan)?;
+        Ok(DataFrame::new(state, plan))
+    });
+    let message = failure(&engine, folder.path(), optimized).await;
+    assert!(message.contains("don't optimize it"), "{message}");
 }

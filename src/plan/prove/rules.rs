@@ -312,8 +312,9 @@ impl Prover<'_> {
             };
             if !keys.iter().zip(cut.columns(name)).all(has) {
                 let columns = cut.columns(name).join(", ");
-                let fix =
-                    format!("give the input the columns {columns}, name its own with Task::input, or replicate it");
+                let fix = format!(
+                    "give the input the columns {columns}, or name those of a source or task with Task::input, or replicate it"
+                );
                 let rule = "a function is cut by the columns that its author names, and this input is not";
                 return refused(format!("input {name} of {}", describe(plan)), rule, &fix);
             }
