@@ -40,7 +40,8 @@ use crate::cache::temp::{PendingFolder, TempFolder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, Verified, checksum_of};
 use crate::failpoint::failpoint;
-use crate::plan::fingerprint::{Components, Fingerprint};
+use crate::plan::components::Components;
+use crate::plan::fingerprint::Fingerprint;
 
 /// A cache folder opened for writing by this process; others may have it open too.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ pub enum Item {
     /// An inlined query.
     View(View),
     /// A stored query.
-    Task(Task),
+    Task(Box<Task>),
     /// What queries may call.
     Function(UserFunction),
     /// Rows that a hook gives.
@@ -39,13 +39,13 @@ pub struct Definitions(pub(crate) Vec<Item>);
 
 impl From<Task> for Definitions {
     fn from(task: Task) -> Self {
-        Self(vec![Item::Task(task)])
+        Self(vec![Item::Task(Box::new(task))])
     }
 }
 
 impl From<Tasks> for Definitions {
     fn from(tasks: Tasks) -> Self {
-        Self(tasks.0.into_iter().map(Item::Task).collect())
+        Self(tasks.0.into_iter().map(Box::new).map(Item::Task).collect())
     }
 }
 
@@ -124,7 +124,7 @@ impl Pipeline {
             match item {
                 Item::Source(s) => drop(pipeline.sources.insert(name, s)),
                 Item::View(v) => drop(pipeline.views.insert(name, v)),
-                Item::Task(t) => drop(pipeline.tasks.insert(name, t)),
+                Item::Task(t) => drop(pipeline.tasks.insert(name, *t)),
                 Item::UserSource(s) => drop(pipeline.user_sources.insert(name, s)),
                 Item::Function(_) => {}
             }

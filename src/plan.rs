@@ -4,10 +4,12 @@
 //! and by what; [`steps`] finds the
 //! steps it takes; [`ranges`] cuts by key ranges
 //! where statistics ([`clustering`]) say that this saves work; [`slice`] is how a chunk gets its part of an input,
-//! [`need`] what a step needs of it; [`rewrite`] makes the plan of one chunk from that proof; [`fingerprint`] names what a chunk is made of;
+//! [`need`] what a step needs of it; [`rewrite`] makes the plan of one chunk from that proof; [`components`] is what a chunk is made of,
+//! and [`fingerprint`] hashes queries;
 //! [`explain`] says all that in words. [`repair`] keeps DataFusion's optimizer from what it does wrong.
 
 pub mod clustering;
+pub mod components;
 pub mod explain;
 pub mod fingerprint;
 pub mod keys;

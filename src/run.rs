@@ -274,9 +274,9 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
     let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
     let mut plans = plan(&selected, &context.state, context.rules, context.budget, &previous).await?;
     let sources = std::mem::take(&mut plans.sources);
-    let begun = |(name, hook)| (name, (hook, Arc::default()));
-    let served: BTreeMap<String, (Arc<dyn SourceHook>, Arc<OnceCell<String>>)> =
-        std::mem::take(&mut plans.served).into_iter().map(begun).collect();
+    let served = std::mem::take(&mut plans.served);
+    let versions: BTreeMap<String, Arc<OnceCell<String>>> =
+        served.keys().map(|name| (name.clone(), Arc::default())).collect();
     let mut schedule = Schedule::new(&selected);
     let mut reports: BTreeMap<String, TaskReport> = BTreeMap::new();
     let mut outputs: BTreeMap<String, Arc<Output>> = BTreeMap::new();
@@ -298,7 +298,7 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 let table = &scan.table;
                 let source = sources.get(table).map(|source| Input::Source(Arc::clone(source)));
                 let served = || {
-                    let (hook, version) = served.get(table)?;
+                    let (hook, version) = (served.get(table)?, versions.get(table)?);
                     Some(Input::Served(Arc::new(Served::new(table, hook, version))))
                 };
                 let output = || outputs.get(table).map(|output| Input::Output(Arc::clone(output)));

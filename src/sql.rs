@@ -83,7 +83,7 @@ pub fn task(name: &str, query: &str) -> Result<Task> {
     };
     let mut items = parse_items(&text, SQL, Path::new(".")).map_err(placed)?;
     match (items.pop(), items.is_empty()) {
-        (Some(Item::Task(task)), true) => Ok(task),
+        (Some(Item::Task(task)), true) => Ok(*task),
         _ => Err(invalid("a task is one query; write one SELECT without a `;`")),
     }
 }
@@ -120,7 +120,7 @@ fn item(statement: &Statement<'_>, folder: &Path) -> Result<Item> {
     match statement.parse()? {
         Parsed::CreateExternalTable(create) => source::source(statement, create, folder).map(Item::Source),
         Parsed::Statement(standard) => match *standard {
-            Standard::CreateTable(create) => table::task(statement, create).map(Item::Task),
+            Standard::CreateTable(create) => table::task(statement, create).map(Box::new).map(Item::Task),
             Standard::CreateView(create) => view::view(statement, create).map(Item::View),
             _ => Err(foreign(statement)),
         },
@@ -176,7 +176,7 @@ pub(crate) mod tests {
     pub(crate) fn task(text: &str) -> Task {
         let mut items = parse_items(text, "f.sql", Path::new("/w")).expect("valid");
         match (items.pop(), items.len()) {
-            (Some(Item::Task(task)), 0) => task,
+            (Some(Item::Task(task)), 0) => *task,
             other => panic!("not one task: {other:?}"),
         }
     }

@@ -16,7 +16,8 @@ use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::Checksum;
 use crate::execute::content::Content;
-use crate::plan::fingerprint::{Components, Fingerprint};
+use crate::plan::components::Components;
+use crate::plan::fingerprint::Fingerprint;
 
 /// Name of the index, inside the cache folder.
 pub const FILE: &str = "index.sqlite";

@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, checksum_of};
 use crate::execute::content::{Content, content_of_file};
 use crate::failpoint::failpoint;
-use crate::plan::fingerprint::{Components, Fingerprint};
+use crate::plan::components::Components;
+use crate::plan::fingerprint::Fingerprint;
 use crate::plan::prove::Proof;
 
 /// Name of the folder of chunk files, inside the cache folder.

@@ -23,10 +23,11 @@ use crate::chunk::ChunkFunction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::write::execution_error;
-use crate::plan::fingerprint::{
-    Components, FUNCTION, Fingerprint, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint,
-    input_component, slice_fingerprint,
+use crate::plan::components::{
+    Components, FUNCTION, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint, input_component,
+    slice_fingerprint,
 };
+use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::Need;
 use crate::plan::prove::Proof;
 use crate::plan::resolve::{Resolved, scan_numbers};

@@ -25,8 +25,11 @@ pub struct Served {
     /// Version of all rows in this run, which all its tasks see.
     version: Arc<OnceCell<String>>,
     /// Slices that are read, and their versions, by chunk; `None` for all rows.
-    read: Mutex<BTreeMap<Option<u32>, Vec<(InputSlice, String)>>>,
+    read: Mutex<BTreeMap<Option<u32>, Vec<Asked>>>,
 }
+
+/// A slice and its version.
+type Asked = (InputSlice, String);
 
 impl Served {
     /// The source `table`, whose version is asked for once for all that share `version`.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use arrow::datatypes::DataType;
 use chunkwise::{
-    Batched, ByValue, Engine, Pipeline, RunOptions, Status, StepPart, Task, TaskInputs, TaskReport, Tasks, Whole, sql,
+    Batched, ByValue, Engine, FreshInput, Pipeline, RunOptions, Status, StepPart, Task, TaskInputs, TaskReport, Tasks,
+    Whole, sql,
 };
 use datafusion::common::Result;
 use datafusion::functions_aggregate::expr_fn::{count, max, sum};
@@ -377,4 +378,49 @@ async fn what_is_said_of_inputs_wrongly_is_told() {
     });
     let message = failure(&engine, folder.path(), optimized).await;
     assert!(message.contains("don't optimize it"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_option_of_a_run_knows_steps_and_own_chunks() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path()).await;
+    for (name, task, executed) in [
+        ("chunks", months(&[1, 3, 5], |_| 1), 4),
+        ("steps", above().invoke(Batched::by(["k"]).chunks(3)), 6),
+        ("tables", per_key_task().invoke(Batched::by(["k"]).chunks(2)), 2),
+    ] {
+        let engine = engine(&folder.path().join(name));
+        let pipeline = pipeline(folder.path(), task);
+        let run = async |options: RunOptions| engine.run(&pipeline, &options).await.unwrap().tasks.remove(0);
+        let dry = run(RunOptions { dry_run: true, ..RunOptions::default() }).await;
+        assert_eq!(dry.status, Status::Planned, "{name}: {dry:#?}");
+        assert!(dry.executed >= executed - 1, "{name}: {dry:#?}");
+        let first = run(RunOptions::default()).await;
+        assert!(first.executed >= executed, "{name}: {first:#?}");
+        let rows = read_rows(&engine, "t").await.unwrap();
+        let audited = run(RunOptions { audit_percent: 100.0, ..RunOptions::default() }).await;
+        assert_eq!((audited.status, audited.audited), (Status::Reused, first.executed), "{name}: {audited:#?}");
+        let forced = run(RunOptions { force: true, ..RunOptions::default() }).await;
+        assert_eq!(forced.executed, first.executed, "{name}: {forced:#?}");
+        make_parquet(folder.path(), "items", &format!("{} UNION ALL SELECT 7, 3, 1000000", items(3000))).await;
+        let ignored = run(RunOptions { fresh_input: FreshInput::Ignore, ..RunOptions::default() }).await;
+        assert_eq!(ignored.status, Status::Reused, "{name}: {ignored:#?}");
+        let failed = run(RunOptions { fresh_input: FreshInput::Fail, ..RunOptions::default() }).await;
+        assert!(failed.reason.contains("would have to run: items"), "{name}: {failed:#?}");
+        assert_eq!(read_rows(&engine, "t").await.unwrap(), rows, "{name}");
+        let dry = run(RunOptions { dry_run: true, ..RunOptions::default() }).await;
+        assert_eq!(dry.status, Status::Planned, "{name}: {dry:#?}");
+        let changed = run(RunOptions::default()).await;
+        assert!((1..first.executed).contains(&changed.executed), "{name}: {changed:#?}");
+        assert!(changed.executed <= dry.executed, "{name}: {dry:#?} {changed:#?}");
+        assert_ne!(read_rows(&engine, "t").await.unwrap(), rows, "{name}");
+        assert!(engine.verify_cache().unwrap().damaged.is_empty(), "{name}");
+        assert!(engine.rebuild_cache().unwrap().is_empty(), "{name}");
+        assert_eq!(run(RunOptions::default()).await.status, Status::Reused, "{name}");
+        make_parquet(folder.path(), "items", &items(3000)).await;
+    }
+}
+
+fn per_key_task() -> Task {
+    Task::dataframe("t", ["items"], per_key)
 }
