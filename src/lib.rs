@@ -227,7 +227,8 @@
 //!   What operators reserve comes out of a pool of the rest, which all runs of an engine share.
 //! - The number of chunks follows from what the needed columns take in memory, where it is the engine's own choice, and is kept
 //!   from run to run while it serves.
-//! - A chunk that does not fit is cut further by the same function, into halves and halves of these, one after the other.
+//! - A chunk that does not fit is cut further by the same function, into halves and halves of these, one after the other. Chunks
+//!   by predicates of each input, and those with queries of their own, have no halves.
 //! - What many rows of one key keep from being cut runs alone, with joins that sort and spill.
 //!
 //! What a user's code holds is not counted: only the batches that [`Task::batches`] is given and gives are. A function
@@ -236,8 +237,8 @@
 //! # What is reused and why
 //!
 //! A chunk is named by a hash of all that it is made of: the query's plan (so that comments, layout and aliases inside
-//! the query don't matter), keys, number of chunks, options, the versions of the engine, DataFusion and the chunk
-//! function, and the content of its slices of the inputs. A chunk whose name is in the cache is not run. A query that
+//! the query don't matter), keys, the number of chunks or what else says which rows are its own, parameters, options, the
+//! versions of hooks, functions, the engine, DataFusion and the chunk function, and the content of its slices of the inputs. A chunk whose name is in the cache is not run. A query that
 //! calls a volatile function such as `random()` runs each time; `now()` and `current_date` count as the constants they
 //! are during one run.
 //!
@@ -294,7 +295,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
-//! | `chunk` | keys × N × a function, hash or range; which types are keys; which chunks overlap |
+//! | `chunk` | keys × N × a function: hash, range, values, predicates, own queries; which types are keys; which chunks overlap |
 //! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
 //! | `execute` | DataFusion's session and memory; functions over rows; a plan's stream into a file, or into a split |

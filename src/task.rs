@@ -139,8 +139,8 @@ impl Task {
     /// does can't be seen: so it runs whole, unless it is cut by keys that are given and says
     /// [`Task::assume_chunkable`]; each input that has columns of the keys' names is cut then, as
     /// [`Task::input`] and [`Task::replicate`] may say otherwise, and views below it are still proved. A chunk may be done in
-    /// parts, and may have no rows. Rows come in no order. `version` is what its chunks are named by, with the task's name: change it whenever the
-    /// function gives other rows.
+    /// parts, unless it is cut by predicates of each input, and may have no rows. Rows come in no order. `version` is what its
+    /// chunks are named by, with the task's name: change it whenever the function gives other rows.
     ///
     /// It runs on the engine's threads, so it must not block for long, and what it holds is not counted as the engine's memory.
     #[track_caller]

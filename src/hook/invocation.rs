@@ -163,8 +163,12 @@ impl Cut {
     /// that the task reads, of itself or through views.
     ///
     /// That for each row of a listed input exactly one predicate holds, where NULL does not, is checked on the data before a
-    /// chunk runs, once for each content of it: all its rows count, also those that the query leaves out. The task fails where
-    /// it is otherwise.
+    /// chunk runs, also of a dry run: all its rows count, also those that the query leaves out. What was found good is not read
+    /// for it again: a file of a source that looks the same, a stored chunk of a task, all of a hook's source at one version. The
+    /// task fails where it is otherwise.
+    ///
+    /// Predicates are of columns, literals and DataFusion's own immutable functions. Such chunks are not cut further where
+    /// memory is short; joins of them spill.
     pub fn input_predicates(inputs: impl IntoIterator<Item = (impl Into<String>, Vec<Expr>)>) -> Self {
         let inputs = inputs.into_iter().map(|(input, predicates)| (input.into(), predicates));
         Self::given(vec![PREDICATES.into()], Given::PerInput(inputs.collect()))
@@ -451,8 +455,8 @@ impl InvocationHook for ByValue {
 /// ```
 /// # use chunkwise::ByExpr;
 /// # use datafusion::prelude::{col, lit};
-/// // Two chunks of predicates over a key, and chunk 0 for all other rows: right whatever the data is.
-/// let over_keys = ByExpr::new(["day"], [col("day").lt(lit("2026-01-01")), col("day").is_null()]);
+/// // Two chunks of predicates over a key, and chunk 0 for all other rows and NULL: right whatever the data is.
+/// let over_keys = ByExpr::new(["day"], [col("day").lt(lit("2026-01-01")), col("day").lt(lit("2026-07-01"))]);
 /// // Two chunks, each of some rows of both inputs: the data must be so that one predicate holds for each row.
 /// let per_input = ByExpr::per_input([
 ///     ("orders", vec![col("amount").lt(lit(100)), col("amount").gt_eq(lit(100))]),

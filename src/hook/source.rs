@@ -13,7 +13,8 @@ use crate::error::{Location, Result};
 /// Where the rows of a source come from that is no files: a database, a service, a format of the user's own.
 ///
 /// A chunk of a task that is cut by columns of the source asks for its slice alone, any other for all rows. The engine still
-/// keeps only the chunk's rows of what it is given, so a slice may have more than these, but must not have less.
+/// keeps only the chunk's rows of what it is given, so a slice may have more than these, but must not have less. Where a task is
+/// cut by predicates of each input, all rows are read once for each version to check these.
 #[async_trait]
 pub trait SourceHook: fmt::Debug + Send + Sync {
     /// Columns of the source. They must not change while it is in use.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
+use datafusion::DATAFUSION_VERSION;
 use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::logical_expr::Expr;
 
@@ -42,7 +43,7 @@ impl Components {
     ) -> Result<Self> {
         let mut parts = BTreeMap::from([
             ("engine".to_string(), ENGINE_VERSION.to_string()),
-            ("DataFusion".to_string(), datafusion::DATAFUSION_VERSION.to_string()),
+            ("DataFusion".to_string(), DATAFUSION_VERSION.to_string()),
             ("chunk function".to_string(), CHUNK_FUNCTION_VERSION.to_string()),
             ("query".to_string(), query_fingerprint(resolved)?.to_string()),
             ("cut".to_string(), cut(proof)),
@@ -212,6 +213,8 @@ fn predicates_of(input: &Input) -> Option<&[Expr]> {
 /// Predicates over columns of known types, as a fingerprint.
 pub fn predicates_fingerprint(predicates: &[Expr]) -> Fingerprint {
     let mut canon = Canon::default();
+    // What they say of a row is these versions' word.
+    canon.hash.text(&format!("{ENGINE_VERSION} {DATAFUSION_VERSION}"));
     // Columns stand in them by number or bare name.
     if let Err(error) = canon.exprs(predicates, &DFSchema::empty()) {
         canon.hash.text(&error.to_string());
@@ -268,7 +271,7 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fing
         Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),
         _ => return plan_err!("scan {scan} is not cut"),
     };
-    canon.hash.text(&format!("split {ENGINE_VERSION} {CHUNK_FUNCTION_VERSION} of {table}"));
+    canon.hash.text(&format!("split {ENGINE_VERSION} {DATAFUSION_VERSION} {CHUNK_FUNCTION_VERSION} of {table}"));
     canon.hash.text(&format!("{columns:?} by {}", key_texts(keys)));
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;

@@ -10,6 +10,8 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, DFSchemaRef, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
+use crate::chunk::ChunkBy;
+use crate::chunk::given::Given;
 use crate::plan::resolve::InputSource;
 use crate::task::opaque::{Opaque, RowsFunction};
 use crate::task::{CutOverrides, Task};
@@ -38,6 +40,8 @@ pub struct OpaqueCut {
     pub overrides: BTreeMap<String, Vec<String>>,
     /// Inputs that every chunk sees whole.
     pub replicated: BTreeSet<String>,
+    /// Whether inputs are cut by predicates over their own columns, so that no column is the key.
+    pub is_per_input: bool,
 }
 
 #[derive(Clone)]
@@ -59,7 +63,9 @@ impl OpaqueNode {
         let keys = task.chunking.as_ref().map_or_else(Vec::new, |chunking| chunking.keys.clone());
         let cut = task.cut.assumed.clone().filter(|_| !keys.is_empty());
         let CutOverrides { keys: overrides, replicated, assumed: _ } = task.cut.clone();
-        let cut = cut.map(|reason| OpaqueCut { reason, keys, overrides, replicated });
+        let by = task.chunking.as_ref().map(|chunking| &chunking.by);
+        let is_per_input = matches!(by, Some(ChunkBy::Given(Given::PerInput(_))));
+        let cut = cut.map(|reason| OpaqueCut { reason, keys, overrides, replicated, is_per_input });
         let (names, inputs) = inputs.into_iter().unzip();
         let node = Self {
             task: task.name.clone(),
@@ -118,6 +124,9 @@ impl OpaqueCut {
 
     /// Whether the input `name` has the keys, and is not to be seen whole.
     pub fn asks_to_cut(&self, name: &str, input: &LogicalPlan) -> bool {
+        if self.is_per_input {
+            return false;
+        }
         let has = |column: &String| input.schema().index_of_column_by_name(None, column).is_some();
         let is_replicated = |node: &LogicalPlan| match node {
             LogicalPlan::TableScan(scan) => {

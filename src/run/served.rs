@@ -108,7 +108,11 @@ impl Served {
     }
 
     fn named(&self, version: &str) -> Fingerprint {
-        Fingerprint::of([("source", self.table.as_bytes()), ("version", version.as_bytes())])
+        let schema = self.hook.schema();
+        let columns = schema.fields().iter().map(|f| (f.name(), f.data_type(), f.is_nullable()));
+        let columns = format!("{:?}", columns.collect::<Vec<_>>());
+        let parts = [("source", self.table.as_str()), ("columns", &columns), ("version", version)];
+        Fingerprint::of(parts.map(|(name, part)| (name, part.as_bytes())))
     }
 
     /// That what a chunk reads is what it was when its version was asked for.

@@ -110,6 +110,8 @@ async fn what_is_proved_has_the_rows_of_the_whole_however_it_is_read() {
         ("SELECT a.amount, b.status FROM orders a JOIN orders b ON a.amount = b.amount", orders(by_amount())),
         // The predicates are functions of the groups.
         ("SELECT k, sum(amount) AS s FROM orders GROUP BY k", orders(by_k())),
+        // A constant that is also one of a predicate's.
+        ("SELECT k, max(fifty) AS f FROM (SELECT k, 50 AS fifty FROM orders) AS o GROUP BY k", orders(by_k())),
         ("SELECT DISTINCT k, status FROM orders", orders(status)),
         ("SELECT o.k, count(*) AS n FROM orders o LEFT JOIN items i ON o.k = i.k GROUP BY o.k", both(by_k(), by_k())),
         (

@@ -63,7 +63,10 @@ impl Key {
         let values: Vec<Option<Expr>> = exprs.iter().map(|expr| exact(expr, schema, rules)).collect();
         for expr in &self.exprs {
             let moved = expr.replaced(|part| {
-                let at = values.iter().position(|value| value.as_ref() == Some(part))?;
+                // A constant stands for itself, whatever column has the same value.
+                let is_value =
+                    |value: &Option<Expr>| value.as_ref() == Some(part) && !matches!(part, Expr::Literal(..));
+                let at = values.iter().position(is_value)?;
                 column(at).map(|column| column.expr().clone())
             });
             moved.into_iter().for_each(|moved| key.add(moved));

@@ -306,11 +306,10 @@ impl Prover<'_> {
             };
             let has = |(key, column): (&Key, &String)| {
                 let at = input.schema().index_of_column_by_name(None, column);
-                let is_named = |expr: &KeyExpr| expr.as_column().is_some_and(|found| Some(found) == at);
-                // Predicates of inputs are the author's word, too.
-                key.exprs.iter().any(|expr| is_named(expr) || expr.predicates().is_some())
+                key.exprs.iter().any(|expr| expr.as_column().is_some_and(|found| Some(found) == at))
             };
-            if !keys.iter().zip(cut.columns(name)).all(has) {
+            // Predicates of inputs are the author's word, too.
+            if !cut.is_per_input && !keys.iter().zip(cut.columns(name)).all(has) {
                 let columns = cut.columns(name).join(", ");
                 let fix = format!(
                     "give the input the columns {columns}, or name those of a source or task with Task::input, or replicate it"
@@ -377,7 +376,6 @@ fn in_both(mut a: Key, b: &Key, rules: Rules) -> Key {
     a
 }
 
-/// All cut scans must hash each key in the same family of types.
 /// That the keys of all inputs that are cut have a chunk function, and the same one.
 pub fn check_families(resolved: &Resolved, assignment: &Assignment) -> Checked<()> {
     let mut families: Option<Vec<Option<KeyFamily>>> = None;
