@@ -215,7 +215,7 @@
 //!
 //! [`InputMode`] has the ways: by file where the input is *stored* by the same keys, by row group where Parquet statistics
 //! say that it is *clustered* by the key (the chunks are key ranges then), from a *split* that one pass over the input has
-//! made, by *rescan*, or the whole input where it is replicated. They differ in what is read, never in the rows; the
+//! made, by *rescan*, from the hook that *serves* its source, or the whole input where it is replicated. They differ in what is read, never in the rows; the
 //! cheapest is taken, and EXPLAIN shows it.
 //!
 //! # Memory

@@ -286,6 +286,13 @@ impl Pipeline {
 
     /// Refuses stages that wait for each other: what reads a table of a stage from outside waits for all of its tasks.
     fn check_stages(&self) -> Result<()> {
+        let is_other = |stage: &String| self.tasks.get(stage).is_some_and(|other| other.stage.as_ref() != Some(stage));
+        if let Some((task, stage)) =
+            self.tasks().find_map(|task| Some((task, task.stage.as_ref().filter(|s| is_other(s))?)))
+        {
+            let message = format!("stage `{stage}` has the name of a task that is not of it; rename one of them");
+            return Err(Error::new(ErrorKind::Sql, message).with_location(task.location.clone()));
+        }
         let mut left: BTreeMap<Unit<'_>, Vec<Reading<'_>>> = BTreeMap::new();
         for task in self.tasks() {
             let inputs = self.inputs(task).into_iter().filter_map(|name| self.tasks.get(&name));

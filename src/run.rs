@@ -363,6 +363,20 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                 match schedule.succeeded(&name) {
                     Some(stage) if options.dry_run => schedule.published(&stage),
                     Some(stage) => {
+                        let read: BTreeSet<String> = selected
+                            .tasks()
+                            .filter(|task| task.stage.as_ref() == Some(&stage))
+                            .flat_map(|task| selected.inputs(task))
+                            .collect();
+                        let read_sources = read.iter().filter_map(|name| sources.get(name));
+                        let read_served = read
+                            .iter()
+                            .filter_map(|name| Some(Served::new(name, served.get(name)?, versions.get(name)?)));
+                        // Some of its tasks may have ended long ago.
+                        if let Err(error) = check_unchanged(read_sources, read_served).await {
+                            fail_stage(&mut schedule, &mut reports, &selected, &stage, &error, &context.events);
+                            continue;
+                        }
                         let publish = stages.publication(&stage, context);
                         let name = Running::Stage(stage.clone());
                         names.insert(running.spawn_blocking(move || Ended::Stage(stage, publish())).id(), name);
@@ -459,6 +473,20 @@ fn skip(skipped: Vec<Skipped>, reports: &mut BTreeMap<String, TaskReport>, faile
         events.send(Event::Skipped { task: task.clone(), message: report.reason.clone() });
         reports.insert(task, report);
     }
+}
+
+/// That sources are what they were when the run began.
+async fn check_unchanged(
+    sources: impl Iterator<Item = &Arc<Snapshot>>,
+    served: impl Iterator<Item = Served>,
+) -> Result<()> {
+    for source in sources {
+        source.check_unchanged().await?;
+    }
+    for served in served {
+        served.check_begun().await?;
+    }
+    Ok(())
 }
 
 /// What goes on during a run, by name.

@@ -103,7 +103,8 @@ impl Task {
     /// Tasks of a Rust function that gives several tables, which it makes in the order of `outputs`.
     ///
     /// Each table is a task of its own, cut and cached by itself, and may be given hooks of its own with
-    /// [`Tasks::each`]. They appear together or not at all: their stage has the function's name, unless they get another. What the function stores with [`TaskInputs::materialize`] for several of them is computed once, by a
+    /// [`Tasks::each`]. They appear together or not at all: their stage has the function's name, unless they get another, and whatever
+    /// else is of a stage of that name appears with them. What the function stores with [`TaskInputs::materialize`] for several of them is computed once, by a
     /// key that the engine finds, as long as their [`Task::options`] are the same. It must not call a volatile function: each
     /// table would see other values.
     #[track_caller]

@@ -39,7 +39,8 @@ pub trait InvocationHook: fmt::Debug + Send + Sync {
         chunks.run_all().await
     }
 
-    /// All chunks are there, and will be published next. Not called where the table was published before and no chunk ran.
+    /// All chunks are there, and will be published next, with a stage when all its tasks are done: if one of these fails it is
+    /// not, and this is called again by the next run. Not called where the table was published before and no chunk ran.
     /// Default: nothing.
     ///
     /// # Errors

@@ -408,7 +408,7 @@ fn numbered_by_predicates(
     let keyed = |scan: &Scan| {
         let Some((table, predicates)) = inputs.iter().find(|(table, _)| *table == scan.table) else { return Ok(None) };
         let key = KeyExpr::number_of(table, predicates, &scan.schema);
-        key.map(|key| Some(vec![key])).map_err(|e| Error::new(ErrorKind::Refused, e.strip_backtrace()))
+        key.map(|key| Some(vec![key])).map_err(|e| Error::new(ErrorKind::Usage, e.strip_backtrace()))
     };
     resolved.scans.iter().map(keyed).collect()
 }

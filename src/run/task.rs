@@ -102,7 +102,14 @@ impl TaskJob {
             report.reused = output.entries.len() as u32;
             report.rows = output.entries.iter().map(|e| e.rows).sum();
             report.bytes = output.entries.iter().map(|e| e.bytes).sum();
-            return Ok((output, task.stage.is_some().then_some(prepared)));
+            if task.stage.is_some() {
+                return Ok((output, Some(prepared)));
+            }
+            // It may have left a stage.
+            if !self.is_dry && cache.publish(&prepared)? {
+                events.send(Event::Published { task: task.name.clone() });
+            }
+            return Ok((output, None));
         }
         let sources: Vec<Arc<Snapshot>> = self.inputs.values().filter_map(Input::source).collect();
         for served in self.inputs.values().filter_map(Input::served) {

@@ -319,7 +319,7 @@ fn a_task_is_selected_with_its_stage_and_all_that_this_needs() {
         CREATE TABLE other WITH (stage = 'r') AS SELECT k FROM base;
         CREATE TABLE reads_a AS SELECT k FROM a;
         CREATE TABLE apart AS SELECT 1 AS k;
-        CREATE TABLE r2 WITH (stage = 'apart') AS SELECT 1 AS k;";
+        CREATE TABLE r2 WITH (stage = 'r3') AS SELECT 1 AS k;";
     let pipeline = parse(sql).unwrap();
     let selected = |target: &str| {
         let selected = pipeline.select(&[target.to_string()]).unwrap();
@@ -332,11 +332,10 @@ fn a_task_is_selected_with_its_stage_and_all_that_this_needs() {
     assert_eq!(selected("s"), selected("b"));
     assert_eq!(selected("r"), "base mate other");
     assert_eq!(selected("base"), "base");
-    // A task before a stage of its name.
-    assert_eq!(selected("apart"), "apart");
+    assert_eq!((selected("apart"), selected("r3")), ("apart".into(), "r2".into()));
     let error = pipeline.select(&["nothing".to_string()]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
-    assert!(error.to_string().ends_with("; the stages are: apart, r, s"), "{error}");
+    assert!(error.to_string().ends_with("; the stages are: r, r3, s"), "{error}");
 }
 
 #[tokio::test]
@@ -571,4 +570,54 @@ async fn a_publication_killed_at_any_write_shows_the_old_tables_or_the_new_ones(
         println!("{case}: killed at each of {} writes: {olds} times as before, {news} times new", olds + news - 1);
         assert!(olds > 20 && news > 1, "{case}: {olds} {news}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_changes_before_its_stage_is_published_withholds_it() {
+    let (folder, source, cache) = lab().await;
+    make_parquet(folder.path(), "other", "SELECT 1 AS k").await;
+    let other = parquet_source(folder.path(), "other");
+    let is_done = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&is_done);
+    let engine = Engine::builder().cache_folder(&cache).jobs(2).on_event(move |event| {
+        if matches!(event, Event::Done { task, .. } if task == "a") {
+            done.store(true, Ordering::SeqCst);
+        }
+    });
+    let engine = engine.build().unwrap();
+    let pipeline = |changes: bool| {
+        let (is_done, items) = (Arc::clone(&is_done), folder.path().join("items.parquet"));
+        let column = arrow::datatypes::Field::new("a", arrow::datatypes::DataType::Int64, true);
+        let schema = Arc::new(arrow::datatypes::Schema::new(vec![column]));
+        let (version, columns) = (if changes { "1" } else { "2" }, Arc::clone(&schema));
+        // It reads nothing of what the other task reads, and ends long after it.
+        let slow = Task::batches("b", version, ["other"], schema, move |_| {
+            while changes && !is_done.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if changes {
+                crate::support::touch(&items);
+            }
+            Ok(vec![arrow::array::RecordBatch::new_empty(Arc::clone(&columns))])
+        });
+        let text = format!("{source}{other};\n{}", task("a", "s", 1));
+        let sql = sql::definitions(&text, "a.sql", folder.path()).unwrap();
+        Pipeline::builder().with(sql).with(slow.stage("s")).build().unwrap()
+    };
+    let report = engine.run(&pipeline(true), &RunOptions::default()).await.unwrap();
+    assert!(!report.succeeded(), "{report:#?}");
+    assert!(report.tasks.iter().any(|task| task.reason.contains("changed")), "{report:#?}");
+    assert!(engine.published_tables().unwrap().is_empty());
+    let report = engine.run(&pipeline(false), &RunOptions::default()).await.unwrap();
+    assert!(report.succeeded(), "{report:#?}");
+    assert_eq!(engine.published_tables().unwrap().len(), 2);
+}
+
+#[test]
+fn a_stage_has_no_name_of_a_task_that_is_not_of_it() {
+    let sql = "CREATE TABLE s AS SELECT 1 AS a; CREATE TABLE t WITH (stage = 's') AS SELECT 1 AS a;";
+    let error = sql::parse(sql, "a.sql", Path::new(".")).unwrap_err().to_string();
+    assert!(error.contains("stage `s` has the name of a task that is not of it"), "{error}");
+    let own = "CREATE TABLE s WITH (stage = 's') AS SELECT 1 AS a; CREATE TABLE t WITH (stage = 's') AS SELECT 1 AS a;";
+    assert_eq!(sql::parse(own, "a.sql", Path::new(".")).unwrap().stage("s"), ["s", "t"]);
 }
