@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use chunkwise::{CollectOptions, Engine, ErrorKind, Event, RunOptions};
 
-use crate::support::{Multiset, engine, files_in, make_parquet, parquet_source, run};
+use crate::support::{Multiset, collect, engine, files_in, make_parquet, parquet_source, run};
 
 const ALL: CollectOptions = CollectOptions { older_than: Some(Duration::ZERO), limit_bytes: None };
 
@@ -43,14 +43,13 @@ async fn what_no_published_table_is_made_of_goes_and_the_rest_stays() {
     let files = || files_in(&cache.join("chunks")).len();
     assert_eq!(files(), 16);
     // What was used now is not old, and readers of older versions have their time.
-    let done =
-        engine.collect(&CollectOptions { older_than: Some(Duration::from_secs(600)), limit_bytes: None }).unwrap();
+    let done = collect(&engine, &CollectOptions { older_than: Some(Duration::from_secs(600)), limit_bytes: None });
     assert_eq!((done.removed, files()), (0, 16));
     // Switching back is all hits; the version in between goes first then.
     let back = run(&engine, &versions[0], folder.path()).await;
     assert_eq!(back.task("t").unwrap().executed, 0);
     let expected = Multiset::of(engine.table("t").await.unwrap()).await;
-    let done = engine.collect(&ALL).unwrap();
+    let done = collect(&engine, &ALL);
     assert_eq!(files(), 8, "{done:?}");
     assert!(!cache.join("splits").exists() || files_in(&cache.join("splits")).is_empty());
     assert_eq!(done.left_bytes, bytes_in(&cache));
@@ -74,10 +73,10 @@ async fn chunks_of_earlier_steps_stay_with_the_version() {
     let first = run(&engine, &sql, folder.path()).await;
     let total = first.task("total").unwrap();
     assert!(total.steps.len() == 2 && total.executed > 1, "{total:#?}");
-    engine.collect(&ALL).unwrap();
+    collect(&engine, &ALL);
     assert_eq!(run(&engine, &sql, folder.path()).await.task("total").unwrap().executed, 0);
     run(&engine, &sql.replace("sum(v)", "max(v)"), folder.path()).await;
-    engine.collect(&ALL).unwrap();
+    collect(&engine, &ALL);
     assert_eq!(files_in(&folder.path().join("cache/chunks")).len(), total.executed as usize);
 }
 
@@ -94,11 +93,11 @@ async fn a_pinned_version_stays() {
     assert_eq!(engine.pin("none").unwrap_err().kind(), ErrorKind::Usage);
     run(&engine, &two, folder.path()).await;
     assert!(!engine.published_tables().unwrap()[0].is_pinned);
-    engine.collect(&ALL).unwrap();
+    collect(&engine, &ALL);
     assert_eq!(run(&engine, &one, folder.path()).await.task("t").unwrap().executed, 0);
     assert_eq!((engine.unpin("t").unwrap(), engine.unpin("t").unwrap()), (1, 0));
     run(&engine, &two, folder.path()).await;
-    engine.collect(&ALL).unwrap();
+    collect(&engine, &ALL);
     assert_eq!(run(&engine, &one, folder.path()).await.task("t").unwrap().executed, 4);
 }
 
@@ -150,7 +149,7 @@ async fn over_its_limit_a_cache_loses_what_was_used_least_recently() {
     run(&roomy, &versions[1], folder.path()).await;
     run(&roomy, &versions[2], folder.path()).await;
     let limit = three * 3 / 4;
-    let done = roomy.collect(&CollectOptions { older_than: None, limit_bytes: Some(limit) }).unwrap();
+    let done = collect(&roomy, &CollectOptions { older_than: None, limit_bytes: Some(limit) });
     assert!(done.left_bytes <= limit && done.left_bytes >= three / 2, "{done:?} of {three}");
     assert_eq!(run(&roomy, &versions[1], folder.path()).await.task("t").unwrap().executed, 0);
     run(&roomy, &versions[2], folder.path()).await;
@@ -190,7 +189,7 @@ async fn files_that_a_run_uses_are_not_removed() {
     assert!(error.to_string().contains("a run uses the cache"), "{error}");
     drop(resume);
     assert!(running.await.unwrap().succeeded());
-    assert!(other.collect(&ALL).unwrap().removed > 0);
+    assert!(collect(&other, &ALL).removed > 0);
     assert_eq!(run(&other, &sql, folder.path()).await.task("t").unwrap().executed, 0);
 }
 

@@ -16,7 +16,7 @@ use chunkwise::{
 };
 use tempfile::TempDir;
 
-use crate::support::{copy_folder, engine, files_in, make_parquet, parquet_source, run, try_run};
+use crate::support::{collect, copy_folder, engine, files_in, make_parquet, parquet_source, run, try_run};
 
 const ALL: CollectOptions = CollectOptions { older_than: Some(Duration::ZERO), limit_bytes: None };
 
@@ -234,7 +234,7 @@ async fn tables_join_leave_and_move_and_keep_what_is_published() {
     // What left does not come back with its stage, nor what moved.
     run(&engine, &format!("{source}{}", task("c", "s", 5)), folder.path()).await;
     assert_eq!(seen(&engine, &["a", "b", "c"]).await.unwrap(), [3, 4, 5]);
-    engine.collect(&ALL).unwrap();
+    collect(&engine, &ALL);
     assert_eq!(seen(&engine, &["a", "b", "c"]).await.unwrap(), [3, 4, 5]);
     assert!(["a", "b", "c"].iter().all(|table| is_plain_folder(&cache, table)));
     // Back to where they were, one as it is.
@@ -446,9 +446,9 @@ async fn what_is_published_stays_and_what_was_goes() {
     assert_eq!(stage_folders(&cache, "s").len(), 3);
     // Readers of older versions have their time.
     let lately = CollectOptions { older_than: Some(Duration::from_secs(600)), limit_bytes: None };
-    assert_eq!(engine.collect(&lately).unwrap().removed, 0);
+    assert_eq!(collect(&engine, &lately).removed, 0);
     // Two versions of `a` with two chunks each, and two folders of links; the split is counted as well if there is one.
-    let done = engine.collect(&ALL).unwrap();
+    let done = collect(&engine, &ALL);
     assert!(done.removed >= 8, "{done:?}");
     let current = fs::canonicalize(cache.join("stages/s/current")).unwrap();
     let folders: Vec<_> = stage_folders(&cache, "s").iter().map(|path| fs::canonicalize(path).unwrap()).collect();
@@ -459,7 +459,7 @@ async fn what_is_published_stays_and_what_was_goes() {
     // What was published again is not what was left.
     run(&engine, &sql(4), folder.path()).await;
     run(&engine, &sql(3), folder.path()).await;
-    engine.collect(&ALL).unwrap();
+    collect(&engine, &ALL);
     assert_eq!(seen(&engine, &["a", "b"]).await.unwrap(), [3, 1]);
     assert_eq!(stage_folders(&cache, "s").len(), 1);
 }
@@ -502,7 +502,7 @@ async fn an_index_is_made_again_and_damage_is_found_and_mended() {
     run(&next, &sql, folder.path()).await;
     assert_eq!(seen(&next, &["a", "b", "c"]).await.unwrap(), [1, 1, 1]);
     assert_eq!(fs::read_link(fs::canonicalize(cache.join("stages/s/current")).unwrap().join("a")).unwrap(), right);
-    next.collect(&ALL).unwrap();
+    collect(&next, &ALL);
     assert_eq!(stage_folders(&cache, "s").len(), 1);
 
     // A file that is damaged is set aside, and the stage published with what is computed anew.

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
-use chunkwise::{Engine, InputMode, Pipeline, RunOptions, RunReport};
+use chunkwise::{CollectOptions, Collected, Engine, InputMode, Pipeline, RunOptions, RunReport};
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
@@ -94,6 +94,20 @@ pub fn cut(report: &RunReport, at: usize) -> String {
     let mut tables: Vec<_> = inputs.map(|input| input.table.as_str()).collect();
     tables.sort_unstable();
     tables.join(" ")
+}
+
+/// Removes what `options` say when no run uses the cache any more. A process that another test is about to start has the locks
+/// of this one until its program begins.
+pub fn collect(engine: &Engine, options: &CollectOptions) -> Collected {
+    for _ in 0..1000 {
+        match engine.collect(options) {
+            Err(error) if error.to_string().contains("a run uses the cache") => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            collected => return collected.unwrap(),
+        }
+    }
+    panic!("a run uses the cache for 10 seconds");
 }
 
 /// Parses `sql`, its locations relative to `folder`, and runs all of it; every task must succeed.
