@@ -34,7 +34,7 @@ use std::time::SystemTime;
 use crate::cache::collect::{CollectOptions, Collected};
 use crate::cache::index::{Index, Opened, Slices};
 use crate::cache::lock::Lock;
-use crate::cache::publish::{PublishedFile, PublishedTable, Version};
+use crate::cache::publish::{Guard, PublishedFile, PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::cache::temp::{PendingFolder, TempFolder};
 use crate::error::{Error, ErrorKind, Result};
@@ -266,8 +266,8 @@ impl Cache {
     /// Publishes a version by itself: readers see the old table or the new one, whole.
     ///
     /// Returns whether anything changed.
-    pub fn publish(&self, prepared: &Prepared) -> Result<bool> {
-        let switched = publish::switch(&self.folder, &self.temp, &prepared.table, &prepared.version)?;
+    pub fn publish(&self, prepared: &Prepared, guard: &Guard<'_>) -> Result<bool> {
+        let switched = publish::switch(&self.folder, &self.temp, &prepared.table, &prepared.version, guard)?;
         failpoint(&self.folder)?;
         self.note_published(prepared)?;
         failpoint(&self.folder)?;
@@ -277,9 +277,9 @@ impl Cache {
     /// Publishes tables as those of a stage: readers see all of them as before, or all new, each whole.
     ///
     /// Returns the tables that changed.
-    pub fn publish_stage(&self, stage: &str, prepared: &[Prepared]) -> Result<Vec<String>> {
+    pub fn publish_stage(&self, stage: &str, prepared: &[Prepared], guard: &Guard<'_>) -> Result<Vec<String>> {
         let tables = prepared.iter().map(|table| (table.table.clone(), table.version.as_str().to_string())).collect();
-        let switched = stage::publish(&self.folder, &self.temp, stage, &tables)?;
+        let switched = stage::publish(&self.folder, &self.temp, stage, &tables, guard)?;
         failpoint(&self.folder)?;
         prepared.iter().try_for_each(|table| self.note_published(table))?;
         failpoint(&self.folder)?;

@@ -35,6 +35,9 @@ const STACK_BYTES: usize = 16 << 20;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Tell more: files that are not read, and where an error comes from
+    #[arg(long, short, global = true)]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,9 +64,14 @@ struct CacheArgument {
 
 /// Parses the process's arguments, does what they say, and gives its exit code.
 pub fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Run(arguments) => run::main(&arguments),
-        Command::Explain(arguments) => explain::main(&arguments),
+    let Arguments { command, verbose } = Arguments::parse();
+    if !verbose && std::env::var_os("RUST_BACKTRACE").is_none() {
+        // What panicked is told by the error that it becomes.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let done = match command {
+        Command::Run(arguments) => run::main(&arguments, verbose),
+        Command::Explain(arguments) => explain::main(&arguments, verbose),
         Command::Query(arguments) => query::main(&arguments),
         Command::Cache(arguments) => cache::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),

@@ -192,7 +192,7 @@ impl Engine {
     /// [`ErrorKind::Storage`] when the cache folder can't be used; others come with the report.
     pub fn start(&self, pipeline: &Pipeline, options: &RunOptions) -> Result<Run> {
         let cache = self.open_cache()?;
-        let in_use = Arc::new(InUse::new(cache.folder())?);
+        let in_use = Arc::new(InUse::new(cache.folder(), &self.events)?);
         let mut of_runs = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         of_runs.retain(|run| run.strong_count() > 0);
         of_runs.push(Arc::downgrade(&in_use));
@@ -293,7 +293,7 @@ impl Engine {
         };
         // What hooks compute of sources keeps to the same memory.
         let state = session(runtime_with(Arc::clone(&self.pool), None)?, None);
-        let mut plans = plan(&pipeline, &state, self.rules, self.budget(), &|_| Vec::new()).await?;
+        let mut plans = plan(&pipeline, &state, self.rules, self.budget(), &|_| Vec::new(), &self.events).await;
         let mut texts = Vec::new();
         let asked = |name: &str| task.is_none_or(|task| pipeline.targets(task).contains(&name));
         for Task { name, stage, .. } in pipeline.tasks().filter(|task| asked(&task.name)) {

@@ -4,14 +4,19 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::Path;
 
+use serde::Serialize;
+
+use crate::shown::on_one_line;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, by what its reader can do about it.
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ErrorKind {
-    /// The SQL or its options are invalid: edit the file at [`Error::location`]. Nothing was run.
+    /// The SQL or its options are invalid: edit the file at [`Error::location`].
     Sql,
     /// The task can't be proved chunkable: the message names the rule and a fix.
     Refused,
@@ -123,6 +128,14 @@ impl Error {
         self
     }
 
+    /// The same error, for who has only borrowed it; its cause is told in words.
+    pub(crate) fn again(&self) -> Self {
+        let Self { kind, message, task, chunk, location, source } = self;
+        let source = source.as_ref().map(|cause| cause.to_string().into());
+        let (kind, chunk, task, location) = (*kind, *chunk, task.clone(), location.clone());
+        Self { kind, message: message.clone(), task, chunk, location, source }
+    }
+
     /// What went wrong, by what to do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -152,20 +165,20 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(location) = &self.location {
-            write!(f, "{location}: ")?;
+            write!(f, "{}: ", on_one_line(&location.to_string()))?;
         }
         if let Some(task) = &self.task {
-            write!(f, "task `{task}`")?;
+            write!(f, "task `{}`", on_one_line(task))?;
             if let Some(chunk) = self.chunk {
                 write!(f, ", chunk {chunk}")?;
             }
             f.write_str(": ")?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&on_one_line(&self.message))?;
         if let Some(source) = &self.source {
             let text = source.to_string();
             let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            write!(f, ": {}", lines.join("; "))?;
+            write!(f, ": {}", on_one_line(&lines.join("; ")))?;
         }
         Ok(())
     }

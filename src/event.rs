@@ -13,6 +13,20 @@ pub enum Event {
         /// What, and what was done about it.
         message: String,
     },
+    /// A run has waited some seconds for another process, or another run, and goes on waiting.
+    Waiting {
+        /// What it waits for.
+        what: String,
+        /// The process that makes or holds it, if that is known.
+        process: Option<u32>,
+    },
+    /// Files or folders at a source's location are not read.
+    LeftOut {
+        /// The source.
+        source: String,
+        /// Which, and why.
+        note: String,
+    },
     /// A task begins: `reused` of its `chunks` are in the cache, the others will run.
     Planned {
         /// The task.

@@ -3,7 +3,10 @@
 
 pub mod budget;
 pub mod checksum;
+pub mod conform;
 pub mod content;
+pub mod convert;
+pub mod disk;
 pub mod footers;
 pub mod opaque;
 pub mod own_text;
@@ -11,4 +14,5 @@ pub mod running_window;
 pub mod session;
 pub mod sorted_joins;
 pub mod split;
+pub mod text;
 pub mod write;

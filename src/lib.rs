@@ -294,13 +294,14 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
+//! | `error`, `config`, `event`, `failpoint`, `shown` | one error type; settings as plain data; what happened; where tests let a process die or a write fail; text for terminals |
 //! | `chunk` | keys × N × a function: hash, range, values, predicates, own queries; which types are keys; which chunks overlap |
 //! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
 //! | `execute` | DataFusion's session and memory; functions over rows; a plan's stream into a file, or into a split |
 //! | `cache` | immutable chunk files; the index; the published folder; splits; locks; what is removed |
-//! | `table` | files as a `TableProvider`: sources, outputs, single chunks, parts of splits |
+//! | `table` | files as a `TableProvider`: outputs, single chunks, parts of splits |
+//! | `source` | files of others: which they are, their columns, their rows, whether they changed |
 //! | `schedule`, `run` | what is next (pure); running it |
 //! | `engine` | the public API |
 //! | `sql` | Hive/Spark DDL → tasks |
@@ -323,6 +324,8 @@ mod pipeline;
 mod plan;
 mod run;
 mod schedule;
+mod shown;
+mod source;
 pub mod sql;
 mod table;
 mod task;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::UserSource;
 use crate::task::function::{UserFunction, UserFunctions};
-use crate::task::{Source, TableRead, Task, Tasks, View};
+use crate::task::source::Source;
+use crate::task::{TableRead, Task, Tasks, View};
 
 /// Sources, views and tasks whose names are distinct, known and free of cycles.
 #[derive(Debug, Clone, Default)]

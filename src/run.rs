@@ -14,13 +14,16 @@ mod split;
 mod stage;
 mod task;
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
+use futures::FutureExt;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
@@ -37,7 +40,7 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
 use crate::plan::prove::Proof;
 use crate::plan::prove::rule::Rules;
-use crate::plan::resolve::{Known, Resolved, check_storable, resolve};
+use crate::plan::resolve::{Known, Resolved, published, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
@@ -46,9 +49,10 @@ use crate::run::split::Splits;
 use crate::run::stage::Stages;
 use crate::run::task::TaskJob;
 use crate::schedule::{Schedule, Skipped};
+use crate::source::Snapshot;
 use crate::table::output::of_chunks;
-use crate::table::source::Snapshot;
 use crate::task::Task;
+use crate::task::source::Source;
 
 /// A source of a hook's is taken for no larger than a pebibyte, so that sums of sizes are numbers.
 const MOST_BYTES: u64 = 1 << 50;
@@ -135,25 +139,28 @@ pub struct Plans {
 /// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
 /// the functions, bounds of ranges or numbers of chunks, that a task was cut by when it was published.
 ///
-/// A task that is refused, or that a broken source is in the way of, is an `Err` in the result. One whose input
-/// could not be planned is not in it.
-///
-/// # Errors
-/// [`ErrorKind::Sql`] when a query is invalid.
+/// A task that is invalid or refused, or that a broken source is in the way of, is an `Err` in the result. One whose input
+/// could not be planned is not in it. What is left out of sources goes to `events`.
 pub async fn plan(
     pipeline: &Pipeline,
     state: &SessionState,
     rules: Rules,
     budget: Budget,
     previous: &(dyn Fn(&str) -> Vec<String> + Sync),
-) -> Result<Plans> {
+    events: &EventSink,
+) -> Plans {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     let mut sources = BTreeMap::new();
     let mut broken: BTreeMap<String, String> = BTreeMap::new();
     let read: BTreeSet<String> = pipeline.tasks().flat_map(|task| pipeline.inputs(task)).collect();
     for source in read.iter().filter_map(|name| pipeline.source(name)) {
-        match Snapshot::take(source, state).await {
+        // A reader that panics is in the way of what reads the source, and of nothing else.
+        let taken = AssertUnwindSafe(Snapshot::take(source, state)).catch_unwind().await;
+        match taken.unwrap_or_else(|panic| Err(source_panicked(source, panic.as_ref()))) {
             Ok(snapshot) => {
+                for note in snapshot.notes() {
+                    events.send(Event::LeftOut { source: source.name.clone(), note: note.clone() });
+                }
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
                 let row_groups = snapshot.row_groups();
                 known.insert(source.name.clone(), Known { row_groups, ..Known::new(schema, bytes.max(1)) });
@@ -207,14 +214,22 @@ pub async fn plan(
             None => None,
         };
         let task = invoked.as_ref().unwrap_or(task);
-        let query = resolve(task, pipeline, &known, state)?;
+        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(task, pipeline, &known, state)));
+        let query = match resolved.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
+            Ok(query) => query,
+            Err(error) => {
+                tasks.insert(task.name.clone(), Err(error));
+                continue;
+            }
+        };
         let schema = Arc::clone(&query.last.resolved.schema);
         let fitting = |query: &Resolved| {
             // What can't be optimised fails later, with a reason.
             let needed = needs_of_query(query, state).unwrap_or_default();
             budget.chunks(needed.iter().map(|need| need.memory_bytes).sum())
         };
-        let planned = match steps(task, query, rules, &fitting, &previous(&task.name)) {
+        let found = catch_unwind(AssertUnwindSafe(|| steps(task, query, rules, &fitting, &previous(&task.name))));
+        let planned = match found.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
             Ok(mut steps) => {
                 if let Some(last) = steps.last_mut() {
                     match materialized(task, last.proof.clone()) {
@@ -231,7 +246,6 @@ pub async fn plan(
                 }
                 Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
             }
-            Err(error) if error.kind() == ErrorKind::Sql => return Err(error),
             Err(refused) => Err(refused),
         };
         let proof = planned.as_ref().ok().and_then(|planned| Some(&planned.steps.last()?.proof));
@@ -242,7 +256,22 @@ pub async fn plan(
         known.insert(task.name.clone(), Known { stored, ..Known::new(schema, bytes.max(1)) });
         tasks.insert(task.name.clone(), planned);
     }
-    Ok(Plans { tasks, sources, served })
+    Plans { tasks, sources, served }
+}
+
+fn source_panicked(source: &Source, panic: &(dyn Any + Send)) -> Error {
+    let message = format!("source `{}`: its reader panicked: {}", source.name, panic_message(panic));
+    Error::new(ErrorKind::Source, message).with_location(source.location.clone())
+}
+
+fn planning_panicked(task: &Task, panic: &(dyn Any + Send)) -> Error {
+    let message = format!("planning it panicked, which is a bug: {}", panic_message(panic));
+    Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone())
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 /// The proof with the columns that the task's hooks give.
@@ -258,21 +287,21 @@ fn materialized(task: &Task, proof: Proof) -> Result<Proof> {
     if !is_changed {
         return Ok(proof);
     }
-    check_storable(&schema, task)?;
+    let schema = published(&schema, task)?;
     Ok(proof.changed_to(schema))
 }
 
 /// Runs `pipeline`.
 ///
 /// # Errors
-/// Only what stops everything before a chunk runs: invalid SQL, an unknown task in `options`. A task's failure is in
-/// the report.
+/// An unknown task in `options`. A task's failure is in the report.
 pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -> Result<RunReport> {
     let start = Instant::now();
     let selected = if options.tasks.is_empty() { pipeline.clone() } else { pipeline.select(&options.tasks)? };
     let published = |task: &str| context.cache.published(task).ok().flatten();
     let previous = |task: &str| published(task).map_or_else(Vec::new, |components| components.functions());
-    let mut plans = plan(&selected, &context.state, context.rules, context.budget, &previous).await?;
+    let (state, events) = (&context.state, &context.events);
+    let mut plans = plan(&selected, state, context.rules, context.budget, &previous, events).await;
     let sources = std::mem::take(&mut plans.sources);
     let served = std::mem::take(&mut plans.served);
     let versions: BTreeMap<String, Arc<OnceCell<String>>> =
@@ -377,7 +406,8 @@ pub async fn run(context: &Context, pipeline: &Pipeline, options: &RunOptions) -
                             fail_stage(&mut schedule, &mut reports, &selected, &stage, &error, &context.events);
                             continue;
                         }
-                        let publish = stages.publication(&stage, context);
+                        let sources = read.iter().filter_map(|name| sources.get(name)).cloned().collect();
+                        let publish = stages.publication(&stage, context, sources);
                         let name = Running::Stage(stage.clone());
                         names.insert(running.spawn_blocking(move || Ended::Stage(stage, publish())).id(), name);
                     }
@@ -438,6 +468,7 @@ fn fail(
 ) {
     let task = report.name.clone();
     report.reason = error.to_string();
+    report.error = Some(error.kind());
     events.send(Event::Failed { task: task.clone(), message: error.to_string() });
     reports.insert(task.clone(), report);
     skip(schedule.failed(&task), reports, &task, events);
@@ -458,6 +489,7 @@ fn fail_stage(
         if let Some(report) = reports.get_mut(task) {
             report.status = Status::Failed;
             report.reason = message.clone();
+            report.error = Some(error.kind());
         }
     }
     skip(schedule.not_published(stage), reports, pipeline.stage(stage).first().unwrap_or(&stage), events);

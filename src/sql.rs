@@ -10,6 +10,7 @@
 //! no part of the text is ignored. The order of statements and files has no meaning.
 
 mod files;
+mod format;
 mod name;
 mod options;
 mod reads;

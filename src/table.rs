@@ -2,10 +2,10 @@
 
 pub mod output;
 pub mod served;
-pub mod source;
 pub mod split;
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -19,26 +19,57 @@ use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::datasource::table_schema::TableSchemaBuilder;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
 /// A table over a list of local files that was taken once: what is added to their folder later is not seen.
 ///
-/// A scan has one partition and reads the files in order. Filters are used to skip row groups and are always checked
-/// again above the scan.
-#[derive(Debug)]
+/// A scan reads the files in order; it has one partition, or several where the session asks for them. Filters are used to
+/// skip row groups and are always checked again above the scan.
+#[derive(Debug, Clone)]
 pub struct FilesTable {
     schema: SchemaRef,
-    format: Arc<dyn FileFormat>,
+    reader: Reader,
     files: Vec<PartitionedFile>,
     /// The last columns of `schema`, whose values are in the files' paths.
     partition_columns: Vec<FieldRef>,
     rows: Precision<usize>,
+}
+
+/// What reads the files of a table.
+#[derive(Debug, Clone)]
+pub enum Reader {
+    /// DataFusion's reader of Parquet.
+    Parquet {
+        /// The format with its options.
+        format: Arc<ParquetFormat>,
+        /// Makes the columns of each file those of the table; `None` where all are.
+        fitting: Option<Arc<dyn PhysicalExprAdapterFactory>>,
+        /// Whether row groups may be skipped by their statistics.
+        prunes: bool,
+    },
+    /// A reader of whole files.
+    Whole(Arc<dyn WholeFiles>),
+}
+
+impl Reader {
+    /// Reads Parquet files that all have the table's columns.
+    pub fn parquet(format: ParquetFormat) -> Self {
+        Self::Parquet { format: Arc::new(format), fitting: None, prunes: true }
+    }
+}
+
+/// Reads each file from its beginning to its end.
+pub trait WholeFiles: Debug + Send + Sync {
+    /// Scans files with these columns.
+    fn scan(&self, schema: TableSchema) -> Arc<dyn FileSource>;
 }
 
 impl FilesTable {
@@ -47,7 +78,7 @@ impl FilesTable {
     /// `rows` is the exact number of rows in all files, if it is known; it helps to order joins.
     pub fn new(
         schema: SchemaRef,
-        format: Arc<dyn FileFormat>,
+        reader: Reader,
         files: Vec<PartitionedFile>,
         partition_columns: usize,
         rows: Option<u64>,
@@ -55,23 +86,26 @@ impl FilesTable {
         let partition_columns =
             schema.fields().iter().skip(schema.fields().len() - partition_columns).cloned().collect();
         let rows = rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Exact);
-        Self { schema, format, files, partition_columns, rows }
+        Self { schema, reader, files, partition_columns, rows }
+    }
+
+    /// Number of the columns whose values are in the files' paths.
+    pub fn partition_columns(&self) -> usize {
+        self.partition_columns.len()
     }
 
     /// The same table, its files read in another order: the first `by` of them last.
     pub fn rotated(&self, by: usize) -> Self {
-        let mut files = self.files.clone();
-        let by = by.checked_rem(files.len()).unwrap_or_default();
-        files.rotate_left(by);
-        let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
-        Self { schema, format, files, partition_columns: self.partition_columns.clone(), rows: self.rows }
+        let mut rotated = self.clone();
+        let by = by.checked_rem(rotated.files.len()).unwrap_or_default();
+        rotated.files.rotate_left(by);
+        rotated
     }
 
     /// The same table with only some of its files, by number.
     pub fn of_files(&self, files: &BTreeSet<usize>) -> Self {
         let files = files.iter().filter_map(|at| self.files.get(*at)).cloned().collect();
-        let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
-        Self { schema, format, files, partition_columns: self.partition_columns.clone(), rows: Precision::Absent }
+        Self { files, rows: Precision::Absent, ..self.clone() }
     }
 
     /// The same table with only some row groups, about `rows` rows: for each file, whether each of its row groups is
@@ -86,23 +120,8 @@ impl FilesTable {
             let meta = PartitionedFile::new_from_meta(file.object_meta.clone());
             meta.with_extension(ParquetAccessPlan::new(access.collect()))
         });
-        let (schema, format) = (Arc::clone(&self.schema), Arc::clone(&self.format));
         let rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Inexact);
-        let partition_columns = self.partition_columns.clone();
-        Self { schema, format, files: files.collect(), partition_columns, rows }
-    }
-
-    /// The format, with pruning switched off if `state` says so: a format keeps its own copy of that setting.
-    fn format_for(&self, state: &dyn Session) -> Arc<dyn FileFormat> {
-        match self.format.downcast_ref::<ParquetFormat>() {
-            Some(parquet) if !state.config_options().execution.parquet.pruning => {
-                let mut options = parquet.options().clone();
-                options.global.pruning = false;
-                options.global.enable_page_index = false;
-                Arc::new(ParquetFormat::new().with_options(options))
-            }
-            _ => Arc::clone(&self.format),
-        }
+        Self { files: files.collect(), rows, ..self.clone() }
     }
 
     fn statistics(&self) -> Statistics {
@@ -112,6 +131,29 @@ impl FilesTable {
         statistics.num_rows = self.rows;
         statistics
     }
+
+    /// The files in as many groups as the session wants partitions, but for Parquet, which DataFusion divides itself.
+    fn groups(&self, state: &dyn Session) -> Vec<FileGroup> {
+        let partitions = match self.reader {
+            Reader::Parquet { .. } => 1,
+            Reader::Whole(_) => state.config().target_partitions(),
+        };
+        let share = self.files.len().div_ceil(partitions.max(1)).max(1);
+        self.files.chunks(share).map(|files| FileGroup::new(files.to_vec())).collect()
+    }
+}
+
+/// The format, with pruning switched off unless it is wanted here and by the session: a format keeps its own copy of that
+/// setting.
+fn format_for(format: &Arc<ParquetFormat>, prunes: bool, state: &dyn Session) -> Arc<ParquetFormat> {
+    if prunes && state.config_options().execution.parquet.pruning {
+        return Arc::clone(format);
+    }
+    let mut options = format.options().clone();
+    options.global.pruning = false;
+    options.global.enable_page_index = false;
+    options.global.bloom_filter_on_read = false;
+    Arc::new(ParquetFormat::new().with_options(options))
 }
 
 #[async_trait]
@@ -149,20 +191,27 @@ impl TableProvider for FilesTable {
         let in_files = Arc::new(self.schema.project(&(0..in_files).collect::<Vec<_>>())?);
         let table_schema =
             TableSchemaBuilder::from(&in_files).with_table_partition_cols(self.partition_columns.clone()).build();
-        let format = self.format_for(state);
-        let mut source = format.file_source(table_schema);
-        if let Some(parquet) = source.downcast_ref::<ParquetSource>()
-            && let Some(filter) = conjunction_physical(filters, &self.schema, state)?
-        {
-            source = Arc::new(parquet.clone().with_predicate(filter));
+        let config = |source: Arc<dyn FileSource>| {
+            FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
+                .with_file_groups(self.groups(state))
+                .with_statistics(self.statistics())
+                .with_limit(limit)
+                .with_projection_indices(projection.cloned())
+        };
+        match &self.reader {
+            Reader::Parquet { format, fitting, prunes } => {
+                let format = format_for(format, *prunes, state);
+                let mut source = format.file_source(table_schema);
+                if let Some(parquet) = source.downcast_ref::<ParquetSource>()
+                    && let Some(filter) = conjunction_physical(filters, &self.schema, state)?
+                {
+                    source = Arc::new(parquet.clone().with_predicate(filter));
+                }
+                let config = config(source)?.with_expr_adapter(fitting.clone()).build();
+                format.create_physical_plan(state, config).await
+            }
+            Reader::Whole(files) => Ok(DataSourceExec::from_data_source(config(files.scan(table_schema))?.build())),
         }
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
-            .with_file_group(FileGroup::new(self.files.clone()))
-            .with_statistics(self.statistics())
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .build();
-        format.create_physical_plan(state, config).await
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a pipeline is made of: tasks, the sources they read, and views.
 
 pub mod dataframe;
+pub mod format;
 pub mod function;
 pub mod opaque;
+pub mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,7 +14,6 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::{ScalarValue, plan_err};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::DataFrame;
-use datafusion::sql::parser::CreateExternalTable;
 use futures::FutureExt;
 use parquet::basic::Compression;
 use sqlparser::ast::Query;
@@ -336,19 +336,6 @@ impl Ord for TableRead {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.name.cmp(&other.name)
     }
-}
-
-/// Files that tasks read: a `CREATE EXTERNAL TABLE` statement.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// Name of the table.
-    pub name: String,
-    /// The statement, its locations already absolute.
-    pub statement: CreateExternalTable,
-    /// The folder that the statement's relative locations were resolved against.
-    pub folder: PathBuf,
-    /// Where the statement begins.
-    pub location: Location,
 }
 
 /// A named query that is inlined where it is read and never stored.

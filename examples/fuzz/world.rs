@@ -198,6 +198,9 @@ impl World {
                     Err(error) => Err(error),
                 }
             }
+            _ if task.error.is_some_and(|kind| is_invalid(kind, &task.reason)) => {
+                return Outcome::Skipped(invalid(&task.reason));
+            }
             _ => Err(task.reason.clone()),
         };
         match &difference {
@@ -311,7 +314,9 @@ impl World {
                 Some(task) => self.outcome(case, &expected, task, folder).await,
                 None => Outcome::Failed("the report leaves the task out".into()),
             },
-            Ok(Err(error)) if is_invalid(&error) => Outcome::Skipped(invalid(&error)),
+            Ok(Err(error)) if is_invalid(error.kind(), &error.to_string()) => {
+                Outcome::Skipped(invalid(error.message()))
+            }
             Ok(Err(error)) => Outcome::Failed(error.to_string()),
             Err(_) => Outcome::Failed("the engine panicked".into()),
         };
@@ -322,18 +327,17 @@ impl World {
 }
 
 /// Whether an error says that the task's SQL is at fault.
-pub fn is_invalid(error: &chunkwise::Error) -> bool {
-    error.kind() == chunkwise::ErrorKind::Sql && !error.to_string().contains("nternal error")
+pub fn is_invalid(kind: chunkwise::ErrorKind, message: &str) -> bool {
+    kind == chunkwise::ErrorKind::Sql && !message.contains("nternal error") && !message.contains("panicked")
 }
 
-pub fn invalid(error: &chunkwise::Error) -> String {
-    let message = error.message();
-    for known in ["no input of the query has the key", "can't be a key", "can't be stored in Parquet"] {
+pub fn invalid(message: &str) -> String {
+    for known in ["no input of the query has the key", "can't be a key", "which Parquet readers don't agree on"] {
         if message.contains(known) {
             return known.into();
         }
     }
-    format!("invalid for the engine: {}", shortened(&error.to_string()))
+    format!("invalid for the engine: {}", shortened(message))
 }
 
 /// The rows of a query that runs whole.

@@ -11,11 +11,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::cache::lock::{PAUSE, Waiting};
 use crate::cache::publish::{self, VERSIONS, list_path};
 use crate::cache::split::SPLITS;
 use crate::cache::stage;
 use crate::cache::store::{self, DAMAGED, read_folder};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::EventSink;
 
 /// Name of the file that runs and collection lock, inside the cache folder.
 const IN_USE: &str = "in-use.lock";
@@ -50,12 +52,20 @@ pub struct Collected {
 pub struct InUse(#[expect(dead_code, reason = "its lock goes with it")] File);
 
 impl InUse {
-    /// Waits for a collection that is under way.
-    pub fn new(cache: &Path) -> Result<Self> {
+    /// Waits for a collection that is under way, and says so if it takes long.
+    pub fn new(cache: &Path, events: &EventSink) -> Result<Self> {
         let (path, file) = open(cache)?;
-        match file.lock_shared() {
-            Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(Error::storage("lock", &path, e)),
-            _ => Ok(Self(file)),
+        let mut waiting = Waiting::begin(events);
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(Self(file)),
+                Err(TryLockError::Error(e)) => return Err(Error::storage("lock", &path, e)),
+                Err(TryLockError::WouldBlock) => {
+                    waiting.goes_on(|| "the cache to itself, to remove what nobody needs".into(), &path);
+                    std::thread::sleep(PAUSE);
+                }
+            }
         }
     }
 }

@@ -4,14 +4,59 @@
 //! processes that die; a file that one of them left behind is taken over by who locks it next.
 //!
 //! Who switches published tables holds one lock of the cache for that moment: tables move between stages.
+//!
+//! The holder's process number is in the file, for those who wait to tell.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::cache::store::{create_folder, read_folder};
 use crate::error::{Error, Result};
+use crate::event::{Event, EventSink};
+
+/// Who waits for another process looks so often whether it is done.
+pub const PAUSE: Duration = Duration::from_millis(20);
+
+/// Who has waited so long says so.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Somebody who waits for another process, or another run of this one, and says so when it takes long.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    events: &'a EventSink,
+    since: Instant,
+    is_told: bool,
+}
+
+impl<'a> Waiting<'a> {
+    /// Begins to wait.
+    pub fn begin(events: &'a EventSink) -> Self {
+        Self { events, since: Instant::now(), is_told: false }
+    }
+
+    /// Still waits for `what`, which whoever has locked the file `lock` makes or holds.
+    pub fn goes_on(&mut self, what: impl FnOnce() -> String, lock: &Path) {
+        if !self.is_told && self.since.elapsed() >= PATIENCE {
+            self.is_told = true;
+            let process = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse().ok());
+            self.events.send(Event::Waiting { what: what(), process });
+        }
+    }
+}
+
+/// The file of the lock `name`.
+pub fn path_of(cache: &Path, name: &str) -> PathBuf {
+    cache.join(LOCKS).join(name)
+}
+
+/// Notes in a file that this process has locked it.
+fn sign(file: &File) {
+    // Nothing depends on it.
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
+}
 
 /// Name of the folder of locks, inside the cache folder.
 const LOCKS: &str = "locks";
@@ -33,7 +78,7 @@ impl Lock {
     /// [`crate::error::ErrorKind::Storage`] when the file can't be created.
     pub fn try_take(cache: &Path, name: &str) -> Result<Option<Self>> {
         let folder = cache.join(LOCKS);
-        let path = folder.join(name);
+        let path = path_of(cache, name);
         loop {
             create_folder(&folder)?;
             let opened = File::options().create(true).truncate(false).write(true).open(&path);
@@ -49,6 +94,7 @@ impl Lock {
             // Its last holder may have removed the file between the two calls.
             let same = |named: fs::Metadata, own: fs::Metadata| (named.dev(), named.ino()) == (own.dev(), own.ino());
             if fs::metadata(&path).is_ok_and(|named| file.metadata().is_ok_and(|own| same(named, own))) {
+                sign(&file);
                 return Ok(Some(Self { path, _file: file }));
             }
         }
@@ -78,18 +124,29 @@ impl Drop for Lock {
 pub struct Switching(#[expect(dead_code, reason = "its lock goes with it")] File);
 
 impl Switching {
-    /// Waits while another does; that takes a few writes.
+    /// Waits while another does, which takes a few writes, and says so if it takes longer.
     ///
     /// # Errors
     /// [`crate::error::ErrorKind::Storage`] when the file can't be created.
-    pub fn begin(cache: &Path) -> Result<Self> {
+    pub fn begin(cache: &Path, events: &EventSink) -> Result<Self> {
         let path = cache.join(SWITCHING);
         let opened = File::options().create(true).truncate(false).write(true).open(&path);
         let file = opened.map_err(|e| Error::storage("create", &path, e))?;
-        match file.lock() {
-            // File systems without locks: the last one to publish wins.
-            Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(Error::storage("lock", &path, e)),
-            _ => Ok(Self(file)),
+        let mut waiting = Waiting::begin(events);
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    sign(&file);
+                    return Ok(Self(file));
+                }
+                // File systems without locks: the last one to publish wins.
+                Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(Self(file)),
+                Err(TryLockError::Error(e)) => return Err(Error::storage("lock", &path, e)),
+                Err(TryLockError::WouldBlock) => {
+                    waiting.goes_on(|| "the publication of tables".into(), &path);
+                    std::thread::sleep(PAUSE);
+                }
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::cache::lock::Switching;
 use crate::cache::store::{ChunkEntry, create_folder, file_name, read_folder, read_footer, set_aside, sync_folder};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::EventSink;
 use crate::execute::checksum::Checksum;
 use crate::failpoint::failpoint;
 use crate::plan::fingerprint::Fingerprint;
@@ -147,18 +148,28 @@ pub fn make(
     sync_folder(&versions)
 }
 
+/// What stands between a version that was made and its publication.
+pub struct Guard<'a> {
+    /// Checks, while nobody else publishes, that what the version was made of is still so: a run that began earlier must not put
+    /// its table in the place of a later one's.
+    pub is_current: &'a dyn Fn() -> Result<()>,
+    /// Where to say that one waits.
+    pub events: &'a EventSink,
+}
+
 /// Points `tables/<table>` to a version that was made, by one rename.
 ///
 /// Returns whether readers see another version now.
-pub fn switch(cache: &Path, temp: &TempFolder, table: &str, version: &Version) -> Result<bool> {
+pub fn switch(cache: &Path, temp: &TempFolder, table: &str, version: &Version, guard: &Guard<'_>) -> Result<bool> {
     let is_there = || Ok(link(cache, table)? == Some(Link::Version(version.as_str().to_string())));
     if is_there()? {
         return Ok(false);
     }
-    let _lock = Switching::begin(cache)?;
+    let _lock = Switching::begin(cache, guard.events)?;
     if is_there()? {
         return Ok(false);
     }
+    (guard.is_current)()?;
     let before = current(cache, table)?;
     let is_other = before.as_deref() != Some(version.as_str());
     if let Some(before) = before.filter(|_| is_other) {

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::cache::lock::Switching;
-use crate::cache::publish::{self, CURRENT, Link, STAGES, TABLES, VERSIONS, named_by, replace_link, stage_folder};
+use crate::cache::publish::{
+    self, CURRENT, Guard, Link, STAGES, TABLES, VERSIONS, named_by, replace_link, stage_folder,
+};
 use crate::cache::store::{create_folder, read_folder, sync_folder};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, Result};
@@ -30,8 +32,15 @@ pub type Tables = BTreeMap<String, String>;
 /// new. Tables of the stage that are not among them stay as they are.
 ///
 /// Returns the tables of which readers see another version now.
-pub fn publish(cache: &Path, temp: &TempFolder, stage: &str, tables: &Tables) -> Result<Vec<String>> {
-    let _lock = Switching::begin(cache)?;
+pub fn publish(
+    cache: &Path,
+    temp: &TempFolder,
+    stage: &str,
+    tables: &Tables,
+    guard: &Guard<'_>,
+) -> Result<Vec<String>> {
+    let _lock = Switching::begin(cache, guard.events)?;
+    (guard.is_current)()?;
     let links = publish::links(cache)?;
     let is_of_stage = |table: &String| matches!(links.get(table), Some(Link::Stage(of)) if of == stage);
     let seen = publish::snapshot(cache)?;

@@ -48,7 +48,8 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     lay_out(&tasks)?;
     say(format_args!("tasks in {}", tasks.display()));
     let pipeline = sql::load([&tasks])?;
-    let Some(report) = run::run(&pipeline, &RunOptions::default(), &run::Options::in_folder(cache.clone()))? else {
+    let options = run::Options::in_folder(cache.clone());
+    let Some(report) = run::run(&pipeline, &RunOptions::default(), &options, false)? else {
         complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));
     };

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use crate::cli::{say, until_interrupted};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::event::Event;
+use crate::shown::on_one_line;
 use crate::sql;
 
 /// Arguments of `chunkwise explain`.
@@ -20,9 +22,14 @@ pub struct Arguments {
 }
 
 /// Prints each task's proof or refusal; a refusal is what was asked for, not a failure.
-pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+pub fn main(arguments: &Arguments, verbose: bool) -> Result<ExitCode> {
     let pipeline = sql::load(&arguments.paths)?;
-    let engine = Engine::builder().build()?;
+    let told = move |event| {
+        if let (true, Event::LeftOut { source, note }) = (verbose, event) {
+            say(on_one_line(&format!("source `{source}`: {note}")));
+        }
+    };
+    let engine = Engine::builder().on_event(told).build()?;
     let texts = until_interrupted(engine, async |engine| engine.explain(&pipeline, arguments.task.as_deref()).await)?;
     for text in texts.into_iter().flatten() {
         match text {

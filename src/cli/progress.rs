@@ -11,6 +11,7 @@ use crate::cli::{complain, say};
 use crate::event::Event;
 use crate::pipeline::Pipeline;
 use crate::run::report::{RunReport, Status, TaskReport};
+use crate::shown::on_one_line;
 
 /// Shows a run's events. Clones show to the same place.
 #[derive(Debug, Clone)]
@@ -19,17 +20,20 @@ pub struct Progress {
     running: Arc<Mutex<BTreeMap<String, ProgressBar>>>,
     width: usize,
     is_terminal: bool,
+    verbose: bool,
 }
 
 impl Progress {
     /// Shows the tasks of `pipeline`.
-    pub fn start(pipeline: &Pipeline) -> Self {
+    /// `verbose` shows what is left out of sources, too.
+    pub fn start(pipeline: &Pipeline, verbose: bool) -> Self {
         let width = pipeline.tasks().map(|task| task.name.chars().count()).max().unwrap_or(0);
         Self {
             bars: MultiProgress::new(),
             running: Arc::default(),
             width,
             is_terminal: std::io::stderr().is_terminal(),
+            verbose,
         }
     }
 
@@ -39,6 +43,13 @@ impl Progress {
         let width = self.width;
         match event {
             Event::Warning { message } => self.problem(&format!("warning: {message}")),
+            Event::Waiting { what, process: Some(process) } => {
+                self.problem(&format!("waiting for process {process}, which has {what}"));
+            }
+            Event::Waiting { what, process: None } => {
+                self.problem(&format!("waiting for another process, which has {what}"))
+            }
+            Event::LeftOut { source, note } if self.verbose => self.problem(&format!("source `{source}`: {note}")),
             Event::Planned { task, chunks, reused, reason: _ } if self.is_terminal && reused < chunks => {
                 let bar = self.bars.add(ProgressBar::new((*chunks).into()));
                 let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} chunks, {elapsed}");
@@ -72,7 +83,8 @@ impl Progress {
             Event::Evicted { removed, bytes } => {
                 self.line(&format!("cache: {} files removed, {}", HumanCount(*removed), HumanBytes(*bytes)));
             }
-            Event::Planned { .. }
+            Event::LeftOut { .. }
+            | Event::Planned { .. }
             | Event::Reused { .. }
             | Event::ChunkStarted { .. }
             | Event::Checked { .. }
@@ -117,12 +129,12 @@ impl Progress {
 
     /// A line above the bars.
     fn line(&self, text: &str) {
-        self.bars.suspend(|| say(text));
+        self.bars.suspend(|| say(on_one_line(text)));
     }
 
     /// A line above the bars about something that went wrong.
     fn problem(&self, text: &str) {
-        self.bars.suspend(|| complain(text));
+        self.bars.suspend(|| complain(on_one_line(text)));
     }
 
     fn clear(&self, bar: Option<ProgressBar>) {

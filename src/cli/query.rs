@@ -1,6 +1,6 @@
 //! `chunkwise query`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use arrow::error::ArrowError;
@@ -14,6 +14,7 @@ use futures::StreamExt;
 use crate::cli::{CacheArgument, until_interrupted};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::shown::in_lines;
 
 /// Arguments of `chunkwise query`.
 #[derive(Debug, clap::Args)]
@@ -85,15 +86,23 @@ async fn print(rows: DataFrame, format: Format) -> Result<(), Failure> {
         Format::Table => {
             let schema = std::sync::Arc::new(rows.schema().as_arrow().clone());
             let batches = rows.collect().await?;
-            writeln!(out, "{}", pretty_format_batches_with_schema(schema, &batches)?)?;
+            writeln!(out, "{}", in_lines(&pretty_format_batches_with_schema(schema, &batches)?.to_string()))?;
         }
         Format::Csv => {
+            let is_terminal = io::stdout().is_terminal();
             let header = arrow::array::RecordBatch::new_empty(rows.schema().inner().clone());
-            let mut writer = arrow::csv::Writer::new(&mut out);
-            writer.write(&header)?;
             let mut batches = rows.execute_stream().await?;
-            while let Some(batch) = batches.next().await {
-                writer.write(&batch?)?;
+            let mut has_header = true;
+            let mut batch = Some(Ok(header));
+            while let Some(rows) = batch {
+                let mut text = Vec::new();
+                let builder = arrow::csv::WriterBuilder::new().with_header(std::mem::take(&mut has_header));
+                builder.build(&mut text).write(&rows?)?;
+                match is_terminal {
+                    true => out.write_all(in_lines(&String::from_utf8_lossy(&text)).as_bytes())?,
+                    false => out.write_all(&text)?,
+                }
+                batch = batches.next().await;
             }
         }
         Format::Json => {

@@ -70,7 +70,7 @@ impl Options {
 }
 
 /// Runs the tasks of the given files.
-pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+pub fn main(arguments: &Arguments, verbose: bool) -> Result<ExitCode> {
     let pipeline = sql::load(&arguments.paths)?;
     let Arguments { tasks, force, ignore_fresh_input, assert_no_fresh_input, audit, dry_run, .. } = arguments;
     let fresh_input = match (ignore_fresh_input, assert_no_fresh_input) {
@@ -80,7 +80,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     };
     let (tasks, force, audit_percent, dry_run) = (tasks.clone(), *force, *audit, *dry_run);
     let options = RunOptions { tasks, force, fresh_input, audit_percent, dry_run, fail_fast: arguments.fail_fast };
-    let Some(report) = run(&pipeline, &options, &arguments.options)? else {
+    let Some(report) = run(&pipeline, &options, &arguments.options, verbose)? else {
         complain("interrupted; finished chunks are kept, and the next run goes on from them");
         return Ok(ExitCode::from(130));
     };
@@ -94,8 +94,8 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Runs `pipeline` and shows how it goes; `None` when it was interrupted.
-pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options) -> Result<Option<RunReport>> {
-    let progress = Progress::start(pipeline);
+pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options, verbose: bool) -> Result<Option<RunReport>> {
+    let progress = Progress::start(pipeline, verbose);
     let listener = progress.clone();
     let mut builder =
         Engine::builder().cache_folder(&options.cache.folder).on_event(move |event| listener.show(&event));

@@ -12,6 +12,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordingPool, UnboundedMemoryPool};
+use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -20,6 +21,7 @@ use datafusion::prelude::SessionConfig;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
+use crate::execute::disk::Disk;
 use crate::execute::footers::Footers;
 use crate::execute::opaque::PlannerOfFunctions;
 use crate::execute::own_text::OwnText;
@@ -56,7 +58,10 @@ pub fn runtime_with(pool: Arc<dyn MemoryPool>, spill_folder: Option<&Path>) -> R
         let mode = DiskManagerMode::Directories(vec![folder.to_path_buf()]);
         builder = builder.with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode));
     }
-    builder.build_arc().map_err(|e| Error::new(ErrorKind::Execute, "can't start DataFusion").with_source(e))
+    let runtime = builder.build_arc();
+    let runtime = runtime.map_err(|e| Error::new(ErrorKind::Execute, "can't start DataFusion").with_source(e))?;
+    runtime.register_object_store(ObjectStoreUrl::local_filesystem().as_ref(), Arc::new(Disk));
+    Ok(runtime)
 }
 
 /// A session in which every plan has one partition. It fixes `now()`: take one for a whole run.

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -18,6 +17,7 @@ use parquet::file::properties::WriterProperties;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, ChecksumWriter};
+use crate::execute::conform::conform;
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::session::exact;
 use crate::hook::ChunkRows;
@@ -89,7 +89,7 @@ impl ChunkWriter {
             let batch = batch.map_err(execution_error)?;
             self.seen_rows += batch.num_rows() as u64;
             let batch = self.hooks.batch(batch)?;
-            let batch = conform(batch, &self.schema)?;
+            let batch = conform(&batch, &self.schema)?;
             self.rows += batch.num_rows() as u64;
             self.content += self.hasher.content(&batch).map_err(arrow_error)?;
             self.writer.write(&batch).map_err(write_error)?;
@@ -150,7 +150,7 @@ impl RowsHooks {
         if self.hooks.is_empty() {
             return Ok(batch);
         }
-        let mut batch = conform(batch, &self.schema)?;
+        let mut batch = conform(&batch, &self.schema)?;
         for (hook, changed) in &mut self.hooks {
             let given = hook.batch(batch.clone())?;
             match changed {
@@ -200,42 +200,6 @@ pub fn is_damaged(error: &Error) -> bool {
         if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Storage))
 }
 
-/// Gives a batch the planned column names, types and nullability; plans may differ in string encodings only.
-fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    // A value that has no place in the other type must not become NULL.
-    let fails = CastOptions { safe: false, ..CastOptions::default() };
-    let columns = batch
-        .columns()
-        .iter()
-        .zip(schema.fields())
-        .map(|(column, field)| match (column.data_type(), field.data_type()) {
-            (given, planned) if given == planned => Ok(Arc::clone(column)),
-            (given, planned)
-                if decoded(given) != decoded(planned) && (is_primitive(given) || is_primitive(planned)) =>
-            {
-                let message =
-                    format!("column `{}` was planned as {planned} and comes as {given}; this is a bug", field.name());
-                Err(Error::new(ErrorKind::Execute, message))
-            }
-            (_, planned) => cast_with_options(column, planned, &fails).map_err(arrow_error),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(arrow_error)
-}
-
-/// The type of the values, however they are encoded.
-fn decoded(data_type: &DataType) -> &DataType {
-    match data_type {
-        DataType::Dictionary(_, values) => decoded(values),
-        other => other,
-    }
-}
-
-/// Whether values are numbers, times and the like, of which one type does not stand for another.
-fn is_primitive(data_type: &DataType) -> bool {
-    decoded(data_type).is_primitive() || *decoded(data_type) == DataType::Boolean
-}
-
 /// The error of arrow's functions.
 pub fn arrow_error(error: ArrowError) -> Error {
     execution_error(DataFusionError::ArrowError(Box::new(error), None))
@@ -246,6 +210,12 @@ pub fn execution_error(error: DataFusionError) -> Error {
     let message = match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => {
             "memory does not suffice; use more buckets, fewer --jobs or a larger --memory"
+        }
+        // What a source's reader says is all there is to say. Damage of stored files is told by its cause.
+        DataFusionError::External(cause)
+            if let Some(ours) = cause.downcast_ref::<Error>().filter(|ours| ours.kind() == ErrorKind::Source) =>
+        {
+            return ours.again();
         }
         _ => "the query failed",
     };

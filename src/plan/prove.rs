@@ -29,6 +29,7 @@ use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use crate::chunk::given::Given;
+use crate::chunk::key::key_family;
 use crate::chunk::{ChunkBy, ChunkFunction, Chunking};
 use crate::error::{Error, ErrorKind, Location};
 use crate::plan::keys::expr::{KeyExpr, over};
@@ -215,6 +216,16 @@ impl Proof {
     /// Why it was taken for right where that could not be proved, as the user said, and what the prover said.
     pub fn assumed(&self) -> Option<&str> {
         self.assumed.as_deref()
+    }
+
+    /// The same cut of a table that has its columns in the form in which they are published. One that hashes otherwise in that
+    /// form no longer says a row's chunk.
+    pub fn published_as(mut self, schema: SchemaRef) -> Self {
+        let family = |schema: &Schema, name: &String| Some(key_family(schema.field_with_name(name).ok()?.data_type()));
+        if self.stored_by.iter().any(|name| family(&self.schema, name) != family(&schema, name)) {
+            self.stored_by.clear();
+        }
+        Self { schema, ..self }
     }
 
     /// The same cut of a table whose rows are changed before they are stored, into these columns: no column is known to be a

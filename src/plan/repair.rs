@@ -1,5 +1,7 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
+pub mod types;
+
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -12,7 +14,10 @@ use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::plan::repair::types::TypesKept;
 
 /// Rules of an optimizer.
 pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
@@ -25,6 +30,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
             name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
             name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
+            name if name == SimplifyExpressions::new().name() => Arc::new(TypesKept),
             _ => Arc::clone(rule),
         }
     });

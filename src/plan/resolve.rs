@@ -25,12 +25,13 @@ use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
-use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use parquet::arrow::ArrowSchemaConverter;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
+use crate::plan::published::{NotPublished, published_schema};
+use crate::plan::repair::types::TypesKept;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::resolve::foreign::refuse_foreign;
@@ -246,7 +247,8 @@ pub fn resolve(
         }
         let plan = normalise(plan, state).map_err(in_task)?;
         let (plan, scans) = number_scans(plan).map_err(in_task)?;
-        let schema = output_schema(&plan, task)?;
+        let schema = Arc::new(without_metadata(&plan));
+        published(&schema, task)?;
         let volatile = volatile_function(&plan).map_err(in_task)?;
         let text = text(task, pipeline, &plan);
         let functions = Arc::new(called_in_plan(&plan, &versions));
@@ -329,7 +331,7 @@ fn check_functions(task: &Task, pipeline: &Pipeline, state: &SessionState) -> Re
 fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Result<LogicalPlan> {
     let rules: OptimizerRules = vec![
         Arc::new(RewriteSetComparison::new()),
-        Arc::new(SimplifyExpressions::new()),
+        Arc::new(TypesKept),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
@@ -373,17 +375,11 @@ pub fn scan_numbers(plan: &LogicalPlan) -> datafusion::common::Result<Vec<usize>
     Ok(found)
 }
 
-fn output_schema(plan: &LogicalPlan, task: &Task) -> Result<SchemaRef> {
-    let schema = Arc::new(without_metadata(plan));
-    check_storable(&schema, task)?;
-    Ok(schema)
-}
-
-/// That a task's table can have these columns.
+/// The columns of the task's table when its query gives these.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] at the task: two columns of one name, a type that Parquet can't store.
-pub fn check_storable(schema: &SchemaRef, task: &Task) -> Result<()> {
+/// [`ErrorKind::Sql`] at the task: two columns of one name, a type without a form that others read.
+pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
     let fail = |message: String| {
         Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
     };
@@ -392,13 +388,10 @@ pub fn check_storable(schema: &SchemaRef, task: &Task) -> Result<()> {
         if fields[..i].iter().any(|other| other.name() == field.name()) {
             return fail(format!("two output columns are named `{}`; rename one with AS", field.name()));
         }
-        let alone = Schema::new(vec![Arc::clone(field)]);
-        if let Err(cause) = ArrowSchemaConverter::new().convert(&alone) {
-            let (name, data_type) = (field.name(), field.data_type());
-            return fail(format!("column `{name}` of type {data_type} can't be stored in Parquet ({cause}); CAST it"));
-        }
     }
-    Ok(())
+    published_schema(schema).or_else(|NotPublished { column, data_type, advice }| {
+        fail(format!("column `{column}` is {data_type}, which Parquet readers don't agree on; {advice}"))
+    })
 }
 
 fn without_metadata(plan: &LogicalPlan) -> Schema {

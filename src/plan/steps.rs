@@ -33,7 +33,7 @@ use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, assumed, try_prove};
 use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
-use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask};
+use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
 use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
 use crate::task::{ReadBy, Task, TaskQuery};
@@ -65,6 +65,17 @@ pub struct Step {
 }
 
 impl Step {
+    /// Gives its columns the form in which the table of `task` has them.
+    ///
+    /// # Errors
+    /// As [`published`].
+    fn publish(&mut self, task: &Task) -> Result<()> {
+        let schema = published(self.proof.schema(), task)?;
+        self.proof = self.proof.clone().published_as(Arc::clone(&schema));
+        self.resolved.schema = schema;
+        Ok(())
+    }
+
     /// How its chunks, of which `runs` will run, get their slices of a scan, by number.
     pub fn slice(&self, number: usize, runs: u32, read_by: Option<ReadBy>) -> Option<Slice<'_>> {
         let slice = Slice::of(&self.proof, number, self.resolved.scans.get(number)?);
@@ -151,7 +162,11 @@ pub fn steps(
             way => way?,
         },
     };
-    done.extend(last.named(&name));
+    let mut last = last.named(&name);
+    if let Some(step) = last.last_mut() {
+        step.publish(task)?;
+    }
+    done.extend(last);
     Ok(done)
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::cache::lock::Lock;
+use crate::cache::lock::{self, Lock, PAUSE, Waiting};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,10 +22,7 @@ use crate::plan::steps::Step;
 use crate::run::served::Served;
 use crate::run::sliced::Sliced;
 use crate::run::{Context, PlannedTask};
-use crate::table::source::Snapshot;
-
-/// Who waits for another process looks so often whether it is done.
-pub const PAUSE: Duration = Duration::from_millis(20);
+use crate::source::Snapshot;
 
 /// What the chunks of one step have in common.
 pub struct ChunkJob {
@@ -68,6 +65,7 @@ impl ChunkJob {
         let is_believed = |entry: &Arc<ChunkEntry>| !self.force || entry.written_unix_ns >= self.context.start_unix_ns;
         let made = || cache.find(&[fingerprint]).map(|found| found.into_iter().flatten().find(is_believed));
         // A permit comes first: who waits for one must not keep others from the chunk.
+        let mut waiting = Waiting::begin(&self.context.events);
         let (lock, permit) = loop {
             // The semaphore is never closed, so such calls wait and succeed.
             let Ok(permit) = permits.acquire().await else { continue };
@@ -79,6 +77,8 @@ impl ChunkJob {
                 break (lock, permit);
             }
             drop(permit);
+            let what = || format!("chunk {chunk} of `{}`", self.planned.task.name);
+            waiting.goes_on(what, &lock::path_of(cache.folder(), &fingerprint.to_string()));
             tokio::time::sleep(PAUSE).await;
         };
         self.context.events.send(Event::ChunkStarted { task: self.planned.task.name.clone(), chunk });

@@ -104,7 +104,8 @@ impl TaskJob {
         }
         let task = self.planned.task.name.clone();
         self.context.events.send(Event::Checked { task, input: name.to_string(), rows });
-        if strays.is_empty() {
+        let is_noted = input.source().is_none_or(|source| source.is_settled(unknown.iter().copied()));
+        if strays.is_empty() && is_noted {
             unknown.iter().filter_map(|at| notes.get(*at)).try_for_each(|note| cache.add_bytes(note, &[]))?;
         }
         Ok(strays)

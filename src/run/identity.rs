@@ -38,7 +38,7 @@ use crate::run::sliced::stored;
 use crate::run::split::SplitJob;
 use crate::run::task::TaskJob;
 use crate::run::{Input, Output};
-use crate::table::source::Snapshot;
+use crate::source::Snapshot;
 
 /// The only chunk that has a scan, if not all have it, and the identity of each chunk's slice of it, or of the one that all
 /// read.
@@ -208,7 +208,7 @@ impl TaskJob {
                 _ => {
                     let parts = source.parts(file, columns);
                     let hashes = source.hashes(parts, self.context.budget.jobs).await?;
-                    found.push((name, hashes.clone()));
+                    found.push((file, name, hashes.clone()));
                     hashes
                 }
             };
@@ -217,7 +217,8 @@ impl TaskJob {
         if !found.is_empty() {
             // What was read must be what the names say.
             source.check_unchanged().await?;
-            found.iter().try_for_each(|(name, hashes)| cache.add_bytes(name, hashes))?;
+            let is_noted = |(file, _, _): &&(usize, Fingerprint, Vec<u128>)| source.is_settled([*file]);
+            found.iter().filter(is_noted).try_for_each(|(_, name, hashes)| cache.add_bytes(name, hashes))?;
         }
         Ok(all)
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::error::ErrorKind;
 use crate::plan::slice::InputMode;
 
 /// A whole run.
@@ -42,6 +43,8 @@ pub struct TaskReport {
     pub status: Status,
     /// Why it ran, was reused, failed or was skipped.
     pub reason: String,
+    /// The kind of the error that it failed with.
+    pub error: Option<ErrorKind>,
     /// Its keys; empty when it ran whole.
     pub keys: Vec<String>,
     /// Why it was cut though that can't be proved right, as its author says; `None` for what is proved.
@@ -114,6 +117,7 @@ impl TaskReport {
             stage: None,
             status,
             reason: String::new(),
+            error: None,
             keys: Vec::new(),
             assumed: None,
             chunks: 0,

@@ -13,9 +13,9 @@ use crate::plan::prove::Proof;
 use crate::plan::slice::{InputMode, Slice};
 use crate::run::split::Split;
 use crate::run::{Input, Output};
+use crate::source::Snapshot;
 use crate::table::FilesTable;
 use crate::table::output::of_chunks;
-use crate::table::source::Snapshot;
 use crate::table::split::SplitTable;
 
 /// What each chunk reads of one scan.

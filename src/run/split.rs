@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::cache::index::Slices;
-use crate::cache::lock::Lock;
+use crate::cache::lock::{self, Lock, PAUSE, Waiting};
 use crate::cache::split::{SplitId, commit, open, open_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -26,7 +26,6 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::Need;
 use crate::plan::prove::{Proof, Role};
 use crate::plan::split::split_plan;
-use crate::run::chunk::PAUSE;
 use crate::run::{Context, Input};
 
 /// Most and least bytes of rows that one of the streams of a split buffers.
@@ -191,7 +190,10 @@ impl Splits {
                 };
                 let identities = files.iter().flatten().filter_map(|file| job.file_identity(*file)).collect();
                 let slices = Slices { input: id.input, files: identities, contents: contents.clone() };
-                cache.add_slices(&id.cut, &slices, job.anew)?;
+                let mut of_source = files.iter().flatten().copied();
+                if job.input.source().is_none_or(|source| of_source.all(|file| source.is_settled([file]))) {
+                    cache.add_slices(&id.cut, &slices, job.anew)?;
+                }
                 parts.push(Part { id, files, contents });
             }
             Ok::<_, Error>(parts)
@@ -276,6 +278,7 @@ impl SplitJob<'_> {
 
     /// Waits until `done` has something, as long as another process makes it, or until this one may.
     async fn lock<T>(&self, id: SplitId, done: impl Fn() -> Result<Option<T>>) -> Result<Flight<T>> {
+        let mut waiting = Waiting::begin(&self.context.events);
         loop {
             let lock = Lock::try_take(self.context.cache.folder(), &id.lock_name())?;
             // In this order: who held the lock may have finished between.
@@ -285,6 +288,8 @@ impl SplitJob<'_> {
             if let Some(lock) = lock {
                 return Ok(Flight::Own(lock));
             }
+            let what = || format!("the split of an input of `{}`", self.task);
+            waiting.goes_on(what, &lock::path_of(self.context.cache.folder(), &id.lock_name()));
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cache::Prepared;
+use crate::cache::publish::Guard;
 use crate::error::Result;
 use crate::event::{Event, EventSink};
 use crate::pipeline::Pipeline;
 use crate::run::Context;
 use crate::run::report::{Status, TaskReport};
+use crate::source::Snapshot;
 
 /// The stages of a run.
 #[derive(Debug, Default)]
@@ -24,16 +26,21 @@ impl Stages {
         self.prepared.entry(stage.to_string()).or_default().push(prepared);
     }
 
-    /// What publishes `stage`, all of whose tasks have succeeded; it gives the tables that changed.
+    /// What publishes `stage`, all of whose tasks have succeeded, and which was made of `sources`; it gives the tables that
+    /// changed.
     pub fn publication(
         &mut self,
         stage: &str,
         context: &Context,
+        sources: Vec<Arc<Snapshot>>,
     ) -> impl FnOnce() -> Result<Vec<String>> + Send + use<> {
         let prepared = self.prepared.remove(stage).unwrap_or_default();
         let (cache, in_use, stage) = (Arc::clone(&context.cache), Arc::clone(&context.in_use), stage.to_string());
+        let events = context.events.clone();
         move || {
-            let published = cache.publish_stage(&stage, &prepared);
+            let is_current = || sources.iter().try_for_each(|source| source.check_now());
+            let guard = Guard { is_current: &is_current, events: &events };
+            let published = cache.publish_stage(&stage, &prepared, &guard);
             // The run may be gone.
             drop(in_use);
             published

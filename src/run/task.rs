@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
 use crate::cache::Prepared;
+use crate::cache::publish::Guard;
 use crate::cache::split::{SplitId, remove};
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,8 +31,8 @@ use crate::run::chunk::{ChunkJob, chunk_file, unix_ns};
 use crate::run::report::{self, InputReport, Status, StepPart, StepReport, TaskReport};
 use crate::run::sliced::Sliced;
 use crate::run::{Context, FreshInput, Input, Output, PlannedTask};
+use crate::source::Snapshot;
 use crate::table::output::of_chunks;
-use crate::table::source::Snapshot;
 use crate::task::Task;
 
 /// One task to run, its inputs at hand.
@@ -106,7 +107,8 @@ impl TaskJob {
                 return Ok((output, Some(prepared)));
             }
             // It may have left a stage.
-            if !self.is_dry && cache.publish(&prepared)? {
+            let unread = Guard { is_current: &|| Ok(()), events: &events };
+            if !self.is_dry && cache.publish(&prepared, &unread)? {
                 events.send(Event::Published { task: task.name.clone() });
             }
             return Ok((output, None));
@@ -151,7 +153,8 @@ impl TaskJob {
         if task.stage.is_some() {
             return Ok((output, Some(prepared)));
         }
-        if cache.publish(&prepared)? {
+        let is_current = || sources.iter().try_for_each(|source| source.check_now());
+        if cache.publish(&prepared, &Guard { is_current: &is_current, events: &events })? {
             events.send(Event::Published { task: task.name.clone() });
         }
         Ok((output, None))

@@ -196,8 +196,7 @@ mod tests {
         let pipeline = load([root.path().join("tasks")]).expect("valid");
         let source = pipeline.source("e").expect("defined");
         let real = fs::canonicalize(root.path().join("real")).expect("a folder");
-        assert_eq!(source.folder, real);
-        assert_eq!(source.statement.locations, [real.join("x.csv").display().to_string()]);
+        assert_eq!(source.places[0].path(), real.join("x.csv"));
         assert_eq!(source.location.file, root.path().join("tasks/a.sql").display().to_string());
     }
 

@@ -3,26 +3,22 @@
 use std::path::Path;
 
 use datafusion::sql::parser::CreateExternalTable;
+use percent_encoding::percent_decode_str;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::sql::format::format;
 use crate::sql::name;
 use crate::sql::tokens::Statement;
-use crate::task::Source;
+use crate::task::source::{Place, Source};
 
 /// Why a source is not temporary.
 pub(crate) const NOT_STORED: &str = "files are read where they are, so remove it";
 
-/// The formats that DataFusion can create a table of by name. It parses NDJSON, but reads that as JSON only.
-const FORMATS: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
-
-/// Characters that make DataFusion read a path as a pattern.
-const GLOB: [char; 3] = ['*', '?', '['];
-
-/// The source that `create` declares, its relative locations behind `folder`, which is absolute.
+/// The source that `create` declares; relative locations count from `folder`, which is absolute.
 ///
 /// # Errors
-/// At its place: a clause without meaning here, an unknown format, a location that is not a local path.
-pub(crate) fn source(statement: &Statement<'_>, mut create: CreateExternalTable, folder: &Path) -> Result<Source> {
+/// At its place: a clause without meaning here, an unknown format or option, a location that is not a local path.
+pub(crate) fn source(statement: &Statement<'_>, create: CreateExternalTable, folder: &Path) -> Result<Source> {
     let name = name::defined(statement, &create.name)?;
     let refused = [
         (create.or_replace, "OR REPLACE", "a name is defined once, so remove it"),
@@ -30,53 +26,43 @@ pub(crate) fn source(statement: &Statement<'_>, mut create: CreateExternalTable,
         (create.temporary, "TEMPORARY", NOT_STORED),
         (create.unbounded, "UNBOUNDED", "a task reads its input to the end, so remove it"),
         (create.if_not_exists, "IF NOT EXISTS", "a name is defined once, so remove it"),
+        (
+            !create.order_exprs.is_empty(),
+            "WITH ORDER",
+            "whether files are sorted is read from their statistics, so remove it",
+        ),
     ];
     if let Some((_, clause, advice)) = refused.iter().find(|(is_set, ..)| *is_set) {
         return Err(statement.refuse(clause, advice));
     }
-    if !FORMATS.contains(&create.file_type.as_str()) {
-        let message = format!(
-            "can't read files STORED AS {}; write one of: {} (JSON: one value a line)",
-            create.file_type,
-            FORMATS.join(", ")
-        );
-        return Err(statement.error(statement.after("STORED AS", 1), message));
-    }
-    for (at, location) in create.locations.iter_mut().enumerate() {
-        *location = resolved(location, folder).map_err(|e| e.with_location(statement.after("LOCATION", at + 1)))?;
-    }
-    Ok(Source { name, statement: create, folder: folder.to_path_buf(), location: statement.start() })
+    let format = format(statement, &create.file_type, &create.options)?;
+    let place = |(at, location): (usize, &String)| {
+        let text = path(location).map_err(|message| statement.error(statement.after("LOCATION", at + 1), message))?;
+        Ok(Place { folder: folder.to_path_buf(), text })
+    };
+    let places = create.locations.iter().enumerate().map(place).collect::<Result<_>>()?;
+    Ok(Source { name, format, places, statement: Box::new(create), location: statement.start() })
 }
 
-/// `location` behind `folder` unless it is absolute; patterns and a `/` at the end stay.
-fn resolved(location: &str, folder: &Path) -> Result<String> {
+/// The path that a location stands for.
+fn path(location: &str) -> Result<String, String> {
     if location.is_empty() {
-        return Err(Error::new(ErrorKind::Sql, "the location is empty; write a path"));
+        return Err("the location is empty; write a path".into());
     }
-    if let Some((scheme, rest)) = location.split_once("://") {
-        let is_local = scheme.eq_ignore_ascii_case("file") && rest.starts_with('/');
-        if is_local {
-            return Ok(location.to_string());
-        }
-        let is_url = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-        if is_url {
-            let message = format!("can't read `{location}`: only local paths can be read; copy the files to a folder");
-            return Err(Error::new(ErrorKind::Sql, message));
-        }
+    let Some((scheme, rest)) = location.split_once("://") else { return Ok(location.to_string()) };
+    if scheme.eq_ignore_ascii_case("file") {
+        return match rest.strip_prefix("localhost").unwrap_or(rest) {
+            path if path.starts_with('/') => percent_decode_str(path)
+                .decode_utf8()
+                .map(Into::into)
+                .map_err(|_| format!("`{location}` is not UTF-8 once it is decoded; write the path alone")),
+            _ => Err(format!("`{location}` names another machine; write file:/// and a path, or the path alone")),
+        };
     }
-    if Path::new(location).is_absolute() {
-        return Ok(location.to_string());
-    }
-    match folder.join(location).into_os_string().into_string() {
-        Ok(path) if !folder.to_string_lossy().contains(GLOB) => Ok(path),
-        _ => {
-            let message = format!(
-                "the folder {} has one of the characters * ? [ in its name, or is not UTF-8, so that a relative \
-                 location can't be put behind it; rename the folder",
-                folder.display()
-            );
-            Err(Error::new(ErrorKind::Usage, message))
-        }
+    let is_url = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    match is_url {
+        true => Err(format!("can't read `{location}`: only local paths can be read; copy the files to a folder")),
+        false => Ok(location.to_string()),
     }
 }
 
@@ -84,14 +70,10 @@ fn resolved(location: &str, folder: &Path) -> Result<String> {
 mod tests {
     use std::path::Path;
 
-    use datafusion::execution::SessionStateDefaults;
-
-    use crate::error::ErrorKind;
     use crate::pipeline::Item;
     use crate::sql::parse_items;
-    use crate::sql::source::FORMATS;
     use crate::sql::tests::assert_refused;
-    use crate::task::Source;
+    use crate::task::source::Source;
 
     fn source(text: &str) -> Source {
         match parse_items(text, "f.sql", Path::new("/w")).expect("valid").as_slice() {
@@ -101,36 +83,17 @@ mod tests {
     }
 
     #[test]
-    fn the_formats_are_those_that_datafusion_reads() {
-        let known: Vec<_> =
-            SessionStateDefaults::default_file_formats().iter().map(|f| f.get_ext().to_ascii_uppercase()).collect();
-        for format in FORMATS {
-            assert!(known.contains(&format.to_string()), "{format}");
-        }
-        assert!(!known.contains(&"NDJSON".to_string()));
-    }
-
-    #[test]
-    fn every_format_is_read_in_any_case() {
-        for format in ["parquet", "CSV", "Json", "ARROW"] {
-            let source = source(&format!("create external table E stored as {format} location 'x'"));
-            assert_eq!((source.name.as_str(), source.statement.file_type), ("e", format.to_ascii_uppercase()));
-        }
-    }
-
-    #[test]
     fn clauses_about_the_files_are_kept() {
         let source = source(
-            "CREATE EXTERNAL TABLE e (a INT NOT NULL, b VARCHAR) STORED AS CSV PARTITIONED BY (b) WITH ORDER (a ASC)
+            "CREATE EXTERNAL TABLE e (a INT NOT NULL, b VARCHAR) STORED AS CSV PARTITIONED BY (b)
              LOCATION 'x/' OPTIONS ('format.has_header' 'true')",
         );
         assert_eq!(source.statement.columns.len(), 2);
         assert_eq!(source.statement.table_partition_cols, ["b"]);
-        assert_eq!((source.statement.order_exprs.len(), source.statement.options.len()), (1, 1));
     }
 
     #[test]
-    fn relative_locations_count_from_the_folder_and_keep_their_form() {
+    fn relative_locations_count_from_the_folder() {
         for (location, expected) in [
             ("'x.parquet'", "/w/x.parquet"),
             ("'x/'", "/w/x/"),
@@ -140,12 +103,13 @@ mod tests {
             ("'a:b.parquet'", "/w/a:b.parquet"),
             ("'tür/ß x.parquet'", "/w/tür/ß x.parquet"),
             ("'/abs/x.parquet'", "/abs/x.parquet"),
-            ("'file:///abs/x.parquet'", "file:///abs/x.parquet"),
+            ("'file:///abs/x.parquet'", "/abs/x.parquet"),
+            ("'FILE://localhost/abs/a%20b.parquet'", "/abs/a b.parquet"),
             ("('x', '/y/', 'z*')", "/w/x,/y/,/w/z*"),
         ] {
             let source = source(&format!("CREATE EXTERNAL TABLE e STORED AS PARQUET LOCATION {location}"));
-            assert_eq!(source.statement.locations.join(","), expected);
-            assert_eq!(source.folder, Path::new("/w"));
+            let places: Vec<_> = source.places.iter().map(ToString::to_string).collect();
+            assert_eq!(places.join(","), expected);
         }
     }
 
@@ -154,31 +118,23 @@ mod tests {
         let text = "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'x.csv'";
         let items = parse_items(text, "f.sql", Path::new("sub")).expect("valid");
         let here = std::env::current_dir().expect("a folder").join("sub/x.csv");
-        assert!(matches!(&items[..], [Item::Source(s)] if s.statement.locations == [here.display().to_string()]));
-    }
-
-    #[test]
-    fn a_folder_that_would_read_as_a_pattern_is_refused_for_relative_locations_only() {
-        let parse = |location: &str| {
-            let text = format!("CREATE EXTERNAL TABLE e STORED AS CSV\n LOCATION '{location}'");
-            parse_items(&text, "f.sql", Path::new("/w/[2024]"))
-        };
-        let error = parse("x.csv").expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::Usage);
-        assert_eq!(error.location().map(|place| (place.line, place.column)), Some((2, 11)));
-        assert!(error.message().contains("rename the folder"));
-        assert!(parse("/abs/x.csv").is_ok());
+        assert!(matches!(&items[..], [Item::Source(s)] if s.places[0].path() == here));
     }
 
     #[test]
     fn what_a_source_is_not_is_refused_where_it_stands() {
         assert_refused(&[
-            ("CREATE EXTERNAL TABLE e\nSTORED AS AVRO LOCATION 'x'", "2:11", "one of: PARQUET, CSV, JSON, ARROW"),
-            ("CREATE EXTERNAL TABLE e STORED AS NDJSON LOCATION 'x'", "1:35", "JSON: one value a line"),
+            (
+                "CREATE EXTERNAL TABLE e\nSTORED AS AVRO LOCATION 'x'",
+                "2:11",
+                "one of: PARQUET, CSV, JSON (one value a line",
+            ),
+            ("CREATE EXTERNAL TABLE e STORED AS NDJSON LOCATION 'x'", "1:35", "JSON (one value a line"),
             ("CREATE EXTERNAL TABLE e STORED AS 'CSV' LOCATION 'x'", "1:35", "expected one of ARROW, PARQUET"),
             ("CREATE EXTERNAL TABLE e STORED AS CSV\n LOCATION 's3://b/x'", "2:11", "only local paths"),
             ("CREATE EXTERNAL TABLE e STORED AS CSV LOCATION ('x',\n 'HTTPS://b/x')", "2:2", "only local paths"),
-            ("CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'file://host/x'", "1:48", "only local paths"),
+            ("CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'file://host/x'", "1:48", "names another machine"),
+            ("CREATE EXTERNAL TABLE e STORED AS CSV WITH ORDER (a) LOCATION 'x'", "1:39", "WITH ORDER has no meaning"),
             ("CREATE EXTERNAL TABLE e STORED AS CSV LOCATION ''", "1:48", "the location is empty"),
             ("CREATE EXTERNAL TABLE e STORED AS CSV LOCATION ()", "1:49", "expected literal string"),
             ("CREATE EXTERNAL TABLE e STORED AS CSV", "1:1", "missing LOCATION clause"),

@@ -120,6 +120,27 @@ impl Statement<'_> {
         first.map_or_else(|| self.start(), |token| self.place(token.span))
     }
 
+    /// Where the key `name` of OPTIONS stands, in single quotes or bare, with or without `format.` before it; the statement's start
+    /// when it does not.
+    pub(crate) fn option(&self, name: &str) -> Location {
+        let name = name.strip_prefix("format.").unwrap_or(name);
+        let is_it = |text: &str| {
+            let text = text.to_ascii_lowercase();
+            text.strip_prefix("format.").unwrap_or(&text) == name
+        };
+        let code: Vec<_> = self.code().map(|(_, _, token)| token).collect();
+        let Some(options) = code.iter().position(|token| is_word(token, "OPTIONS")) else { return self.start() };
+        let found = (options..code.len()).find(|at| match &code[*at].token {
+            Token::SingleQuotedString(text) => is_it(text),
+            Token::Word(word) => is_it(&word.value),
+            _ => false,
+        });
+        let Some(at) = found else { return self.start() };
+        // A bare key is three tokens.
+        let has_prefix = at >= 2 && code[at - 1].token == Token::Period && is_word(code[at - 2], "FORMAT");
+        self.place(code[if has_prefix { at - 2 } else { at }].span)
+    }
+
     /// Whether the first word is `keyword`.
     pub(crate) fn starts_with(&self, keyword: &str) -> bool {
         self.code().next().is_some_and(|(_, _, token)| is_word(token, keyword))

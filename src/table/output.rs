@@ -15,14 +15,13 @@ use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
-use object_store::ObjectMeta;
-use object_store::path::Path as ObjectPath;
 
 use crate::cache::publish::{self, PublishedFile};
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::Verified;
-use crate::table::FilesTable;
+use crate::execute::disk::{location_of, object_meta};
+use crate::table::{FilesTable, Reader};
 
 /// The table that `entries`, chunk files of the cache, make together.
 ///
@@ -32,7 +31,7 @@ pub fn of_chunks(cache: &Path, entries: &[Arc<ChunkEntry>], schema: SchemaRef) -
     let with_rows = entries.iter().filter(|entry| entry.rows > 0);
     let files = with_rows.map(|entry| partitioned_file(&entry.path(cache))).collect::<Result<Vec<_>>>()?;
     let rows = entries.iter().map(|e| e.rows).sum();
-    Ok(FilesTable::new(schema, Arc::new(ParquetFormat::default()), files, 0, Some(rows)))
+    Ok(FilesTable::new(schema, Reader::parquet(ParquetFormat::default()), files, 0, Some(rows)))
 }
 
 /// The published table `name`, or only its chunk `chunk`, at the version that is current now.
@@ -82,7 +81,7 @@ pub async fn of_version(
     let format = ParquetFormat::default().with_options(state.table_options().parquet.clone());
     let store = state.runtime_env().object_store(ObjectStoreUrl::local_filesystem()).map_err(failed)?;
     let schema = format.infer_schema(state, &store, std::slice::from_ref(&first.object_meta)).await.map_err(failed)?;
-    let table = FilesTable::new(schema, Arc::new(format), files, 0, None);
+    let table = FilesTable::new(schema, Reader::parquet(format), files, 0, None);
     Ok(VerifiedTable { name: name.to_string(), table, files: chosen, verified: Arc::clone(verified) })
 }
 
@@ -150,12 +149,6 @@ fn partitioned_file(path: &Path) -> Result<PartitionedFile> {
     let failed = |e| Error::storage("read", path, e);
     let path = std::path::absolute(path).map_err(failed)?;
     let metadata = std::fs::metadata(&path).map_err(failed)?;
-    let location = ObjectPath::from_absolute_path(&path).map_err(|e| failed(std::io::Error::other(e)))?;
-    Ok(PartitionedFile::new_from_meta(ObjectMeta {
-        location,
-        last_modified: metadata.modified().map_err(failed)?.into(),
-        size: metadata.len(),
-        e_tag: None,
-        version: None,
-    }))
+    let location = location_of(&path).map_err(|e| failed(std::io::Error::other(e)))?;
+    Ok(PartitionedFile::new_from_meta(object_meta(location, &metadata).map_err(failed)?))
 }

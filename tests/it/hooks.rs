@@ -16,7 +16,9 @@ use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{ColumnarValue, JoinType, LogicalPlan, Volatility, cast, col, create_udf, lit};
 use datafusion::prelude::SessionContext;
 
-use crate::support::{Multiset, engine, files_in, make_parquet, oracle, parquet_source, query_rows, read_rows};
+use crate::support::{
+    Multiset, engine, failure, files_in, make_parquet, oracle, parquet_source, query_rows, read_rows,
+};
 
 const SOURCES: &str = "CREATE EXTERNAL TABLE orders STORED AS PARQUET LOCATION 'orders.parquet';
     CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION 'items.parquet';";
@@ -380,7 +382,7 @@ async fn what_is_read_of_an_input_is_rewritten_before_the_proof() {
         let task = over_view.clone().dematerialize(table, Tenant).parameter("tenant", 1i64);
         Pipeline::builder().with(sources.clone()).with(view.clone()).with(task).build().unwrap()
     };
-    let refused = engine.run(&of("seen"), &RunOptions::default()).await.unwrap_err().to_string();
+    let (_, refused) = failure(&engine, &of("seen"), "t").await;
     assert!(refused.contains("reads no source or task `seen`; it reads orders"), "{refused}");
     assert!(engine.run(&of("orders"), &RunOptions::default()).await.unwrap().succeeded());
     let rows = expected(folder.path(), "SELECT k, amount FROM orders WHERE tenant = 1").await;

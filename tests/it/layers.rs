@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The rows of the layers' table in `lib.rs`, top down; modules of one row may import each other.
 const ROWS: &[&[&str]] = &[
-    &["error", "config", "event", "failpoint"],
+    &["error", "config", "event", "failpoint", "shown"],
     &["chunk"],
     &["hook", "task", "pipeline"],
     &["plan"],
     &["execute"],
     &["cache"],
     &["table"],
+    &["source"],
     &["schedule", "run"],
     &["engine"],
     &["sql"],

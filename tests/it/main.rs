@@ -23,6 +23,7 @@ mod reuse;
 mod served;
 mod slices;
 mod slt;
+mod sources;
 mod stages;
 mod support;
 mod tpch;

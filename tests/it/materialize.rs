@@ -315,10 +315,10 @@ async fn a_function_gives_several_tables_and_stores_once_what_they_share() {
         let drawn = inputs.materialize("drawn", drawn)?;
         Ok(vec![drawn.clone().filter(col("r").lt(lit(0.5)))?, drawn.filter(col("r").gt_eq(lit(0.5)))?])
     });
-    let error = run(chance).await.unwrap_err().to_string();
+    let error = run(chance).await.unwrap().task("small").unwrap().reason.clone();
     assert!(error.contains("random() gives each table of `chance` other values"), "{error}");
     let fewer = Task::dataframes("fewer", ["small", "large"], ["items"], |inputs| Ok(vec![inputs.table("items")?]));
-    let error = run(fewer).await.unwrap_err().to_string();
+    let error = run(fewer).await.unwrap().task("small").unwrap().reason.clone();
     assert!(error.contains("gives 1 tables, and 2 are declared"), "{error}");
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow::row::{RowConverter, SortField};
-use chunkwise::{CollectOptions, Collected, Engine, InputMode, Pipeline, RunOptions, RunReport};
+use chunkwise::{CollectOptions, Collected, Engine, ErrorKind, InputMode, Pipeline, RunOptions, RunReport};
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
@@ -52,12 +52,19 @@ impl Multiset {
     }
 }
 
-/// Views and dictionaries as plain arrays, so that equal values are equal rows.
+/// Values in the form in which they are published, so that equal values are equal rows whatever their encoding.
 fn plain(column: &ArrayRef) -> ArrayRef {
+    use DataType::*;
     let to = match column.data_type() {
-        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
-        DataType::Dictionary(_, values) => values.as_ref().clone(),
+        Utf8View | LargeUtf8 => Utf8,
+        BinaryView | LargeBinary => Binary,
+        Dictionary(_, values) => values.as_ref().clone(),
+        Timestamp(TimeUnit::Second | TimeUnit::Millisecond, zone) => Timestamp(TimeUnit::Microsecond, zone.clone()),
+        Time32(TimeUnit::Second) => Time32(TimeUnit::Millisecond),
+        Time64(TimeUnit::Nanosecond) => Time64(TimeUnit::Microsecond),
+        Date64 => Date32,
+        Float16 => Float32,
+        Decimal32(digits, scale) | Decimal64(digits, scale) | Decimal256(digits, scale) => Decimal128(*digits, *scale),
         _ => return Arc::clone(column),
     };
     let cast = cast(column, &to).unwrap();
@@ -162,6 +169,25 @@ pub async fn read_rows(engine: &Engine, table: &str) -> Result<Multiset, String>
     let table = engine.table(table).await.map_err(|e| e.to_string())?;
     let rows = SessionContext::new().read_table(table).map_err(|e| e.to_string())?;
     rows.collect().await.map(|batches| Multiset::of_batches(&batches)).map_err(|e| e.to_string())
+}
+
+/// The rows of a query over published tables as CSV without a header, its lines sorted.
+pub async fn rows_as_text(engine: &Engine, query: &str) -> Vec<String> {
+    let batches = engine.query(query).await.unwrap().collect().await.unwrap();
+    let mut text = Vec::new();
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(false).build(&mut text);
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    drop(writer);
+    let mut lines: Vec<String> = String::from_utf8(text).unwrap().lines().map(str::to_string).collect();
+    lines.sort();
+    lines
+}
+
+/// Runs `pipeline`, whose task `name` fails; the kind of its error, and why.
+pub async fn failure(engine: &Engine, pipeline: &Pipeline, name: &str) -> (ErrorKind, String) {
+    let report = engine.run(pipeline, &RunOptions::default()).await.unwrap();
+    let task = report.task(name).unwrap();
+    (task.error.unwrap_or_else(|| panic!("{task:#?}")), task.reason.clone())
 }
 
 /// Gives a file another modification time and leaves its bytes alone.

@@ -1,0 +1,76 @@
+//! Simplification that keeps the type of every column.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+/// [`SimplifyExpressions`], after which every column has the type that it had before.
+///
+/// The type of some functions depends on whether an argument is a literal: `round(x, CAST(1 AS INT))` of a
+/// `DECIMAL(25, 2)` is a `DECIMAL(26, 2)`, and a `DECIMAL(25, 1)` once the cast is folded. DataFusion folds it and leaves
+/// the schema as it was, so that the rows that come are of another type than the plan says, or operators fail that
+/// compare the two.
+#[derive(Debug)]
+pub struct TypesKept;
+
+impl OptimizerRule for TypesKept {
+    fn name(&self) -> &str {
+        "simplify_expressions_and_keep_types"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        SimplifyExpressions::new().apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let before = Arc::clone(plan.schema());
+        let simplified = SimplifyExpressions::new().rewrite(plan, config)?;
+        match simplified.transformed {
+            true => simplified.map_data(|plan| with_types(coerced(plan)?, &before)),
+            false => Ok(simplified),
+        }
+    }
+}
+
+/// The plan with the operands of its expressions coerced again, where folding a part changed that part's type.
+fn coerced(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+    }
+    let names = NamePreserver::new(&plan);
+    let coerced = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(expr.rewrite(&mut TypeCoercionRewriter::new(&schema))?.update_data(|expr| name.restore(expr)))
+    })?;
+    coerced.data.recompute_schema()
+}
+
+/// The plan below casts of those columns that have another type than in `before`.
+fn with_types(plan: LogicalPlan, before: &DFSchemaRef) -> Result<LogicalPlan> {
+    let is_kept = |(now, was): (&_, &_)| same_type(now, was);
+    if plan.schema().fields().iter().zip(before.fields()).all(is_kept) {
+        return Ok(plan);
+    }
+    let schema = Arc::clone(plan.schema());
+    let columns = schema.columns().into_iter().zip(before.iter()).map(|(column, (qualifier, field))| {
+        let expr = Expr::Column(column).cast_to(field.data_type(), &schema)?;
+        Ok(expr.alias_qualified(qualifier.cloned(), field.name()))
+    });
+    LogicalPlanBuilder::from(plan).project(columns.collect::<Result<Vec<_>>>()?)?.build()
+}
+
+fn same_type(now: &arrow::datatypes::FieldRef, was: &arrow::datatypes::FieldRef) -> bool {
+    now.data_type() == was.data_type()
+}

@@ -1,0 +1,53 @@
+//! Text from data, names and other libraries, as it may be shown to a person.
+
+use std::borrow::Cow;
+
+/// The text on one line, its control characters escaped: a name can't move the cursor, ring the bell, or look like a line of
+/// its own, nor turn the direction of what follows.
+pub fn on_one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_unsafe(c) || c == '\n' || c == '\t')
+}
+
+/// The text with its lines and tabs, all other control characters escaped.
+pub fn in_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, is_unsafe)
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => safe.extend(c.escape_default()),
+            false => safe.push(c),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a character acts on the terminal or the text around it, lines and tabs aside.
+fn is_unsafe(c: char) -> bool {
+    let changes_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks_line = matches!(c, '\u{2028}' | '\u{2029}');
+    (c.is_control() && c != '\n' && c != '\t') || changes_direction || breaks_line
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::shown::{in_lines, on_one_line};
+
+    #[test]
+    fn what_acts_on_a_terminal_is_escaped() {
+        for (text, one_line, lines) in [
+            ("tür 日本 😀", "tür 日本 😀", "tür 日本 😀"),
+            ("a\nb\tc", "a\\nb\\tc", "a\nb\tc"),
+            ("\u{1b}[31mred\u{7}\r", "\\u{1b}[31mred\\u{7}\\r", "\\u{1b}[31mred\\u{7}\\r"),
+            ("x\u{202e}y", "x\\u{202e}y", "x\\u{202e}y"),
+            ("x\u{2028}y\u{85}z", "x\\u{2028}y\\u{85}z", "x\\u{2028}y\\u{85}z"),
+        ] {
+            assert_eq!((on_one_line(text), in_lines(text)), (one_line.into(), lines.into()));
+        }
+    }
+}

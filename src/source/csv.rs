@@ -1,0 +1,356 @@
+//! CSV: rows of fields, by the names in the first line where there is one.
+
+use std::collections::HashSet;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
+use regex::{Regex, RegexSet};
+
+use crate::execute::text::{TextColumn, text_column};
+use crate::source::fault::{Fault, quoted};
+use crate::source::open::open;
+use crate::source::read::TextTable;
+use crate::task::format::CsvOptions;
+
+/// Which values a column has, as far as they were seen: a bit for each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kinds(u16);
+
+/// A kind of value, and what its text looks like; the first that matches is taken. Digits with zeros before them are a code, no
+/// number.
+const KINDS: [(Kinds, &str); 7] = [
+    (Kinds::BOOLEAN, r"^(?i:true|false)$"),
+    (Kinds::INTEGER, r"^-?(?:0|[1-9]\d*)$"),
+    (
+        Kinds::FLOAT,
+        r"^-?(?:(?:0|[1-9]\d*)?\.\d+|(?:0|[1-9]\d*)\.)(?:[eE][-+]?\d+)?$|^-?(?:0|[1-9]\d*)[eE][-+]?\d+$|^(?:NaN|nan|-?inf)$",
+    ),
+    (Kinds::DATE, r"^\d{4}-\d\d-\d\d$"),
+    (Kinds::MICROSECONDS, r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?$"),
+    (Kinds::NANOSECONDS, r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d{7,9}$"),
+    (Kinds::INSTANT, r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[zZ]|[-+]\d\d:?\d\d|[-+]\d\d)$"),
+];
+
+static PATTERNS: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(KINDS.iter().map(|(_, p)| p)).ok());
+
+impl Kinds {
+    const BOOLEAN: Self = Self(1);
+    const INTEGER: Self = Self(2);
+    const FLOAT: Self = Self(4);
+    const DATE: Self = Self(8);
+    const MICROSECONDS: Self = Self(16);
+    const NANOSECONDS: Self = Self(32);
+    const INSTANT: Self = Self(64);
+    const TEXT: Self = Self(128);
+
+    /// Notes a value that is not NULL.
+    fn add(&mut self, text: &str) {
+        let matching = PATTERNS.as_ref().and_then(|patterns| patterns.matches(text).into_iter().next());
+        let kind = matching.map_or(Self::TEXT, |kind| KINDS[kind].0);
+        // More digits than 64 bits hold are no float, which would take two numbers for one.
+        self.0 |= if kind == Self::INTEGER && text.parse::<i64>().is_err() { Self::TEXT.0 } else { kind.0 };
+    }
+
+    /// All that either has.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The type of a column with these values.
+    pub fn data_type(self) -> DataType {
+        let is_of = |kinds: &[Self]| self.0 & !kinds.iter().fold(0, |all, kind| all | kind.0) == 0;
+        match self.0 {
+            0 => DataType::Null,
+            _ if is_of(&[Self::BOOLEAN]) => DataType::Boolean,
+            _ if is_of(&[Self::INTEGER]) => DataType::Int64,
+            _ if is_of(&[Self::INTEGER, Self::FLOAT]) => DataType::Float64,
+            _ if is_of(&[Self::DATE]) => DataType::Date32,
+            _ if is_of(&[Self::DATE, Self::MICROSECONDS]) => DataType::Timestamp(TimeUnit::Microsecond, None),
+            _ if is_of(&[Self::DATE, Self::MICROSECONDS, Self::NANOSECONDS]) => {
+                DataType::Timestamp(TimeUnit::Nanosecond, None)
+            }
+            _ if is_of(&[Self::INSTANT]) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            _ => DataType::Utf8View,
+        }
+    }
+}
+
+/// The columns of a file in order: their names, `column_1`, … without a header, and the kinds of values in the first `rows`
+/// rows.
+///
+/// # Errors
+/// A header that names columns twice or not at all, and what [`Rows`] can't read.
+pub fn sample(path: &Path, options: &CsvOptions, rows: usize) -> Result<Vec<(String, Kinds)>, Fault> {
+    let mut records = Records::open(path, options)?;
+    let mut columns: Vec<(String, Kinds)> = match records.header.take() {
+        Some(header) => header.into_iter().map(|name| (name, Kinds::default())).collect(),
+        None => Vec::new(),
+    };
+    let mut seen = 0;
+    while seen < rows && records.next()? {
+        if !options.has_header {
+            for at in columns.len()..records.record.len() {
+                columns.push((format!("column_{}", at + 1), Kinds::default()));
+            }
+            records.fields = records.fields.max(records.record.len());
+        }
+        for ((_, kinds), field) in columns.iter_mut().zip(&records.record) {
+            if !records.is_null(field) {
+                kinds.add(field);
+            }
+        }
+        seen += 1;
+    }
+    Ok(columns)
+}
+
+/// The records of a file, one at a time.
+struct Records {
+    path: PathBuf,
+    reader: csv::Reader<Box<dyn BufRead + Send>>,
+    record: StringRecord,
+    header: Option<Vec<String>>,
+    /// Fields that a record must have; 0 as long as that is not known.
+    fields: usize,
+    truncated_rows: bool,
+    null: Option<Regex>,
+}
+
+impl Records {
+    fn open(path: &Path, options: &CsvOptions) -> Result<Self, Fault> {
+        let CsvOptions {
+            has_header,
+            delimiter,
+            quote,
+            escape,
+            double_quote,
+            terminator,
+            comment,
+            null_regex,
+            truncated_rows,
+            infer_rows: _,
+            compression,
+        } = options;
+        let reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(*delimiter)
+            .quote(*quote)
+            .escape(*escape)
+            .double_quote(*double_quote)
+            .terminator(terminator.map_or(Terminator::CRLF, Terminator::Any))
+            .comment(*comment)
+            .from_reader(open(path, *compression)?);
+        let null = match null_regex {
+            Some(pattern) => Some(Regex::new(pattern).map_err(|e| Fault::new(path, "format.null_regex").because(e))?),
+            None => None,
+        };
+        let (path, record, truncated_rows) = (path.to_path_buf(), StringRecord::new(), *truncated_rows);
+        let mut records = Self { path, reader, record, header: None, fields: 0, truncated_rows, null };
+        if *has_header && records.next()? {
+            let header: Vec<String> = records.record.iter().map(str::to_string).collect();
+            check_header(&records.path, &header)?;
+            records.fields = header.len();
+            records.header = Some(header);
+        }
+        Ok(records)
+    }
+
+    /// Whether there is a next record, which is the one at hand then.
+    fn next(&mut self) -> Result<bool, Fault> {
+        match self.reader.read_record(&mut self.record) {
+            Ok(false) => return Ok(false),
+            Ok(true) => {}
+            Err(error) => return Err(self.fault(error)),
+        }
+        let (has, must) = (self.record.len(), self.fields);
+        if must == 0 {
+            self.fields = has;
+        } else if has > must || (has < must && !self.truncated_rows) {
+            let advice = if has < must { "; format.truncated_rows 'true' makes the missing ones NULL" } else { "" };
+            let message =
+                format!("has {has} fields, and the first line has {must}; check delimiters and quotes{advice}");
+            return Err(Fault::new(&self.path, message).at(self.line()));
+        }
+        Ok(true)
+    }
+
+    /// Where the record at hand begins, from 1.
+    fn line(&self) -> u64 {
+        self.record.position().map_or(0, csv::Position::line)
+    }
+
+    fn is_null(&self, field: &str) -> bool {
+        match &self.null {
+            Some(pattern) => pattern.is_match(field),
+            None => field.is_empty(),
+        }
+    }
+
+    fn fault(&self, error: csv::Error) -> Fault {
+        let line = error.position().map(csv::Position::line);
+        let fault = match error.kind() {
+            ErrorKind::Utf8 { err, .. } => {
+                let message = format!("field {} is not UTF-8; save the file as UTF-8", err.field() + 1);
+                Fault::new(&self.path, message)
+            }
+            _ => Fault::new(&self.path, "can't be read").because(error),
+        };
+        match line {
+            Some(line) => fault.at(line),
+            None => fault,
+        }
+    }
+}
+
+fn check_header(path: &Path, header: &[String]) -> Result<(), Fault> {
+    let mut seen = HashSet::new();
+    for (at, name) in header.iter().enumerate() {
+        if name.trim().is_empty() {
+            let message = format!(
+                "the header has no name for column {}; give it one, or write format.has_header 'false' and declare the columns",
+                at + 1
+            );
+            return Err(Fault::new(path, message).at(1));
+        }
+        if !seen.insert(name) {
+            let message = format!(
+                "the header names column {} twice; rename one, or write format.has_header 'false' and declare the columns",
+                quoted(name)
+            );
+            return Err(Fault::new(path, message).at(1));
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a file, in batches.
+pub struct Rows {
+    records: Records,
+    schema: SchemaRef,
+    /// The table's columns that are read.
+    columns: Vec<Column>,
+    table: Arc<TextTable>,
+    batch_rows: usize,
+}
+
+struct Column {
+    /// Number among the table's columns.
+    number: usize,
+    /// Number of the field, if the file has it.
+    field: Option<usize>,
+    values: Box<dyn TextColumn>,
+}
+
+impl Rows {
+    /// The columns `columns` of `table`, by number, of one file.
+    ///
+    /// # Errors
+    /// A header that has not all columns, or others.
+    pub fn open(
+        path: &Path,
+        options: &CsvOptions,
+        table: &Arc<TextTable>,
+        columns: &[usize],
+        batch_rows: usize,
+    ) -> Result<Self, Fault> {
+        let mut records = Records::open(path, options)?;
+        let fields: Vec<Option<usize>> = match records.header.take() {
+            Some(header) => table.fields_of(path, &header)?,
+            // An empty file has neither.
+            None if options.has_header => vec![None; table.columns.len()],
+            None => {
+                records.fields = table.columns.len();
+                (0..table.columns.len()).map(Some).collect()
+            }
+        };
+        let schema = Arc::new(table.schema().project(columns).map_err(|e| Fault::new(path, "columns").because(e))?);
+        let column = |number: &usize| {
+            let column = &table.columns[*number];
+            let no_text = || Fault::new(path, format!("a column of type {} can't be read from CSV", column.data_type));
+            let values = text_column(&column.data_type, batch_rows).ok_or_else(no_text)?;
+            Ok(Column { number: *number, field: fields[*number], values })
+        };
+        let columns = columns.iter().map(column).collect::<Result<_, _>>()?;
+        Ok(Self { records, schema, columns, table: Arc::clone(table), batch_rows })
+    }
+
+    fn batch(&mut self) -> Result<Option<RecordBatch>, Fault> {
+        let mut rows = 0;
+        while rows < self.batch_rows && self.records.next()? {
+            for column in &mut self.columns {
+                let text = column.field.and_then(|field| self.records.record.get(field));
+                let text = text.filter(|text| !self.records.is_null(text));
+                let known = &self.table.columns[column.number];
+                if known.append(column.values.as_mut(), text).is_err() {
+                    let message = known.no_value(text);
+                    return Err(Fault::new(&self.records.path, message).at(self.records.line()));
+                }
+            }
+            rows += 1;
+        }
+        if rows == 0 {
+            return Ok(None);
+        }
+        let columns = self.columns.iter_mut().map(|column| column.values.finish()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options);
+        batch.map(Some).map_err(|e| Fault::new(&self.records.path, "can't be read").because(e))
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<RecordBatch, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batch().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, TimeUnit};
+
+    use crate::source::csv::Kinds;
+
+    fn of(texts: &[&str]) -> DataType {
+        let mut kinds = Kinds::default();
+        texts.iter().for_each(|text| kinds.add(text));
+        kinds.data_type()
+    }
+
+    #[test]
+    fn types_are_those_of_all_values_that_were_seen() {
+        let microseconds = DataType::Timestamp(TimeUnit::Microsecond, None);
+        for (texts, expected) in [
+            (&[][..], DataType::Null),
+            (&["true", "FALSE"], DataType::Boolean),
+            (&["1", "-20", "0"], DataType::Int64),
+            (&["9223372036854775807"], DataType::Int64),
+            (&["9223372036854775808"], DataType::Utf8View),
+            (&["1", "007"], DataType::Utf8View),
+            (&["1", "2.5"], DataType::Float64),
+            (&["1e3", "-.5", "NaN"], DataType::Float64),
+            (&["12345678901234567890.5"], DataType::Float64),
+            (&["1", "true"], DataType::Utf8View),
+            (&["2024-01-01"], DataType::Date32),
+            (&["2024-01-01", "2024-01-01 10:00:00"], microseconds.clone()),
+            (&["2024-01-01T10:00:00.123456"], microseconds),
+            (&["2024-01-01T10:00:00.1234567"], DataType::Timestamp(TimeUnit::Nanosecond, None)),
+            (
+                &["2024-01-01T10:00:00Z", "2024-01-01 10:00:00+02:00"],
+                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            ),
+            (&["2024-01-01T10:00:00Z", "2024-01-01 10:00:00"], DataType::Utf8View),
+            (&["10:00:00"], DataType::Utf8View),
+            (&["a"], DataType::Utf8View),
+            (&[" 1"], DataType::Utf8View),
+        ] {
+            assert_eq!(of(texts), expected, "{texts:?}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Columns of Parquet files as the table has them: by name, and each value the same in the table's type or an error.
+//!
+//! DataFusion's own adapter casts, which rounds and cuts off.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hash;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+
+use crate::error::{Error, ErrorKind, Location};
+use crate::execute::convert::{NotConverted, convert};
+use crate::source::fault::quoted;
+use crate::source::read::sql_name;
+
+/// Makes the columns of each file those of the table.
+#[derive(Debug)]
+pub struct Fitting {
+    /// Name of the source.
+    pub source: String,
+    /// Where the source is defined.
+    pub location: Location,
+    /// For each column and type that files have, the first file that has it so, and how many do.
+    pub files: BTreeMap<(String, String), (PathBuf, usize)>,
+}
+
+impl Fitting {
+    fn error(&self, column: &str, given: &DataType, message: &str) -> DataFusionError {
+        let which = match self.files.get(&(column.to_string(), given.to_string())) {
+            Some((path, 1)) => format!("{}: ", path.display()),
+            Some((path, count)) => format!("{} or another of {count} files like it: ", path.display()),
+            None => String::new(),
+        };
+        let message = format!("source `{}`: {which}column {} {message}", self.source, quoted(column));
+        let error = Error::new(ErrorKind::Source, message).with_location(self.location.clone());
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// Has one file's columns fit.
+#[derive(Debug)]
+struct Adapter {
+    fitting: Arc<Fitting>,
+    table: SchemaRef,
+    file: SchemaRef,
+}
+
+/// A factory for DataFusion.
+#[derive(Debug)]
+pub struct FittingFactory(pub Arc<Fitting>);
+
+impl PhysicalExprAdapterFactory for FittingFactory {
+    fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
+        Ok(Arc::new(Adapter { fitting: Arc::clone(&self.0), table, file }))
+    }
+}
+
+impl PhysicalExprAdapter for Adapter {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        expr.transform(|part| match part.downcast_ref::<Column>() {
+            Some(column) => self.column(column).map(Transformed::yes),
+            None => Ok(Transformed::no(part)),
+        })
+        .data()
+    }
+}
+
+impl Adapter {
+    fn column(&self, column: &Column) -> Result<Arc<dyn PhysicalExpr>> {
+        let wanted = self.table.field_with_name(column.name())?;
+        let Ok(at) = self.file.index_of(column.name()) else {
+            if !wanted.is_nullable() {
+                let message = "is declared NOT NULL, and a file does not have it; leave NOT NULL out";
+                return Err(self.fitting.error(column.name(), &DataType::Null, message));
+            }
+            return Ok(Arc::new(Literal::new(ScalarValue::try_from(wanted.data_type())?)));
+        };
+        let given = self.file.field(at);
+        let inner: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), at));
+        let is_null_checked = given.is_nullable() && !wanted.is_nullable();
+        if given.data_type() == wanted.data_type() && !is_null_checked {
+            return Ok(inner);
+        }
+        let (fitting, field) = (Arc::clone(&self.fitting), Arc::new(wanted.clone()));
+        Ok(Arc::new(Fitted { fitting, inner, given: given.data_type().clone(), field }))
+    }
+}
+
+/// A column of a file in the type, and with the NULLs, of the table's.
+#[derive(Debug)]
+struct Fitted {
+    fitting: Arc<Fitting>,
+    inner: Arc<dyn PhysicalExpr>,
+    given: DataType,
+    field: FieldRef,
+}
+
+impl PartialEq for Fitted {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { fitting, inner, given, field } = self;
+        Arc::ptr_eq(fitting, &other.fitting) && inner == &other.inner && given == &other.given && field == &other.field
+    }
+}
+
+impl Eq for Fitted {}
+
+impl Hash for Fitted {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self { fitting: _, inner, given, field } = self;
+        inner.hash(state);
+        given.hash(state);
+        field.hash(state);
+    }
+}
+
+impl fmt::Display for Fitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} as {}", self.inner, self.field.data_type())
+    }
+}
+
+impl PhysicalExpr for Fitted {
+    fn data_type(&self, _schema: &Schema) -> Result<DataType> {
+        Ok(self.field.data_type().clone())
+    }
+
+    fn nullable(&self, _schema: &Schema) -> Result<bool> {
+        Ok(self.field.is_nullable())
+    }
+
+    fn return_field(&self, _schema: &Schema) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(self.field.name(), self.field.data_type().clone(), self.field.is_nullable())))
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let (name, wanted) = (self.field.name(), self.field.data_type());
+        let column = self.inner.evaluate(batch)?.into_array(batch.num_rows())?;
+        let fitted = convert(&column, wanted).map_err(|error| match error {
+            NotConverted::Value { shown } => {
+                let message = format!(
+                    "is {} there, and {} is no {}, which the column is in all files together; declare the column with a type that \
+                     holds it, or mend the files",
+                    sql_name(&self.given),
+                    quoted(&shown),
+                    sql_name(wanted)
+                );
+                self.fitting.error(name, &self.given, &message)
+            }
+            NotConverted::Types(error) => {
+                self.fitting.error(name, &self.given, &format!("can't be read as {}: {error}", sql_name(wanted)))
+            }
+        })?;
+        if !self.field.is_nullable() && fitted.null_count() > 0 {
+            let message = "has NULLs, and is declared NOT NULL; mend the files, or leave NOT NULL out";
+            return Err(self.fitting.error(name, &self.given, message));
+        }
+        Ok(ColumnarValue::Array(fitted))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.inner]
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+        let inner = children.pop().unwrap_or_else(|| Arc::clone(&self.inner));
+        let (fitting, given, field) = (Arc::clone(&self.fitting), self.given.clone(), Arc::clone(&self.field));
+        Ok(Arc::new(Self { fitting, inner, given, field }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_sql(f)
+    }
+}

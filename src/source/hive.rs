@@ -1,0 +1,127 @@
+//! Columns whose values are in the names of folders: `year=2024/month=01/…`.
+//!
+//! Without PARTITIONED BY they are the names that a location leaves open, if all files have the same ones; their values are
+//! text. With it they are looked for in the whole path, and have the types that are declared. `%` and two hexadecimal digits
+//! stand for a byte, `__HIVE_DEFAULT_PARTITION__` for NULL.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::ScalarValue;
+use percent_encoding::percent_decode_str;
+
+use crate::execute::text::text_column;
+use crate::source::fault::{Fault, quoted};
+use crate::source::find::FoundFile;
+use crate::source::read::sql_name;
+
+/// What Hive and Spark write for NULL.
+const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// The columns of folders' names.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    /// The columns, in order.
+    pub columns: Vec<Field>,
+    /// For each file, in order, the value of each.
+    pub values: Vec<Vec<ScalarValue>>,
+    /// Keys that some files' folders have and others' have not, and a file without them.
+    pub not_in_all: Option<(String, PathBuf)>,
+}
+
+/// The columns of the names that the location leaves open.
+pub fn found(files: &BTreeMap<PathBuf, FoundFile>) -> Partitions {
+    let of_file = |file: &FoundFile| {
+        // The last name is the file's own.
+        let folders = file.open_names.split_last().map_or(&[][..], |(_, folders)| folders);
+        folders.iter().filter_map(|name| pair(name)).collect::<Vec<_>>()
+    };
+    let pairs: Vec<Vec<(String, Option<String>)>> = files.values().map(of_file).collect();
+    let keys = |pairs: &[(String, Option<String>)]| pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    let Some(first) = pairs.iter().map(|pairs| keys(pairs)).max_by_key(Vec::len).filter(|keys| !keys.is_empty()) else {
+        return Partitions { values: vec![Vec::new(); files.len()], ..Partitions::default() };
+    };
+    if let Some(at) = pairs.iter().position(|other| keys(other) != first) {
+        let without = files.keys().nth(at).cloned().unwrap_or_default();
+        let not_in_all = Some((first.join(", "), without));
+        return Partitions { values: vec![Vec::new(); files.len()], not_in_all, ..Partitions::default() };
+    }
+    let columns = first.iter().map(|key| Field::new(key, DataType::Utf8View, true)).collect();
+    let values =
+        pairs.into_iter().map(|pairs| pairs.into_iter().map(|(_, value)| ScalarValue::Utf8View(value)).collect());
+    Partitions { columns, values: values.collect(), not_in_all: None }
+}
+
+/// The columns `declared`, of which every file's path has a value.
+///
+/// # Errors
+/// A file whose path has not, or one that is not of the column's type.
+pub fn declared(files: &BTreeMap<PathBuf, FoundFile>, declared: &[Field]) -> Result<Partitions, Fault> {
+    let mut values = Vec::with_capacity(files.len());
+    for path in files.keys() {
+        let folders = path.parent().map(Path::components).into_iter().flatten();
+        let pairs: BTreeMap<String, Option<String>> =
+            folders.filter_map(|component| pair(&component.as_os_str().to_string_lossy())).collect();
+        values.push(declared.iter().map(|field| value(path, &pairs, field)).collect::<Result<_, _>>()?);
+    }
+    Ok(Partitions { columns: declared.to_vec(), values, not_in_all: None })
+}
+
+fn value(path: &Path, pairs: &BTreeMap<String, Option<String>>, field: &Field) -> Result<ScalarValue, Fault> {
+    let (name, data_type) = (field.name(), field.data_type());
+    // SQL takes names without quotes in any case.
+    let found = pairs.get(name).or_else(|| {
+        let mut folded = pairs.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        folded.next().filter(|_| folded.next().is_none()).map(|(_, value)| value)
+    });
+    let Some(text) = found else {
+        let message =
+            format!("is in no folder {name}=…, which PARTITIONED BY ({name}) asks for; move it, or leave it out");
+        return Err(Fault::new(path, message));
+    };
+    let shown = quoted(text.as_deref().unwrap_or(NULL));
+    if text.is_none() && !field.is_nullable() {
+        return Err(Fault::new(path, format!("column {} is NULL, and is declared NOT NULL", quoted(name))));
+    }
+    let no_value = || {
+        let message = format!(
+            "column {}: {shown} is no {}; declare it as VARCHAR, or rename the folder",
+            quoted(name),
+            sql_name(data_type)
+        );
+        Fault::new(path, message)
+    };
+    let mut column = text_column(data_type, 1).ok_or_else(no_value)?;
+    column.append(text.as_deref()).map_err(|_| no_value())?;
+    ScalarValue::try_from_array(&column.finish(), 0).map_err(|e| no_value().because(e))
+}
+
+/// The key and value of a folder's name, if it has them.
+fn pair(name: &str) -> Option<(String, Option<String>)> {
+    let (key, value) = name.split_once('=')?;
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    (!key.is_empty()).then(|| (decoded(key), (value != NULL).then(|| decoded(value))))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::hive::pair;
+
+    #[test]
+    fn names_of_folders_are_keys_and_values() {
+        let some = |key: &str, value: &str| Some((key.to_string(), Some(value.to_string())));
+        for (name, expected) in [
+            ("year=2024", some("year", "2024")),
+            ("at=2023-11-05 00%3A00%3A00", some("at", "2023-11-05 00:00:00")),
+            ("code=São Paulo", some("code", "São Paulo")),
+            ("code=", some("code", "")),
+            ("a=b=c", some("a", "b=c")),
+            ("code=__HIVE_DEFAULT_PARTITION__", Some(("code".into(), None))),
+            ("=x", None),
+            ("plain", None),
+        ] {
+            assert_eq!(pair(name), expected, "{name}");
+        }
+    }
+}

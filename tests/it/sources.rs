@@ -1,0 +1,581 @@
+//! What is read of files, and what is refused: folders, patterns, names, types, text that is not what it seems.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int8Array,
+    Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
+};
+use arrow::datatypes::{Field, Fields, Int32Type};
+use chunkwise::{Engine, Event, RunOptions};
+
+use crate::support::{engine, rows_as_text, write_arrow, write_parquet};
+
+/// Rows of the table `o` as sorted CSV lines, or why there are none.
+async fn table_o(folder: &Path, sql: &str) -> Result<Vec<String>, String> {
+    let cache = tempfile::tempdir().unwrap();
+    let engine = engine(cache.path());
+    let pipeline = chunkwise::sql::parse(sql, "t.sql", folder).map_err(|e| e.to_string())?;
+    let report = engine.run(&pipeline, &RunOptions::default()).await.map_err(|e| e.to_string())?;
+    if let Some(failed) =
+        report.tasks.iter().find(|task| !task.reason.is_empty() && task.rows == 0 && task.executed == 0)
+    {
+        return Err(failed.reason.clone());
+    }
+    Ok(rows_as_text(&engine, "SELECT * FROM o").await)
+}
+
+/// The rows that the source gives whole, and cut in each of the ways; all must be the same.
+async fn rows(folder: &Path, source: &str, columns: &str) -> Result<Vec<String>, String> {
+    let whole = table_o(folder, &format!("{source}; CREATE TABLE o AS SELECT {columns} FROM t")).await;
+    for read_by in ["split", "rescan"] {
+        let options = format!("WITH (chunk_by = 'auto', chunks = 3, read_by = '{read_by}')");
+        let cut = table_o(folder, &format!("{source}; CREATE TABLE o {options} AS SELECT {columns} FROM t")).await;
+        match (&whole, &cut) {
+            (Err(_), Err(_)) => {}
+            (whole, cut) => assert_eq!(whole, cut, "{source} {read_by}"),
+        }
+    }
+    whole
+}
+
+/// Asserts rows, or that each of the words is in the error.
+async fn check(folder: &Path, source: &str, columns: &str, expected: Result<&[&str], &[&str]>) {
+    let found = rows(folder, source, columns).await;
+    match (found, expected) {
+        (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{source}"),
+        (Err(error), Err(words)) => {
+            for word in words {
+                assert!(error.contains(word), "{source}\n{word}\n{error}");
+            }
+        }
+        (found, expected) => panic!("{source}\nfound {found:?}\nexpected {expected:?}"),
+    }
+}
+
+fn write(folder: &Path, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+fn parquet(folder: &Path, name: &str, columns: Vec<(&str, ArrayRef)>) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    write_parquet(&path, &RecordBatch::try_from_iter(columns).unwrap());
+}
+
+fn csv(location: &str, options: &str) -> String {
+    format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{location}' {options}")
+}
+
+fn of_parquet(location: &str) -> String {
+    format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{location}'")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csv_columns_go_by_the_names_in_the_header() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(
+        at,
+        &[
+            ("d/a.csv", "net,tax\n100,19\n200,38\n"),
+            ("d/b.csv", "tax,net\n57,300\n"),
+            ("more/a.csv", "net,tax\n1,2\n"),
+            ("more/b.csv", "net,new,tax\n3,4,5\n"),
+            ("less/a.csv", "net,tax\n1,2\n"),
+            ("less/b.csv", "net\n3\n"),
+            ("upper/a.csv", "NET,Tax\n1,2\n"),
+            ("case/a.csv", "id\n1\n"),
+            ("case/b.csv", "ID\n2\n"),
+            ("one/twice.csv", "id,name,name\n1,a,b\n"),
+            ("two/empty.csv", "id,,x\n1,2,3\n"),
+            ("bom/a.csv", "\u{feff}net,tax\n1,2\n"),
+            ("none/a.csv", "1,2\n3,4\n"),
+            ("none/b.csv", "5,6\n"),
+        ],
+    );
+    let declared = |columns: &str, location: &str| {
+        format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS CSV LOCATION '{location}'")
+    };
+    let swapped: &[&str] = &["100,19", "200,38", "300,57"];
+    check(at, &csv("d/", ""), "net, tax", Ok(swapped)).await;
+    check(at, &declared("tax INT, net INT", "d/"), "net, tax", Ok(swapped)).await;
+    check(at, &csv("bom/", ""), "*", Ok(&["1,2"])).await;
+    // Another column is an error, and NULL only for who asks for it.
+    check(at, &declared("net INT, tax INT", "more/"), "*", Err(&["more/b.csv, line 1", "'new'", "declare it"])).await;
+    check(at, &csv("more/", ""), "*", Err(&["more/a.csv, line 1", "no column 'new'", "format.truncated_rows"])).await;
+    check(at, &csv("more/", "OPTIONS (format.truncated_rows true)"), "net, new, tax", Ok(&["1,,2", "3,4,5"])).await;
+    check(at, &csv("less/", ""), "*", Err(&["less/b.csv, line 1", "no column 'tax'"])).await;
+    check(at, &declared("net INT, tax INT", "less/"), "*", Err(&["less/b.csv, line 1", "no column 'tax'"])).await;
+    check(at, &declared("net INT, tax INT NULL", "less/"), "*", Ok(&["1,2", "3,"])).await;
+    // Names without quotes are of any case; two of two files are not one.
+    check(at, &declared("net INT, tax INT", "upper/"), "*", Ok(&["1,2"])).await;
+    check(at, &csv("case/", ""), "*", Err(&["case/b.csv", "'ID'", "case/a.csv"])).await;
+    check(at, &csv("one/", ""), "id", Err(&["twice.csv, line 1", "names column 'name' twice"])).await;
+    check(at, &csv("two/", ""), "id", Err(&["empty.csv, line 1", "no name for column 2"])).await;
+    let no_header = "OPTIONS (format.has_header false)";
+    check(at, &csv("none/", no_header), "column_2, column_1", Ok(&["2,1", "4,3", "6,5"])).await;
+    check(at, &format!("{} {no_header}", declared("a INT, b INT", "none/")), "b, a", Ok(&["2,1", "4,3", "6,5"])).await;
+    check(
+        at,
+        &format!("{} {no_header}", declared("a INT", "none/")),
+        "*",
+        Err(&["none/a.csv, line 1", "has 2 fields"]),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csv_text_is_its_value_or_an_error_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let late =
+        |last: &str| format!("id,v\n{}5000,{last}\n", (0..2000).map(|i| format!("{i},{i}\n")).collect::<String>());
+    write(
+        at,
+        &[
+            ("late.csv", &late("1.5")),
+            ("code.csv", &late("007")),
+            ("codes.csv", "zip\n01001\n99999\n"),
+            ("lines.csv", "id,note\n1,\"a\nb\"\n2,\"c\"\"d\"\n3,x\n"),
+            ("short.csv", "id,note\n1,\"a\nb\"\n2\n"),
+            ("long.csv", "id,note\n1,a,b\n"),
+            ("null.csv", "id,n,s\n1,NA,NA\n2,5,\"\"\n3,,\n4,\\N,x\n"),
+            ("times.csv", "ts\n2024-01-01 10:00:00\n2024-01-02 11:30:00.25\n"),
+            ("zones.csv", "ts\n2024-01-01T10:00:00+02:00\n2024-01-01T10:00:00Z\n"),
+            ("money.csv", "v\n1.25\n1.255\n"),
+            ("big.csv", "v\n9007199254740993\n1\n"),
+            ("tab.csv", "id\tname\n1\ta b\n2\t\"x\ty\"\n"),
+            ("pipe.csv", "1|it''s|x\n2|'a|b'|y\n"),
+            ("escape.csv", "id,s\n1,\"a\\\"b\"\n2,\"c,d\"\n"),
+            ("comment.csv", "id\n# none\n1\n"),
+            ("empty.csv", ""),
+            ("header.csv", "id,v\n"),
+            ("not_null.csv", "id,v\n1,\n"),
+        ],
+    );
+    fs::write(at.join("latin.csv"), b"id,s\n1,ok\n2,\xe9\n").unwrap();
+    let declared =
+        |columns: &str, file: &str| format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS CSV LOCATION '{file}'");
+    let option = |file: &str, options: &str| csv(file, &format!("OPTIONS ({options})"));
+    check(at, &csv("late.csv", ""), "sum(v)", Err(&["late.csv, line 2002", "column 'v'", "'1.5'", "v VARCHAR"])).await;
+    check(at, &csv("code.csv", ""), "sum(v)", Err(&["code.csv, line 2002", "'007'"])).await;
+    check(at, &option("late.csv", "format.schema_infer_max_rec 5000"), "sum(v)", Ok(&["1999001.5"])).await;
+    check(at, &declared("id INT, v DOUBLE", "late.csv"), "sum(v)", Ok(&["1999001.5"])).await;
+    check(at, &declared("id INT, v INT", "code.csv"), "max(v)", Ok(&["1999"])).await;
+    check(at, &csv("codes.csv", ""), "*", Ok(&["01001", "99999"])).await;
+    check(at, &csv("lines.csv", ""), "id, length(note)", Ok(&["1,3", "2,3", "3,1"])).await;
+    check(at, &csv("short.csv", ""), "*", Err(&["short.csv, line 4", "has 1 fields", "format.truncated_rows"])).await;
+    check(at, &option("short.csv", "format.truncated_rows true"), "id", Ok(&["1", "2"])).await;
+    check(at, &csv("long.csv", ""), "*", Err(&["long.csv, line 2", "has 3 fields, and the first line has 2"])).await;
+    check(at, &csv("null.csv", ""), "id, s IS NULL", Ok(&["1,false", "2,true", "3,true", "4,false"])).await;
+    let nulls = "OPTIONS ('format.null_regex' '^(NA|\\\\N|)$')";
+    let source = format!("{} {nulls}", declared("id INT, n INT, s VARCHAR", "null.csv"));
+    check(at, &source, "*", Ok(&["1,,", "2,5,", "3,,", "4,,x"])).await;
+    check(at, &csv("times.csv", ""), "ts", Ok(&["2024-01-01T10:00:00", "2024-01-02T11:30:00.250"])).await;
+    check(at, &csv("zones.csv", ""), "ts", Ok(&["2024-01-01T08:00:00Z", "2024-01-01T10:00:00Z"])).await;
+    check(
+        at,
+        &declared("v DECIMAL(10, 2)", "money.csv"),
+        "*",
+        Err(&["money.csv, line 3", "'1.255' is no DECIMAL(10, 2)"]),
+    )
+    .await;
+    check(at, &declared("v DOUBLE", "big.csv"), "*", Err(&["big.csv, line 2", "'9007199254740993' is no DOUBLE"]))
+        .await;
+    check(at, &option("tab.csv", "'format.delimiter' '\\t'"), "*", Ok(&["1,a b", "2,x\ty"])).await;
+    let pipe = "format.has_header false, 'format.delimiter' '|', 'format.quote' ''''";
+    check(at, &option("pipe.csv", pipe), "*", Ok(&["1,it''s,x", "2,a|b,y"])).await;
+    check(at, &option("escape.csv", "'format.escape' '\\'"), "s", Ok(&["\"a\"\"b\"", "\"c,d\""])).await;
+    check(at, &option("comment.csv", "'format.comment' '#'"), "*", Ok(&["1"])).await;
+    check(at, &csv("empty.csv", ""), "*", Err(&["empty.csv is empty"])).await;
+    check(at, &csv("header.csv", ""), "count(*)", Ok(&["0"])).await;
+    check(at, &csv("latin.csv", ""), "*", Err(&["latin.csv, line 3", "field 2 is not UTF-8"])).await;
+    check(
+        at,
+        &declared("id INT, v INT NOT NULL", "not_null.csv"),
+        "*",
+        Err(&["line 2", "'v' is NULL, and is declared NOT NULL"]),
+    )
+    .await;
+    check(at, &declared("id INT, v BYTEA", "not_null.csv"), "*", Err(&["column 'v'", "can't be read from CSV"])).await;
+}
+
+/// A line break in quotes far beyond what one reader takes at a time is no row of its own, whoever reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn line_breaks_in_quotes_give_no_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = "7,b\n".repeat(600_000);
+    let rows: String = (0..1000).map(|i| format!("{i},a\n")).collect();
+    let text = format!("k,s\n{rows}5,\"x\n{inside}7,b\"\n{rows}");
+    fs::write(folder.path().join("t.csv"), text).unwrap();
+    check(folder.path(), &csv("t.csv", ""), "count(*), count(DISTINCT k), max(length(s))", Ok(&["2001,1000,2400005"]))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_values_are_kept_or_an_error_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let late = |last: &str| format!("{}{last}\n", (0..1500).map(|i| format!("{{\"a\": {i}}}\n")).collect::<String>());
+    write(
+        at,
+        &[
+            ("late_key.json", &late(r#"{"a": 1, "b": 2}"#)),
+            ("late_fraction.json", &late(r#"{"a": 1.5}"#)),
+            ("late_text.json", &late(r#"{"a": "12"}"#)),
+            ("array.json", "[{\"a\": 1, \"b\": \"x\"},\n {\"a\": 2, \"b\": \"y\"}]\n"),
+            ("lines.json", "{\"a\": 1}\n\n{\"a\":\n 2}\n"),
+            ("broken.json", "{\"a\": 1}\n{\"a\": 2\n{\"a\": 3}\n"),
+            ("cut.json", "{\"a\": 1}\n{\"a\": "),
+            ("cut_array.json", "[{\"a\": 1},"),
+            ("twice.json", "{\"a\": 1, \"a\": 2}\n"),
+            ("big.json", "{\"a\": 9223372036854775808}\n{\"a\": 9223372036854775809}\n"),
+            ("wide.json", "{\"a\": -1}\n{\"a\": 9223372036854775809}\n"),
+            ("mixed.json", "{\"a\": 1}\n{\"a\": \"x\"}\n"),
+            ("scalar.json", "1\n"),
+            (
+                "nested.json",
+                "{\"s\": {\"x\": 1}, \"l\": [1, null]}\n{\"s\": null, \"l\": []}\n{\"l\": [3], \"s\": {\"x\": 2}}\n",
+            ),
+            (
+                "odd.json",
+                "\u{feff}{\"a\": 1, \"s\": \"\\u00e9 \\ud83d\\ude00\"}\r\n\r\n{\"a\": 2, \"s\": \"line\\nbreak\"}\r\n",
+            ),
+            ("d/x.ndjson", "{\"a\": 1}\n"),
+            ("d/y.jsonl", "{\"b\": 2}\n"),
+            ("null.json", "{\"a\": null}\n{\"b\": 1}\n"),
+        ],
+    );
+    let source = |file: &str| format!("CREATE EXTERNAL TABLE t STORED AS JSON LOCATION '{file}'");
+    let declared =
+        |columns: &str, file: &str| format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS JSON LOCATION '{file}'");
+    check(
+        at,
+        &source("late_key.json"),
+        "*",
+        Err(&["late_key.json, line 1501", "key 'b'", "format.schema_infer_max_rec"]),
+    )
+    .await;
+    let more = "OPTIONS (format.schema_infer_max_rec 2000)";
+    check(at, &format!("{} {more}", source("late_key.json")), "sum(b)", Ok(&["2"])).await;
+    check(at, &declared("a INT, b INT", "late_key.json"), "sum(b)", Ok(&["2"])).await;
+    check(at, &source("late_fraction.json"), "*", Err(&["line 1501", "column 'a'", "'1.5'"])).await;
+    check(at, &source("late_text.json"), "*", Err(&["line 1501", "column 'a'"])).await;
+    check(at, &declared("a INT", "late_text.json"), "max(a), count(*)", Ok(&["1499,1501"])).await;
+    check(at, &source("array.json"), "*", Ok(&["1,x", "2,y"])).await;
+    check(at, &format!("{} OPTIONS (format.newline_delimited false)", source("array.json")), "*", Ok(&["1,x", "2,y"]))
+        .await;
+    let one_a_line = "OPTIONS (format.newline_delimited true)";
+    check(at, &format!("{} {one_a_line}", source("array.json")), "*", Err(&["array.json, line 1", "is an array"]))
+        .await;
+    check(at, &source("lines.json"), "*", Ok(&["1", "2"])).await;
+    check(at, &source("broken.json"), "*", Err(&["broken.json, line 3", "is not JSON", "begins in line 2"])).await;
+    check(at, &source("cut.json"), "*", Err(&["cut.json, line 2", "has no end"])).await;
+    check(at, &source("cut_array.json"), "*", Err(&["cut_array.json", "cut off"])).await;
+    check(at, &source("twice.json"), "*", Err(&["twice.json, line 1", "key 'a' stands twice"])).await;
+    check(at, &source("big.json"), "*", Ok(&["9223372036854775808", "9223372036854775809"])).await;
+    check(at, &source("wide.json"), "*", Ok(&["-1", "9223372036854775809"])).await;
+    check(
+        at,
+        &source("mixed.json"),
+        "*",
+        Err(&["key 'a' is a number in one object and a text in another", "a VARCHAR"]),
+    )
+    .await;
+    check(at, &declared("a VARCHAR", "mixed.json"), "*", Ok(&["1", "x"])).await;
+    check(at, &source("scalar.json"), "*", Err(&["scalar.json, line 1", "no object"])).await;
+    check(at, &source("nested.json"), "s['x'] AS x, l[1] AS l", Ok(&[",", "1,1", "2,3"])).await;
+    check(at, &source("odd.json"), "a, s", Ok(&["1,é 😀", "2,\"line", "break\""])).await;
+    check(at, &source("d/"), "a, b", Ok(&[",2", "1,"])).await;
+    check(at, &source("null.json"), "count(a), sum(b)", Ok(&["0,1"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_and_patterns_mean_what_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let file = |name: &str, id: i64| parquet(at, name, vec![("id", Arc::new(Int64Array::from(vec![id])))]);
+    for (id, name) in
+        ["d/a.parquet", "d/x/b.parquet", "d/x/y/c.pq", "d/.hidden/e.parquet", "d/_tmp/f.parquet", "d/._g.parquet"]
+            .into_iter()
+            .enumerate()
+    {
+        file(name, id as i64);
+    }
+    file("br[1]/x.parquet", 10);
+    file("tab\tx/new\nline.parquet", 11);
+    file("h/_k=1/a.parquet", 12);
+    file("noending", 13);
+    write(
+        at,
+        &[
+            ("d/README.md", "hi"),
+            ("d/empty.parquet", ""),
+            ("other/x.txt", "a"),
+            ("other/y.txt", "a"),
+            ("z/e.csv.gz", ""),
+        ],
+    );
+    std::os::unix::fs::symlink("..", at.join("d/x/up")).unwrap();
+    std::os::unix::fs::symlink("../d/x", at.join("link")).unwrap();
+    fs::create_dir(at.join("dead")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at.join("dead/x.parquet")).unwrap();
+    std::os::unix::fs::symlink("d", at.join("real")).unwrap();
+    fs::create_dir(at.join("hollow")).unwrap();
+    let all: &[&str] = &["0", "1", "2"];
+    check(at, &of_parquet("d/"), "id", Ok(all)).await;
+    check(at, &of_parquet("d"), "id", Ok(all)).await;
+    check(at, &of_parquet("real/"), "id", Ok(all)).await;
+    check(at, &of_parquet("d/**/*.parquet"), "id", Ok(&["0", "1"])).await;
+    check(at, &of_parquet("d/**"), "id", Ok(all)).await;
+    check(at, &of_parquet("d/*/*.parquet"), "id", Ok(&["1"])).await;
+    check(at, &of_parquet("d/*"), "id", Ok(all)).await;
+    check(at, &of_parquet("d/_*/*"), "id", Ok(&["4"])).await;
+    check(at, &of_parquet("d/x/[a-c].parquet"), "id", Ok(&["1"])).await;
+    check(at, &of_parquet("d/?.parquet"), "id", Ok(&["0"])).await;
+    check(at, &of_parquet("br[1]/x.parquet"), "id", Ok(&["10"])).await;
+    check(at, &of_parquet("tab\tx"), "id", Ok(&["11"])).await;
+    check(at, &of_parquet("h"), "id", Ok(&["12"])).await;
+    check(at, &of_parquet("noending"), "id", Ok(&["13"])).await;
+    check(at, &of_parquet(&format!("file://{}/noending", at.display())), "id", Ok(&["13"])).await;
+    let two = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION ('d/a.parquet', 'd/x/')";
+    check(at, two, "id", Ok(all)).await;
+    check(at, &of_parquet("dead/"), "id", Err(&["dead/x.parquet is a link to nowhere, which does not exist"])).await;
+    check(at, &of_parquet("none/x.parquet"), "id", Err(&["no file at", "has no none"])).await;
+    check(at, &of_parquet("d/*.csv"), "id", Err(&["no file matches", "d/*.csv"])).await;
+    check(at, &of_parquet("other/"), "id", Err(&["ends with .parquet, .pq", "2 .txt files", "other/**/*.txt'"])).await;
+    check(at, &csv("z/", ""), "id", Err(&["no file with rows", "1 file without a byte"])).await;
+    check(at, &of_parquet("hollow/"), "id", Err(&["no file is in"])).await;
+    let pipe = at.join("pipe.parquet");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    check(at, &of_parquet("pipe.parquet"), "id", Err(&["pipe.parquet is a pipe, a socket or a device"])).await;
+    check(at, &of_parquet("/dev/zero"), "id", Err(&["/dev/zero is a pipe, a socket or a device"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_out_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &[("d/a.csv", "id\n1\n"), ("d/b.txt", "x"), ("d/.c.csv", "id\n2\n"), ("d/d.csv", "")]);
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listener = Arc::clone(&told);
+    let engine = Engine::builder().cache_folder(folder.path().join("cache")).on_event(move |event| {
+        if let Event::LeftOut { source, note } = event {
+            listener.lock().unwrap().push(format!("{source}: {note}"));
+        }
+    });
+    let sql = format!("{}; CREATE TABLE o AS SELECT * FROM t", csv("d/", ""));
+    crate::support::run(&engine.build().unwrap(), &sql, folder.path()).await;
+    let told = told.lock().unwrap().join("\n");
+    for words in
+        ["hidden names: ", "d/.c.csv", "another ending than the format's files: ", "d/b.txt", "are empty: ", "d/d.csv"]
+    {
+        assert!(told.contains(words), "{words}\n{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_are_keys_and_values_are_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let file = |name: &str, id: i64| parquet(at, name, vec![("id", Arc::new(Int64Array::from(vec![id])))]);
+    file("d/year=2023/month=01/a.parquet", 1);
+    file("d/year=2024/month=12/a.parquet", 2);
+    file("c/code=x%20y/a.parquet", 1);
+    file("c/code=__HIVE_DEFAULT_PARTITION__/a.parquet", 2);
+    file("c/code=007/a.parquet", 3);
+    file("mixed/k=1/a.parquet", 1);
+    file("mixed/b.parquet", 2);
+    parquet(
+        at,
+        "own/k=1/a.parquet",
+        vec![("k", Arc::new(Int64Array::from(vec![5]))), ("id", Arc::new(Int64Array::from(vec![1])))],
+    );
+    write(at, &[("csv/k=1/a.csv", "id\n10\n"), ("csv/k=2/a.csv", "id\n20\n")]);
+    check(at, &of_parquet("d/"), "*", Ok(&["1,2023,01", "2,2024,12"])).await;
+    check(at, &of_parquet("d/**/*.parquet"), "id, year, month", Ok(&["1,2023,01", "2,2024,12"])).await;
+    check(at, &of_parquet("d/year=*/month=01/*.parquet"), "*", Ok(&["1,2023"])).await;
+    check(at, &of_parquet("d/year=2024/*/*.parquet"), "*", Ok(&["2"])).await;
+    check(at, &of_parquet("c/"), "*", Ok(&["1,x y", "2,", "3,007"])).await;
+    check(at, &of_parquet("mixed/"), "*", Ok(&["1", "2"])).await;
+    check(at, &csv("csv/", ""), "*", Ok(&["10,1", "20,2"])).await;
+    let typed = "CREATE EXTERNAL TABLE t (id BIGINT, year INT, month INT) STORED AS PARQUET PARTITIONED BY (year, month) LOCATION";
+    check(at, &format!("{typed} 'd/'"), "id, year + month", Ok(&["1,2024", "2,2036"])).await;
+    check(at, &format!("{typed} 'd/year=2023/*/*.parquet'"), "*", Ok(&["1,2023,1"])).await;
+    let typed = "CREATE EXTERNAL TABLE t (id BIGINT, code INT) STORED AS PARQUET PARTITIONED BY (code) LOCATION 'c/'";
+    check(at, typed, "*", Err(&["code=x%20y/a.parquet", "column 'code'", "'x y' is no INT"])).await;
+    let by_k = "CREATE EXTERNAL TABLE t STORED AS PARQUET PARTITIONED BY (k) LOCATION";
+    check(at, &format!("{by_k} 'mixed/'"), "*", Err(&["mixed/b.parquet", "is in no folder k=…"])).await;
+    check(at, &of_parquet("own/"), "*", Err(&["own/k=1/a.parquet", "in the file and in the name of its folder"])).await;
+    check(at, &format!("{by_k} 'own/'"), "*", Ok(&["1,1"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_drift_become_one_that_holds_all_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let array = |array: ArrayRef| array;
+    let decimal = |value, digits, scale| {
+        Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(digits, scale).unwrap()) as ArrayRef
+    };
+    let dictionary: DictionaryArray<Int32Type> = vec!["d"].into_iter().collect();
+    let a_struct = |columns: Vec<(&str, ArrayRef)>| {
+        let fields: Fields = columns.iter().map(|(n, c)| Field::new(*n, c.data_type().clone(), true)).collect();
+        Arc::new(StructArray::new(fields, columns.into_iter().map(|(_, c)| c).collect(), None)) as ArrayRef
+    };
+    let int = |value: i32| Arc::new(Int32Array::from(vec![value])) as ArrayRef;
+    let long = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+    let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+    type Case<'a> = (&'a str, Vec<ArrayRef>, Result<Vec<&'a str>, Vec<&'a str>>);
+    let cases: Vec<Case> = vec![
+        ("ints", vec![int(1), long(1 << 40)], Ok(vec!["1", "1099511627776"])),
+        (
+            "signs",
+            vec![array(Arc::new(Int8Array::from(vec![-1]))), array(Arc::new(UInt64Array::from(vec![u64::MAX])))],
+            Ok(vec!["-1", "18446744073709551615"]),
+        ),
+        (
+            "floats",
+            vec![long(1 << 53), array(Arc::new(Float64Array::from(vec![0.5])))],
+            Ok(vec!["0.5", "9007199254740992.0"]),
+        ),
+        (
+            "inexact",
+            vec![long((1 << 53) + 1), array(Arc::new(Float64Array::from(vec![0.5])))],
+            Err(vec!["inexact/0.parquet", "'9007199254740993' is no DOUBLE"]),
+        ),
+        ("decimals", vec![decimal(123, 5, 2), decimal(4, 4, 0), long(5)], Ok(vec!["1.23", "4.00", "5.00"])),
+        (
+            "texts",
+            vec![
+                text("a"),
+                array(Arc::new(LargeStringArray::from(vec!["b"]))),
+                array(Arc::new(StringViewArray::from(vec!["c"]))),
+                array(Arc::new(dictionary)),
+            ],
+            Ok(vec!["a", "b", "c", "d"]),
+        ),
+        (
+            "times",
+            vec![
+                array(Arc::new(TimestampMillisecondArray::from(vec![1]))),
+                array(Arc::new(TimestampMicrosecondArray::from(vec![1]))),
+                array(Arc::new(TimestampNanosecondArray::from(vec![1]))),
+            ],
+            Ok(vec!["1970-01-01T00:00:00.000000001", "1970-01-01T00:00:00.000001", "1970-01-01T00:00:00.001"]),
+        ),
+        (
+            "too_far",
+            vec![
+                array(Arc::new(TimestampMillisecondArray::from(vec![i64::MAX / 1000]))),
+                array(Arc::new(TimestampNanosecondArray::from(vec![1]))),
+            ],
+            Err(vec!["too_far/0.parquet", "is no TIMESTAMP"]),
+        ),
+        (
+            "dates",
+            vec![
+                array(Arc::new(Date32Array::from(vec![1]))),
+                array(Arc::new(TimestampMillisecondArray::from(vec![1]))),
+            ],
+            Ok(vec!["1970-01-01T00:00:00.001", "1970-01-02T00:00:00"]),
+        ),
+        (
+            "zones",
+            vec![
+                array(Arc::new(TimestampMillisecondArray::from(vec![1]).with_timezone("Europe/Berlin"))),
+                array(Arc::new(TimestampMillisecondArray::from(vec![2]).with_timezone("Asia/Tokyo"))),
+            ],
+            Ok(vec!["1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.002Z"]),
+        ),
+        (
+            "half_zoned",
+            vec![
+                array(Arc::new(TimestampMillisecondArray::from(vec![1]).with_timezone("UTC"))),
+                array(Arc::new(TimestampMillisecondArray::from(vec![2]))),
+            ],
+            Err(vec!["half_zoned/1.parquet", "WITH TIME ZONE in"]),
+        ),
+        (
+            "conflict",
+            vec![int(1), text("n/a")],
+            Err(vec!["conflict/1.parquet", "'v' is VARCHAR here, and INT in", "0.parquet"]),
+        ),
+        ("bytes", vec![array(Arc::new(BinaryArray::from_vec(vec![b"a"]))), text("a")], Err(vec!["no type holds both"])),
+        ("booleans", vec![array(Arc::new(BooleanArray::from(vec![true]))), int(1)], Err(vec!["no type holds both"])),
+    ];
+    for (name, columns, expected) in cases {
+        for (format, write) in [("PARQUET", write_parquet as fn(&Path, &RecordBatch)), ("ARROW", write_arrow)] {
+            let folder = at.join(format).join(name);
+            fs::create_dir_all(&folder).unwrap();
+            for (number, column) in columns.iter().enumerate() {
+                let batch = RecordBatch::try_from_iter([("v", Arc::clone(column))]).unwrap();
+                write(&folder.join(format!("{number}.{}", format.to_lowercase())), &batch);
+            }
+            let source = format!("CREATE EXTERNAL TABLE t STORED AS {format} LOCATION '{}/'", folder.display());
+            let words: Vec<String> = expected
+                .as_ref()
+                .err()
+                .into_iter()
+                .flatten()
+                .map(|w| w.replace(".parquet", &format!(".{}", format.to_lowercase())))
+                .collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            check(at, &source, "v", expected.as_ref().map(Vec::as_slice).map_err(|_| words.as_slice())).await;
+        }
+    }
+    // Structs by the names of their fields, columns that one file lacks, and a declared type that decides.
+    parquet(at, "s/0.parquet", vec![("s", a_struct(vec![("a", int(1)), ("b", text("x"))])), ("only", int(7))]);
+    parquet(at, "s/1.parquet", vec![("s", a_struct(vec![("b", text("y")), ("a", long(2))]))]);
+    check(at, &of_parquet("s/"), "s['a'], s['b'], only", Ok(&["1,x,7", "2,y,"])).await;
+    parquet(at, "n/0.parquet", vec![("v", long(300))]);
+    let declared = |data_type: &str| format!("CREATE EXTERNAL TABLE t (v {data_type}) STORED AS PARQUET LOCATION 'n/'");
+    check(at, &declared("INT"), "v", Ok(&["300"])).await;
+    check(at, &declared("TINYINT"), "v", Err(&["n/0.parquet", "'300' is no Int8"])).await;
+    check(at, &declared("VARCHAR"), "v", Ok(&["300"])).await;
+    check(at, &declared("DATE"), "v", Err(&["n/0.parquet", "is declared as DATE, but it is BIGINT there"])).await;
+    parquet(at, "case/0.parquet", vec![("id", int(1))]);
+    parquet(at, "case/1.parquet", vec![("ID", int(2))]);
+    check(at, &of_parquet("case/"), "*", Err(&["case/1.parquet", "column 'ID' is 'id' in", "case/0.parquet"])).await;
+    parquet(at, "null/0.parquet", vec![("v", Arc::new(Int32Array::from(vec![Some(1), None])))]);
+    let not_null = "CREATE EXTERNAL TABLE t (v INT NOT NULL) STORED AS PARQUET LOCATION 'null/'";
+    check(at, not_null, "v", Err(&["null/0.parquet", "'v' has NULLs, and is declared NOT NULL"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_other_kinds_are_told_by_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    parquet(at, "p.csv", vec![("id", Arc::new(Int32Array::from(vec![1])))]);
+    let whole = fs::read(at.join("p.csv")).unwrap();
+    fs::write(at.join("cut.parquet"), &whole[..whole.len() / 2]).unwrap();
+    write(at, &[("text.parquet", "id\n1\n"), ("not.csv.gz", "id\n1\n")]);
+    fs::write(at.join("gzip.csv"), b"\x1f\x8b\x08\x00").unwrap();
+    fs::write(at.join("utf16.csv"), b"\xff\xfei\0d\0\n\0").unwrap();
+    check(at, &csv("p.csv", ""), "*", Err(&["p.csv", "is a Parquet file; write STORED AS PARQUET"])).await;
+    check(at, &of_parquet("text.parquet"), "*", Err(&["text.parquet", "is not a Parquet file"])).await;
+    check(at, &of_parquet("cut.parquet"), "*", Err(&["cut.parquet", "is damaged or cut off"])).await;
+    check(at, &csv("gzip.csv", ""), "*", Err(&["gzip.csv", "compressed with gzip", ".gz"])).await;
+    check(at, &csv("not.csv.gz", ""), "*", Err(&["not.csv.gz", "is not compressed with gzip"])).await;
+    check(at, &csv("utf16.csv", ""), "*", Err(&["utf16.csv", "is UTF-16"])).await;
+    let arrow = "CREATE EXTERNAL TABLE t STORED AS ARROW LOCATION 'text.parquet'";
+    check(at, arrow, "*", Err(&["text.parquet", "is not an Arrow file or stream"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_without_a_type_is_null_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &[("t.csv", "id,note\n1,\n2,\n")]);
+    check(folder.path(), &csv("t.csv", ""), "id, note", Ok(&["1,", "2,"])).await;
+    let late = format!("id,note\n{}3,late\n", "1,\n".repeat(1500));
+    write(folder.path(), &[("late.csv", &late)]);
+    check(folder.path(), &csv("late.csv", ""), "*", Err(&["late.csv, line 1502", "'late'", "had no value of it"]))
+        .await;
+}
