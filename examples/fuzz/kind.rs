@@ -7,6 +7,8 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::util::display::array_value_to_string;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// A type of column. Its values are numbered from 0, and comparable types have mostly equal values of one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,8 @@ pub enum Text {
     Dictionary,
 }
 
-const TEXTS: [&str; 9] = ["a", "", "b", "ab", "A", "é", "abcdefghijklmnop", "-1", "1"];
+/// One has what separates and quotes fields of text files.
+const TEXTS: [&str; 9] = ["a", "", "b", "ab", "A", "é", "a\"b,\nc;d|e\tf", "-1", "1"];
 /// Small domains have only those that are numbers.
 const FLOATS: [f64; 12] =
     [1.0, 0.0, 2.0, 1.5, -0.0, f64::NAN, -2.0, f64::INFINITY, 0.25, 9_007_199_254_740_992.0, 4.0, 5.0];
@@ -103,6 +106,22 @@ impl Kind {
             Self::Date => format!("CAST({x} AS DATE)"),
             other => format!("arrow_cast({x}, '{}')", other.data_type()),
         }
+    }
+
+    /// Whether value `v` is a number that JSON has.
+    pub fn is_finite(self, v: usize) -> bool {
+        !matches!(self, Self::Float(_) | Self::Inexact) || FLOATS[v % FLOATS.len()].is_finite()
+    }
+
+    /// Value `v` in the name of a folder; `None` where it has no place there.
+    pub fn name_of_folder(self, v: usize) -> Option<String> {
+        let text = match self {
+            Self::Bool | Self::Int(_) | Self::UInt(_) | Self::Date | Self::Text(_) => {
+                array_value_to_string(&self.array(&[Some(v)]), 0).unwrap()
+            }
+            _ => return None,
+        };
+        (!text.is_empty()).then(|| utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string())
     }
 
     pub fn is_number(self) -> bool {

@@ -11,6 +11,7 @@
 
 mod differ;
 mod expr;
+mod files;
 mod from;
 mod kind;
 mod progress;

@@ -8,6 +8,7 @@ use sqlparser::parser::Parser;
 use tokio::runtime::Runtime;
 
 use super::differ::Wrong;
+use super::files::{Files, Place};
 use super::query::Case;
 use super::reduce::reduced;
 use super::world::{Layout, Outcome, World, rows_whole, shortened};
@@ -103,9 +104,21 @@ impl Shrinker<'_> {
             let _ = self.is_still_wrong(world, self.best.case.clone());
         }
         for at in 0..self.best.world.tables.len() {
-            let mut world = self.best.world.clone();
-            if std::mem::replace(&mut world.tables[at].files, 1) > 1 {
-                let _ = self.is_still_wrong(world, self.best.case.clone());
+            let files = self.best.world.tables[at].files.clone();
+            let simpler = [
+                Files::plain(),
+                Files { count: 1, ..files.clone() },
+                Files { drifts: false, ..files.clone() },
+                Files { by_folder: false, ..files.clone() },
+                Files { has_others: false, ..files.clone() },
+                Files { place: Place::Folder, ..files },
+            ];
+            for files in simpler {
+                let mut world = self.best.world.clone();
+                if world.tables[at].files != files {
+                    world.tables[at].files = files;
+                    let _ = self.is_still_wrong(world, self.best.case.clone());
+                }
             }
         }
     }
@@ -150,6 +163,8 @@ impl Shrinker<'_> {
                 let mut world = self.best.world.clone();
                 let rows = &mut world.tables[table].rows;
                 rows.drain(start..(start + size).min(rows.len()));
+                let table = &mut world.tables[table];
+                table.files.fit(&table.columns, &table.rows);
                 if !self.is_still_wrong(world, self.best.case.clone()) {
                     start += size;
                 }
@@ -171,6 +186,7 @@ impl Shrinker<'_> {
             for row in &mut table.rows {
                 row.remove(column);
             }
+            table.files.fit(&table.columns, &table.rows);
             if !self.is_still_wrong(world, self.best.case.clone()) {
                 column += 1;
             }

@@ -1,15 +1,13 @@
-//! Random tables: in memory for the whole run, in Parquet files for the chunked one, and as SQL for a reader.
+//! Random tables: in memory for the whole run, in files for the chunked one, and as SQL for a reader.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
 
+use super::files::{Files, write};
 use super::kind::{ALL_VALUES, COMMON_VALUES, Kind, Text};
 use super::random::Random;
 
@@ -27,17 +25,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Numbers of values, a row at a time.
     pub rows: Vec<Vec<Option<usize>>>,
-    /// Files that its rows are written to, at least one.
-    pub files: usize,
-    /// Whether its location is a folder or a pattern even for one file.
-    place: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    File,
-    Folder,
-    Pattern,
+    /// How its rows lie in files.
+    pub files: Files,
 }
 
 const UNITS: [TimeUnit; 4] = [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond];
@@ -109,19 +98,21 @@ fn table(random: &mut Random, at: usize, keys: &[&Vec<Kind>; 2]) -> Table {
         ("l", Kind::List),
     ];
     columns.extend(others.into_iter().filter(|_| random.chance(35)).map(|(name, kind)| (name.to_string(), kind)));
+    // The last one may be in the names of folders.
+    if random.chance(30) {
+        let last = columns.remove(random.below(columns.len()));
+        columns.push(last);
+    }
     let rows = match random.weighted(&[8, 75, 17]) {
         0 => 0,
         1 => 3 + random.below(22),
         _ => 25 + random.below(20),
     };
     let values: Vec<Vec<Option<usize>>> = columns.iter().map(|(_, kind)| values(random, *kind, rows)).collect();
-    Table {
-        name: format!("t{at}"),
-        columns: columns.into_iter().map(|(name, kind)| Column { name, kind }).collect(),
-        rows: (0..rows).map(|row| values.iter().map(|column| column[row]).collect()).collect(),
-        files: 1 + random.below(3),
-        place: *random.pick(&[Place::File, Place::Folder, Place::Pattern]),
-    }
+    let columns: Vec<Column> = columns.into_iter().map(|(name, kind)| Column { name, kind }).collect();
+    let rows: Vec<_> = (0..rows).map(|row| values.iter().map(|column| column[row]).collect()).collect();
+    let files = Files::random(random, &columns, &rows);
+    Table { name: format!("t{at}"), columns, rows, files }
 }
 
 /// Values out of a few, some of them NULL, often one of them far more frequent than the others.
@@ -162,7 +153,7 @@ impl Table {
 
     /// All rows in the types that DataFusion reads from Parquet files: it makes views of text and bytes.
     pub fn as_read(&self) -> RecordBatch {
-        let batch = self.slice(&self.rows);
+        let batch = self.batch();
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
             let to = match field.data_type() {
@@ -175,33 +166,22 @@ impl Table {
         RecordBatch::try_from_iter_with_nullable(columns).unwrap()
     }
 
-    /// Writes the files below `folder`, in row groups of ten rows, so that some can be skipped, and declares them.
-    pub fn write(&self, folder: &Path) -> String {
-        let name = &self.name;
-        let rows_each = self.rows_each();
-        let place = if self.files > 1 && self.place == Place::File { Place::Folder } else { self.place };
-        let location = match place {
-            Place::File => {
-                write_file(&folder.join(format!("{name}.parquet")), &self.slice(&self.rows));
-                format!("{name}.parquet")
-            }
-            Place::Folder | Place::Pattern => {
-                std::fs::create_dir(folder.join(name)).unwrap();
-                for file in 0..self.files {
-                    let start = (file * rows_each).min(self.rows.len());
-                    let end = (start + rows_each).min(self.rows.len());
-                    let path = folder.join(name).join(format!("{file}.parquet"));
-                    write_file(&path, &self.slice(&self.rows[start..end]));
-                }
-                if place == Place::Folder { format!("{name}/") } else { format!("{name}/*.parquet") }
-            }
-        };
-        let location = format!("{}/{location}", folder.display());
-        format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{location}';\n")
+    /// All rows in the types of the columns.
+    pub fn batch(&self) -> RecordBatch {
+        self.slice(&self.rows)
     }
 
-    fn rows_each(&self) -> usize {
-        self.rows.len().div_ceil(self.files).max(1)
+    /// Whether a text is empty.
+    pub fn has_empty_text(&self) -> bool {
+        let texts = self.columns.iter().enumerate().filter(|(_, column)| column.kind.is_text());
+        let is_empty =
+            |at: usize, kind: Kind| self.rows.iter().filter_map(|row| row[at]).any(|v| kind.literal(v) == "''");
+        texts.into_iter().any(|(at, column)| is_empty(at, column.kind))
+    }
+
+    /// Writes the files below `folder` and gives the statement that declares them.
+    pub fn write(&self, folder: &Path) -> String {
+        write(self, folder)
     }
 
     /// A statement that makes the same table in memory.
@@ -227,19 +207,12 @@ impl Table {
             .map(|Column { name, kind }| format!("arrow_cast({name}, '{}') AS {name}", kind.data_type()))
             .collect();
         let mut sql = String::new();
-        if self.files > 1 {
-            writeln!(sql, "-- {} files of {} rows", self.files, self.rows_each()).unwrap();
+        if self.files != Files::plain() {
+            writeln!(sql, "-- in {:?}", self.files).unwrap();
         }
         let (name, casts, names) = (&self.name, casts.join(", "), names.join(", "));
         write!(sql, "CREATE TABLE {name} AS SELECT {casts}\n  FROM (VALUES {}) AS v({names})", rows.join(", "))
             .unwrap();
         sql + if self.rows.is_empty() { " WHERE false;\n" } else { ";\n" }
     }
-}
-
-fn write_file(path: &Path, batch: &RecordBatch) {
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(10)).build();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
-    writer.write(batch).unwrap();
-    writer.close().unwrap();
 }

@@ -12,6 +12,8 @@ use self::shrink::shrink;
 mod differ;
 #[path = "../../examples/fuzz/expr.rs"]
 mod expr;
+#[path = "../../examples/fuzz/files.rs"]
+mod files;
 #[path = "../../examples/fuzz/from.rs"]
 mod from;
 #[path = "../../examples/fuzz/kind.rs"]
