@@ -14,6 +14,7 @@ use chunkwise::testing::Rule;
 use chunkwise::{RunOptions, RunReport, Status};
 use futures::FutureExt;
 
+use super::duckdb::{DuckDb, beside};
 use super::query::{Case, case};
 use super::random::Random;
 use super::rows::Row;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Whether no further batch is begun after one with wrong rows.
     pub stops: bool,
+    /// Whether DuckDB reads the files, too, and its rows are compared.
+    pub duckdb: bool,
 }
 
 /// What became of the cases.
@@ -110,6 +113,7 @@ pub fn fuzz(plan: &Plan, progress: impl Fn(usize) + Sync) -> Tally {
     let tallies: Mutex<BTreeMap<usize, Tally>> = Mutex::default();
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut duckdb = plan.duckdb.then(DuckDb::start);
         loop {
             let batch = next.fetch_add(1, Ordering::Relaxed);
             if batch >= batches.min(stop.load(Ordering::Relaxed)) {
@@ -119,7 +123,7 @@ pub fn fuzz(plan: &Plan, progress: impl Fn(usize) + Sync) -> Tally {
             std::fs::create_dir_all(&folder).unwrap();
             let cases = BATCH.min(plan.cases - batch * BATCH);
             let seed = plan.seed.wrapping_add(batch as u64);
-            let tally = runtime.block_on(run_batch(seed, cases, plan.without, &folder));
+            let tally = runtime.block_on(run_batch(seed, cases, plan.without, &folder, duckdb.as_mut()));
             std::fs::remove_dir_all(&folder).unwrap();
             if plan.stops && tally.wrong.iter().any(Wrong::has_other_rows) {
                 stop.fetch_min(batch + 1, Ordering::Relaxed);
@@ -162,7 +166,13 @@ pub fn batch(seed: u64, cases: usize, without: Option<Rule>) -> (World, Vec<Case
     (world, made)
 }
 
-async fn run_batch(seed: u64, cases: usize, without: Option<Rule>, folder: &Path) -> Tally {
+async fn run_batch(
+    seed: u64,
+    cases: usize,
+    without: Option<Rule>,
+    folder: &Path,
+    duckdb: Option<&mut DuckDb>,
+) -> Tally {
     let (world, cases) = batch(seed, cases, without);
     let whole = world.whole(2, Layout::OneBatch).await;
     let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
@@ -192,6 +202,13 @@ async fn run_batch(seed: u64, cases: usize, without: Option<Rule>, folder: &Path
         }
     }
     let mut tally = Tally::default();
+    if let Some(duckdb) = duckdb {
+        for (case, outcome) in beside(&world, seed, folder, duckdb).await {
+            if let Some(outcome) = tally.count(outcome) {
+                tally.wrong.push(Wrong { seed, before: 0, world: world.clone(), case, outcome });
+            }
+        }
+    }
     for (at, outcome) in outcomes {
         if let Some(outcome) = tally.count(outcome) {
             tally.wrong.push(Wrong { seed, before: at, world: world.clone(), case: cases[at].clone(), outcome });

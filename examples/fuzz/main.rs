@@ -3,13 +3,16 @@
 //! ```sh
 //! cargo run --release --example fuzz -- --cases 100000 --seed 1
 //! cargo run --release --example fuzz -- --cases 20000 --without all
+//! cargo run --release --example fuzz -- --cases 50000 --duckdb
 //! ```
 //!
 //! The first compares, and prints each mismatch as a small SQL case. The second switches one rule of the prover off
-//! after the other and says how many cases it took to notice.
+//! after the other and says how many cases it took to notice. The third lets DuckDB read the same files, too, and
+//! compares its rows of twenty more queries for each batch of forty.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod differ;
+mod duckdb;
 mod expr;
 mod files;
 mod from;
@@ -52,6 +55,10 @@ struct Arguments {
     /// Makes a small case of the wrong rows that a rule's absence lets through.
     #[arg(long)]
     shrink: bool,
+    /// Lets DuckDB read the same files, run twenty queries of each batch, too, and compares its rows: needs Python with
+    /// duckdb and pyarrow.
+    #[arg(long)]
+    duckdb: bool,
     /// Batches at a time [default: the number of processors].
     #[arg(long)]
     threads: Option<usize>,
@@ -85,6 +92,7 @@ fn main() -> ExitCode {
         threads: arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         folder: arguments.folder.clone().unwrap_or_else(system),
         stops: false,
+        duckdb: arguments.duckdb,
     };
     let is_good = match arguments.without {
         None => compare(&plan),

@@ -10,6 +10,8 @@ use self::shrink::shrink;
 
 #[path = "../../examples/fuzz/differ.rs"]
 mod differ;
+#[path = "../../examples/fuzz/duckdb.rs"]
+mod duckdb;
 #[path = "../../examples/fuzz/expr.rs"]
 mod expr;
 #[path = "../../examples/fuzz/files.rs"]
@@ -102,5 +104,5 @@ fn every_rule_is_noticed() {
 }
 
 fn plan(seed: u64, folder: &Path) -> Plan {
-    Plan { cases: BATCH, seed, without: None, threads: 2, folder: folder.to_path_buf(), stops: false }
+    Plan { cases: BATCH, seed, without: None, threads: 2, folder: folder.to_path_buf(), stops: false, duckdb: false }
 }
