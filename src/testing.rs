@@ -22,10 +22,11 @@ use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
+use crate::plan::prove::Role;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::steps;
+use crate::plan::steps::{steps, steps_and_work};
 use crate::task::Task;
 
 pub use crate::execute::content::RowHasher;
@@ -54,6 +55,19 @@ impl Planning {
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
         Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state)? })
+    }
+
+    /// Nodes of plans that are looked at to prove the task, and why it is refused, if it is.
+    pub fn work(&self) -> (usize, Option<Error>) {
+        let (steps, nodes) = steps_and_work(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[]);
+        (nodes, steps.err())
+    }
+
+    /// How many scans the step that gives the task's table cuts; 0 when it is refused.
+    pub fn cut_scans(&self) -> usize {
+        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[]).unwrap_or_default();
+        let inputs = steps.last().map_or(&[][..], |step| step.proof.inputs());
+        inputs.iter().filter(|input| matches!(input.role, Role::Partitioned { .. })).count()
     }
 
     /// Proves the task and makes the plans of all its chunks, over tables without rows.

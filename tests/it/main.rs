@@ -16,6 +16,7 @@ mod integrity;
 mod layers;
 mod materialize;
 mod memory;
+mod planning;
 mod plans;
 mod prove;
 mod regressions;

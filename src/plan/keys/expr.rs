@@ -43,33 +43,61 @@ const FUNCTIONS: [&str; 15] = [
     "upper",
 ];
 
+/// An expression of more parts than this is no key. Equalities put one expression into another, and so could make ever
+/// longer ones: `a = b * b` and `b = a * a`.
+const MOST_PARTS: usize = 128;
+
 /// An expression over the columns of a node, by position, whose type can be a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyExpr {
     expr: Expr,
     data_type: DataType,
+    /// How many columns, constants, functions and operators it has.
+    parts: usize,
 }
 
 impl KeyExpr {
+    fn new(expr: Expr, data_type: DataType) -> Self {
+        Self { parts: parts(&expr, usize::MAX), expr, data_type }
+    }
+
     /// The column at a position.
     pub fn column(at: usize, data_type: &DataType) -> Self {
-        Self { expr: positional(at), data_type: data_type.clone() }
+        Self { expr: positional(at), data_type: data_type.clone(), parts: 1 }
     }
 
     /// What `expr`, over the columns of `schema`, carries; `None` when that can't be a key.
     pub fn of(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Self> {
+        if is_too_long(expr) {
+            return None;
+        }
         let kept = without_lossless_casts(expr, schema, rules)?;
         let data_type = kept.get_type(schema).ok()?;
         key_family(&data_type)?;
         let expr = exact(kept, schema, rules)?;
-        let found = Self { expr, data_type };
+        let found = Self::new(expr, data_type);
         (!found.columns().is_empty()).then_some(found)
+    }
+
+    /// How many columns, constants, functions and operators it has.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Whether it is too long to be a key, and was made of others that are not.
+    pub fn is_too_long(&self) -> bool {
+        self.parts > MOST_PARTS && self.predicates().is_none()
+    }
+
+    /// Whether `expr` is a part of it.
+    pub fn has(&self, expr: &Expr) -> bool {
+        // The closure never fails.
+        self.expr.exists(|part| Ok(part == expr)).unwrap_or_default()
     }
 
     /// `coalesce(first, second)` of two expressions of one type.
     pub fn coalesce(first: &Self, second: &Self) -> Self {
-        let expr = coalesce(vec![first.expr.clone(), second.expr.clone()]);
-        Self { expr, data_type: first.data_type.clone() }
+        Self::new(coalesce(vec![first.expr.clone(), second.expr.clone()]), first.data_type.clone())
     }
 
     /// This expression, cast to a type.
@@ -77,7 +105,7 @@ impl KeyExpr {
         if &self.data_type == to {
             return self.clone();
         }
-        Self { expr: try_cast(self.expr.clone(), to), data_type: to.clone() }
+        Self { expr: try_cast(self.expr.clone(), to), data_type: to.clone(), parts: self.parts + 1 }
     }
 
     /// The number of the only predicate that holds, as [`number_of`] makes it over positions.
@@ -85,7 +113,7 @@ impl KeyExpr {
     /// # Errors
     /// As [`number_of`].
     pub fn number_of(input: &str, predicates: &[Expr], schema: &Schema) -> Result<Self> {
-        Ok(Self { expr: number_of(input, predicates, schema, positional)?, data_type: DataType::Int32 })
+        Ok(Self::new(number_of(input, predicates, schema, positional)?, DataType::Int32))
     }
 
     /// The predicates over positions, when it is the number of the only one that holds.
@@ -164,7 +192,7 @@ impl KeyExpr {
             }
         });
         let expr = replaced.ok()?.data;
-        (!is_left).then(|| Self { expr, data_type: self.data_type.clone() })
+        (!is_left).then(|| Self::new(expr, self.data_type.clone()))
     }
 
     /// The expression after each column moved to another position, or `None` when one has none.
@@ -183,7 +211,7 @@ impl KeyExpr {
             Ok(Transformed::no(part))
         });
         let expr = replaced.ok()?.data;
-        found.then(|| Self { expr, data_type: self.data_type.clone() })
+        found.then(|| Self::new(expr, self.data_type.clone()))
     }
 
     /// The expression over these columns.
@@ -208,6 +236,22 @@ impl KeyExpr {
     }
 }
 
+/// Whether an expression has more parts than a key may have.
+pub fn is_too_long(expr: &Expr) -> bool {
+    parts(expr, MOST_PARTS) > MOST_PARTS
+}
+
+/// The number of an expression's parts, counted no further than just beyond `most`.
+fn parts(expr: &Expr, most: usize) -> usize {
+    let mut count = 0;
+    // The closure never fails.
+    let _ = expr.apply(|_| {
+        count += 1;
+        Ok(if count > most { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    count
+}
+
 /// An expression over positions, over these columns.
 pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
     let replace = |part: Expr| match as_position(&part).and_then(|at| columns.get(at)) {
@@ -219,9 +263,13 @@ pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
 }
 
 /// `expr` over positions, every cast in it as one that gives NULL where it fails; `None` when it is not known to give
-/// one value for equal arguments, or might fail.
+/// one value for equal arguments, or might fail, or is too long to be a part of a key.
 pub fn exact(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
-    let go = |e: &Expr| exact(e, schema, rules);
+    if is_too_long(expr) { None } else { exact_parts(expr, schema, rules) }
+}
+
+fn exact_parts(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
+    let go = |e: &Expr| exact_parts(e, schema, rules);
     match expr {
         Expr::Column(column) => schema.maybe_index_of_column(column).map(positional),
         Expr::Literal(value, _) => Some(Expr::Literal(value.clone(), None)),
@@ -280,7 +328,7 @@ fn exact_cast(of: &Expr, to: &DataType, schema: &DFSchema, rules: Rules) -> Opti
         return None;
     }
     key_family(to)?;
-    let inner = exact(of, schema, rules)?;
+    let inner = exact_parts(of, schema, rules)?;
     Some(if of.get_type(schema).ok()? == *to { inner } else { try_cast(inner, to) })
 }
 
