@@ -26,7 +26,7 @@ use crate::plan::prove::Role;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::{steps, steps_and_work};
+use crate::plan::steps::{Step, steps, steps_and_work};
 use crate::task::Task;
 
 pub use crate::execute::content::RowHasher;
@@ -55,6 +55,23 @@ impl Planning {
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
         Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state)? })
+    }
+
+    /// What the chunk 0 of each step of the task is named by, over inputs whose rows don't change.
+    ///
+    /// # Errors
+    /// When the task is refused.
+    pub fn names(&self) -> Result<Vec<Fingerprint>> {
+        let failed = |e: DataFusionError| Error::new(ErrorKind::Sql, "a step has no name").with_source(e);
+        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[])?;
+        let rows = Fingerprint::from_bytes([0; 32]);
+        let name = |step: &Step| {
+            let inputs = step.resolved.scans.iter().map(|scan| (scan.table.clone(), rows)).collect();
+            let is_last = step.name == self.task.name;
+            let components = Components::of(&self.task, &step.resolved, &step.proof, &inputs, "run", is_last)?;
+            Ok(components.chunk(0, Components::default()))
+        };
+        steps.iter().map(name).collect::<datafusion::common::Result<_>>().map_err(failed)
     }
 
     /// Nodes of plans that are looked at to prove the task, and why it is refused, if it is.

@@ -8,6 +8,7 @@ pub mod call;
 mod equalities;
 mod foreign;
 mod names;
+mod normalise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,21 +21,14 @@ use datafusion::logical_expr::{
     Expr, LogicalPlan, TableProviderFilterPushDown, TableScan, TableScanBuilder, TableSource, Union, Volatility,
     WindowFunctionDefinition,
 };
-use datafusion::optimizer::Optimizer;
-use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
-use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
-use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
-use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
-use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use parquet::arrow::ArrowSchemaConverter;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
-use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
-use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::resolve::foreign::refuse_foreign;
 use crate::plan::resolve::names::{Names, Planned, sql_error};
+use crate::plan::resolve::normalise::normalise;
 use crate::plan::slice::Stored;
 use crate::task::dataframe::RecordedStep;
 use crate::task::function::{Versions, called_in_plan};
@@ -233,6 +227,35 @@ pub fn resolve(
 ) -> Result<ResolvedTask> {
     check_names(task, pipeline)?;
     check_functions(task, pipeline, state)?;
+    let own = with_names_of_its_own(state);
+    let resolved = resolve_with(task, pipeline, inputs, &own);
+    reserve_names(state, &own);
+    resolved
+}
+
+/// The same session, in which names that DataFusion makes up, such as `__correlated_sq_1`, are numbered from 1: those of a
+/// task must not depend on how many others were planned before it.
+fn with_names_of_its_own(state: &SessionState) -> SessionState {
+    let mut own = state.clone();
+    own.execution_props_mut().alias_generator = Arc::default();
+    own
+}
+
+/// Lets names that are made up in `state` from now on be none of those that were made up in `own`.
+fn reserve_names(state: &SessionState, own: &SessionState) {
+    let next = own.execution_props().alias_generator.next("");
+    // It is an underscore and the number.
+    if let Ok(number) = next.trim_start_matches('_').parse() {
+        state.execution_props().alias_generator.update_min_id(number);
+    }
+}
+
+fn resolve_with(
+    task: &Task,
+    pipeline: &Pipeline,
+    inputs: &BTreeMap<String, Known>,
+    state: &SessionState,
+) -> Result<ResolvedTask> {
     let versions = pipeline.functions().versions();
     let names = Names { state, pipeline, inputs, task };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
@@ -323,22 +346,6 @@ fn check_functions(task: &Task, pipeline: &Pipeline, state: &SessionState) -> Re
     let Some(name) = pipeline.functions().names().find(is_own) else { return Ok(()) };
     let message = format!("DataFusion has a function `{name}` of its own; give yours another name");
     Err(Error::new(ErrorKind::Usage, message).with_task(&task.name))
-}
-
-/// Analysis, then the rules that the prover relies on.
-fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Result<LogicalPlan> {
-    let rules: OptimizerRules = vec![
-        Arc::new(RewriteSetComparison::new()),
-        Arc::new(SimplifyExpressions::new()),
-        Arc::new(DecorrelatePredicateSubquery::new()),
-        Arc::new(ScalarSubqueryToJoin::new()),
-        Arc::new(DecorrelateLateralJoin::new()),
-        Arc::new(EqualitiesBelowJoins),
-        Arc::new(EquijoinsOfOneKind),
-        Arc::new(JoinsOfOneKind),
-    ];
-    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
 }
 
 fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, Vec<Scan>)> {

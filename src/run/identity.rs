@@ -24,8 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::write::execution_error;
 use crate::plan::components::{
-    Components, FUNCTION, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint, input_component,
-    slice_fingerprint,
+    Components, FUNCTION, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint, columns_fingerprint,
+    input_component, slice_fingerprint,
 };
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::Need;
@@ -242,9 +242,8 @@ impl Output {
     /// The identity of all rows.
     pub fn identity(&self) -> Fingerprint {
         let content: Content = self.entries.iter().map(|entry| entry.content).sum();
-        let columns = self.schema.fields().iter().map(|f| (f.name(), f.data_type(), f.is_nullable()));
-        let columns = format!("{:?}", columns.collect::<Vec<_>>());
-        Fingerprint::of([("columns", columns.as_bytes()), ("content", content.to_bytes().as_slice())])
+        let columns = columns_fingerprint(&self.schema);
+        Fingerprint::of([("columns", columns.as_bytes().as_slice()), ("content", content.to_bytes().as_slice())])
     }
 }
 

@@ -14,6 +14,7 @@ mod fuzz;
 mod hooks;
 mod integrity;
 mod layers;
+mod literals;
 mod materialize;
 mod memory;
 mod planning;
