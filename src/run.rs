@@ -139,7 +139,7 @@ pub struct Plans {
 /// could not be planned is not in it.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] when a query is invalid.
+/// [`ErrorKind::Sql`] when a query is invalid: of the first that is, with the errors of all others in its message.
 pub async fn plan(
     pipeline: &Pipeline,
     state: &SessionState,
@@ -156,7 +156,8 @@ pub async fn plan(
             Ok(snapshot) => {
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
                 let row_groups = snapshot.row_groups();
-                known.insert(source.name.clone(), Known { row_groups, ..Known::new(schema, bytes.max(1)) });
+                let known_of_files = Known { row_groups, has_order: true, ..Known::new(schema, bytes.max(1)) };
+                known.insert(source.name.clone(), known_of_files);
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -171,6 +172,7 @@ pub async fn plan(
         served.insert(name.clone(), Arc::clone(hook));
     }
     let mut tasks = BTreeMap::new();
+    let mut invalid: Option<Error> = None;
     for task in pipeline.tasks() {
         let inputs = pipeline.inputs(task);
         if let Some(error) = inputs.iter().find_map(|name| broken.get(name)) {
@@ -207,7 +209,13 @@ pub async fn plan(
             None => None,
         };
         let task = invoked.as_ref().unwrap_or(task);
-        let query = resolve(task, pipeline, &known, state)?;
+        let query = match resolve(task, pipeline, &known, state, rules) {
+            Ok(query) => query,
+            Err(error) => {
+                invalid = Some(with_others(invalid, error));
+                continue;
+            }
+        };
         let schema = Arc::clone(&query.last.resolved.schema);
         let fitting = |query: &Resolved| {
             // What can't be optimised fails later, with a reason.
@@ -231,7 +239,10 @@ pub async fn plan(
                 }
                 Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
             }
-            Err(error) if error.kind() == ErrorKind::Sql => return Err(error),
+            Err(error) if error.kind() == ErrorKind::Sql => {
+                invalid = Some(with_others(invalid, error));
+                continue;
+            }
             Err(refused) => Err(refused),
         };
         let proof = planned.as_ref().ok().and_then(|planned| Some(&planned.steps.last()?.proof));
@@ -242,7 +253,18 @@ pub async fn plan(
         known.insert(task.name.clone(), Known { stored, ..Known::new(schema, bytes.max(1)) });
         tasks.insert(task.name.clone(), planned);
     }
-    Ok(Plans { tasks, sources, served })
+    match invalid {
+        Some(error) => Err(error),
+        None => Ok(Plans { tasks, sources, served }),
+    }
+}
+
+/// The first error of an invalid task, with those of others.
+fn with_others(first: Option<Error>, error: Error) -> Error {
+    match first {
+        Some(first) => first.noting(&format!("also invalid: {error}")),
+        None => error,
+    }
 }
 
 /// The proof with the columns that the task's hooks give.

@@ -51,10 +51,10 @@ impl Planning {
     /// [`ErrorKind::Usage`] when there is no such task, [`ErrorKind::Sql`] when its query is invalid.
     pub fn new(pipeline: &Pipeline, name: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Self> {
         let task = pipeline.task(name).ok_or_else(|| Error::new(ErrorKind::Usage, format!("no task `{name}`")))?;
-        let known = |schema: &SchemaRef| Known::new(Arc::clone(schema), 1 << 30);
+        let known = |schema: &SchemaRef| Known { has_order: true, ..Known::new(Arc::clone(schema), 1 << 30) };
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
-        Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state)? })
+        Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state, Rules::default())? })
     }
 
     /// What the chunk 0 of each step of the task is named by, over inputs whose rows don't change.

@@ -288,7 +288,7 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Finger
 /// # Errors
 /// When a filter can't be fingerprinted.
 pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
-    let Need { columns, filters, functions, bytes: _, memory_bytes: _ } = need;
+    let Need { columns, filters, functions, bytes: _, memory_bytes: _, is_ordered } = need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
         Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),
@@ -300,6 +300,7 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fing
     canon.hash.number(columns.len());
     columns.iter().for_each(|at| canon.hash.number(*at));
     add_keys(&mut canon, keys)?;
+    canon.hash.number((*is_ordered).into());
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
     canon.hash.number(functions.len());
@@ -371,7 +372,7 @@ fn options(options: &TaskOptions) -> Fingerprint {
 }
 
 fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
-    let Resolved { plan, scans: _, schema, volatile: _, text, functions: _ } = resolved;
+    let Resolved { plan, scans: _, schema, volatile: _, text, functions: _, open: _ } = resolved;
     let mut canon = Canon::default();
     canon.schema(schema);
     canon.plan(plan)?;

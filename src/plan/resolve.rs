@@ -26,6 +26,9 @@ use parquet::arrow::ArrowSchemaConverter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
+use crate::plan::order::notes::notes;
+use crate::plan::order::with_orders;
+use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::foreign::refuse_foreign;
 use crate::plan::resolve::names::{Names, Planned, sql_error};
 use crate::plan::resolve::normalise::normalise;
@@ -49,6 +52,8 @@ pub struct Resolved {
     pub text: String,
     /// Versions of the user's functions that the whole query calls; in parts of it they may go by other names.
     pub functions: Arc<Versions>,
+    /// What the whole query leaves open, in words.
+    pub open: Arc<[String]>,
 }
 
 /// A task's query: what it stores on its way, in order, each part over inputs and the parts before it, and last what gives
@@ -121,12 +126,14 @@ pub struct Known {
     pub row_groups: Option<Arc<RowGroups>>,
     /// Whether a hook gives each chunk its slice.
     pub is_served: bool,
+    /// Whether its rows have an order: that of files and of rows in them.
+    pub has_order: bool,
 }
 
 impl Known {
     /// Only its columns and its size, about.
     pub fn new(schema: SchemaRef, bytes: u64) -> Self {
-        Self { schema, bytes, stored: None, row_groups: None, is_served: false }
+        Self { schema, bytes, stored: None, row_groups: None, is_served: false, has_order: false }
     }
 }
 
@@ -172,7 +179,8 @@ impl Resolved {
         let schema = Arc::new(without_metadata(&plan));
         ArrowSchemaConverter::new().convert(&schema)?;
         let volatile = volatile_function(&plan)?;
-        Ok(Self { plan, scans, schema, volatile, text: self.text.clone(), functions: Arc::clone(&self.functions) })
+        let (text, functions, open) = (self.text.clone(), Arc::clone(&self.functions), Arc::clone(&self.open));
+        Ok(Self { plan, scans, schema, volatile, text, functions, open })
     }
 }
 
@@ -190,6 +198,11 @@ impl InputSource {
     /// Its size, about; 0 for what a part of the query gave that the engine took out of it.
     pub fn bytes(&self) -> u64 {
         self.known.bytes
+    }
+
+    /// Whether its rows have an order: that of files and of rows in them.
+    pub fn has_order(&self) -> bool {
+        self.known.has_order
     }
 
     /// Number of the scan in its [`Resolved`] plan.
@@ -224,11 +237,12 @@ pub fn resolve(
     pipeline: &Pipeline,
     inputs: &BTreeMap<String, Known>,
     state: &SessionState,
+    rules: Rules,
 ) -> Result<ResolvedTask> {
     check_names(task, pipeline)?;
     check_functions(task, pipeline, state)?;
     let own = with_names_of_its_own(state);
-    let resolved = resolve_with(task, pipeline, inputs, &own);
+    let resolved = resolve_with(task, pipeline, inputs, &own, rules);
     reserve_names(state, &own);
     resolved
 }
@@ -255,6 +269,7 @@ fn resolve_with(
     pipeline: &Pipeline,
     inputs: &BTreeMap<String, Known>,
     state: &SessionState,
+    rules: Rules,
 ) -> Result<ResolvedTask> {
     let versions = pipeline.functions().versions();
     let names = Names { state, pipeline, inputs, task };
@@ -268,12 +283,14 @@ fn resolve_with(
             })?;
         }
         let plan = normalise(plan, state).map_err(in_task)?;
+        let open = notes(&plan).map_err(in_task)?.into();
+        let plan = with_orders(plan, rules).map_err(in_task)?;
         let (plan, scans) = number_scans(plan).map_err(in_task)?;
         let schema = output_schema(&plan, task)?;
         let volatile = volatile_function(&plan).map_err(in_task)?;
         let text = text(task, pipeline, &plan);
         let functions = Arc::new(called_in_plan(&plan, &versions));
-        Ok(Resolved { plan, scans, schema, volatile, text, functions })
+        Ok(Resolved { plan, scans, schema, volatile, text, functions, open })
     };
     let mut last = QueryPart { name: task.name.clone(), resolved: resolved(plan)?, branches: None };
     let mut before = Vec::new();
@@ -357,7 +374,7 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        let Known { schema: _, bytes, stored, row_groups, is_served } = input.known.clone();
+        let Known { schema: _, bytes, stored, row_groups, is_served, has_order: _ } = input.known.clone();
         scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups, is_served });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))

@@ -35,7 +35,7 @@ use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask};
 use crate::plan::slice::{Slice, Stored};
-use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
+use crate::plan::two_phase::{TwoPhase, is_any_rows, numbered, renamed, two_phase};
 use crate::task::{ReadBy, Task, TaskQuery};
 
 /// Ways are sought at most this many splits deep.
@@ -374,7 +374,7 @@ impl Planner<'_> {
             }
             tried.push(unproved);
             // A part that has no types that Parquet can store, say, is no part.
-            for split in self.splits(rest, unproved).unwrap_or_default() {
+            for split in self.splits(rest, unproved, chunking).unwrap_or_default() {
                 if is_right && !split.is_small {
                     continue;
                 }
@@ -451,10 +451,12 @@ impl Planner<'_> {
     }
 
     /// The parts that may be taken out of `rest` where it was refused.
-    fn splits(&self, rest: &Resolved, unproved: &Unproved) -> PlanResult<Vec<Split>> {
+    fn splits(&self, rest: &Resolved, unproved: &Unproved, chunking: &Chunking) -> PlanResult<Vec<Split>> {
         let mut splits = Vec::new();
         let Some(at) = &unproved.at else { return Ok(splits) };
-        if let Some(TwoPhase { chunk, finish }) = two_phase(at, self.rules)? {
+        // Whole, a LIMIT without an order stops when it has its rows; cut, each chunk looks at all.
+        let is_better_whole = chunking.keys.is_empty() && is_any_rows(at);
+        if let Some(TwoPhase { chunk, finish }) = two_phase(at, self.rules)?.filter(|_| !is_better_whole) {
             splits.extend(self.split(rest, at, chunk, Part::Phase, finish)?);
         }
         let alone = |part: &LogicalPlan| -> PlanResult<_> {

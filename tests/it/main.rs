@@ -17,6 +17,7 @@ mod layers;
 mod literals;
 mod materialize;
 mod memory;
+mod order;
 mod planning;
 mod plans;
 mod prove;

@@ -9,6 +9,7 @@ use crate::chunk::key::KeyFamily;
 use crate::plan::keys::equalities;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::opaque::OpaqueNode;
+use crate::plan::order::function::{Reads, call_reads};
 use crate::plan::prove::assign::{Assignment, Blocked};
 use crate::plan::prove::effort::Effort;
 use crate::plan::prove::join::joined;
@@ -19,6 +20,7 @@ use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window, unaliased};
 use crate::plan::prove::{Search, Step};
 use crate::plan::resolve::{InputSource, Resolved, scan_numbers, volatile_call};
+use crate::plan::two_phase::state::why_not_merged;
 
 /// What holds of a plan that may be cut.
 pub struct Accepted {
@@ -477,6 +479,12 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
         }
         Partitioned { keys } => keys,
     };
+    if let Some(function) = of_batches(node) {
+        let rule = "its value depends on how rows come in batches, which are others in each chunk";
+        let fix =
+            "use an exact aggregate such as median() or percentile_cont(), or run it whole: leave CLUSTERED BY out";
+        return Err(Box::new(Refusal::of(format!("{}, which calls {function}()", describe(plan)), rule, fix)));
+    }
     let columns = grouping_set_to_exprlist(&node.group_expr).map_err(|_| unsupported(plan))?;
     let mut carried: Vec<Key> = keys.iter().map(|key| key.among(columns.iter().copied(), schema, rules)).collect();
     if let Some(sets) = grouping_sets(node).filter(|_| rules.ask(Rule::GroupingSets)) {
@@ -489,8 +497,32 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
     if all_visible(&carried) || !rules.ask(Rule::GroupByKeys) {
         return Ok(Partitioned { keys: carried });
     }
-    let fix = format!("group by {} too, or cut by a column that it groups by", named(&keys, schema));
+    let by = format!("group by {} too, or cut by a column that it groups by", named(&keys, schema));
+    let fix = match not_merged(node, rules) {
+        Some(why) => format!("what chunks find can't be put together either, since {why}: {by}"),
+        None => by,
+    };
     Err(Box::new(Refusal::new(plan, Rule::GroupByKeys, fix)))
+}
+
+/// An aggregate that depends on how rows come in batches.
+fn of_batches(node: &Aggregate) -> Option<String> {
+    let schema = node.input.schema();
+    node.aggr_expr.iter().find_map(|expr| match unaliased(expr) {
+        Expr::AggregateFunction(call) => {
+            let name = call.func.name();
+            (call_reads(name, &call.params.args, schema) == Reads::Batches).then(|| name.to_string())
+        }
+        _ => None,
+    })
+}
+
+/// Why an aggregate can't be done in two phases, if it can't.
+fn not_merged(node: &Aggregate, rules: Rules) -> Option<String> {
+    node.aggr_expr.iter().find_map(|expr| match unaliased(expr) {
+        Expr::AggregateFunction(call) => why_not_merged(call, node.input.schema(), rules),
+        _ => None,
+    })
 }
 
 /// The sets of GROUPING SETS, ROLLUP or CUBE; `None` for a plain GROUP BY.
