@@ -6,14 +6,14 @@
 pub mod expr;
 mod groups;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::{grouping_set_to_exprlist, split_conjunction};
 use datafusion::logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator, UserDefinedLogicalNode};
 
-use crate::chunk::key::key_family;
+use crate::chunk::key::{KeyFamily, key_family};
 use crate::plan::keys::expr::{KeyExpr, as_position, is_too_long};
 use crate::plan::keys::groups::{GroupId, Groups};
 use crate::plan::opaque::OpaqueNode;
@@ -72,23 +72,40 @@ impl Classes {
         self.left_out
     }
 
-    /// What a key name may mean, most likely first: the output column of that name, then any input's. For each meaning
-    /// the groups that have the column, or an expression over it alone.
+    /// What a key name may mean, most likely first: the output column of that name, then any input's, then those of all
+    /// inputs. For each meaning the groups that have the column, or an expression over it alone.
     pub fn named(&self, key: &str, resolved: &Resolved) -> Vec<Vec<Group>> {
         let output = resolved.schema.index_of(key).ok().and_then(|i| self.output.get(i).cloned().flatten());
         let inputs = resolved.scans.iter().enumerate().filter_map(|(scan, s)| {
             let at = s.schema.index_of(key).ok()?;
             Some((scan, KeyExpr::column(at, s.schema.field(at).data_type())))
         });
+        let inputs: Vec<ScanExpr> = inputs.collect();
         let mut seen: HashSet<Vec<GroupId>> = HashSet::new();
         let mut found: Vec<Vec<Group>> = Vec::new();
-        for column in output.into_iter().chain(inputs) {
+        for column in output.iter().chain(&inputs).cloned() {
             let groups = self.groups.over(column);
             if seen.insert(groups.clone()) {
                 found.push(groups.into_iter().map(|group| self.groups.members(group)).collect());
             }
         }
+        // Inputs that nothing equates may each be cut by their own column of that name, as the branches of a union are.
+        if found.len() > 1 {
+            found.push(vec![self.together(&inputs)]);
+        }
         found
+    }
+
+    /// The groups of columns of one name as one.
+    fn together(&self, columns: &[ScanExpr]) -> Group {
+        let mut seen: HashSet<ScanExpr> = HashSet::new();
+        let members = columns.iter().flat_map(|column| self.groups.members(self.groups.of(column)));
+        members.filter(|member| seen.insert(member.clone())).collect()
+    }
+
+    /// Whether the query gives a column of this name that comes from an input.
+    pub fn is_given(&self, key: &str, resolved: &Resolved) -> bool {
+        resolved.schema.index_of(key).is_ok_and(|at| self.output.get(at).is_some_and(Option::is_some))
     }
 
     /// All groups that may be keys, each with a name, in order of scans and columns.
@@ -97,10 +114,13 @@ impl Classes {
         let mut found: Vec<(String, Group)> = Vec::new();
         for (number, scan) in resolved.scans.iter().enumerate() {
             for (at, field) in scan.schema.fields().iter().enumerate() {
-                if key_family(field.data_type()).is_none() {
-                    continue;
-                }
-                for id in self.groups.over((number, KeyExpr::column(at, field.data_type()))) {
+                // Structs that the engine made itself are no keys.
+                let columns = match scan.bytes > 0 || key_family(field.data_type()).is_some() {
+                    true => KeyExpr::all_of_column(at, field, self.rules),
+                    false => Vec::new(),
+                };
+                let columns = columns.into_iter();
+                for id in columns.flat_map(|column| self.groups.over((number, column))) {
                     if seen.insert(id.clone()) {
                         let group = self.groups.members(id);
                         let name = group
@@ -112,7 +132,28 @@ impl Classes {
                 }
             }
         }
+        found.extend(self.alike(resolved));
         found
+    }
+
+    /// For each column name that several scans have, which nothing equates, the groups of all these columns as one.
+    fn alike(&self, resolved: &Resolved) -> Vec<(String, Group)> {
+        let mut columns: BTreeMap<(&str, KeyFamily), Vec<ScanExpr>> = BTreeMap::new();
+        for (number, scan) in resolved.scans.iter().enumerate() {
+            for (at, field) in scan.schema.fields().iter().enumerate() {
+                if let Some(family) = key_family(field.data_type()) {
+                    let column = (number, KeyExpr::column(at, field.data_type()));
+                    columns.entry((field.name(), family)).or_default().push(column);
+                }
+            }
+        }
+        let is_one = |columns: &[ScanExpr]| {
+            let mut groups = columns.iter().map(|column| self.groups.of(column));
+            let first = groups.next();
+            groups.all(|group| Some(group) == first)
+        };
+        let several = columns.into_iter().filter(|(_, columns)| columns.len() > 1 && !is_one(columns));
+        several.map(|((name, _), columns)| (name.to_string(), self.together(&columns))).collect()
     }
 
     /// Where a group has an expression over one column, adds the same over the columns that are equal to that one.

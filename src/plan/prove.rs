@@ -364,22 +364,29 @@ pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
         }
         meanings.push(named);
     }
-    let mut first_refusal = None;
-    // What the output's columns of these names are comes first.
+    let is_given = chunking.keys.iter().any(|key| classes.is_given(key, resolved));
+    let mut best: Option<Proof> = None;
+    let mut refusals: Vec<(u64, Refused)> = Vec::new();
+    let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
     let most = meanings.iter().map(Vec::len).max().unwrap_or_default();
     for at in 0..most {
         let keys: Vec<Vec<Group>> = meanings.iter().map(|m| m[at.min(m.len() - 1)].clone()).collect();
         let Tried { proof, cuts_more } = prove(resolved, &chunking.keys, &keys, search);
-        if proof.is_some() {
-            let unproved = cuts_more.into_iter().map(|(_, refused)| search.refused(refused)).collect();
-            return Found { proof, unproved, considered: Vec::new() };
+        refusals.extend(cuts_more);
+        if proof.is_some() && (best.is_none() || proof.as_ref().map(|p| p.cut_bytes(resolved)) > Some(cut_by(&best))) {
+            best = proof;
         }
-        first_refusal = first_refusal.or(cuts_more);
+        // What the output's columns of these names are is what is meant, if that can be.
+        if best.is_some() && at == 0 && is_given {
+            break;
+        }
     }
-    match first_refusal {
-        Some((_, refused)) => Found::no(search.refused(refused)),
-        None => Found::no(search.unproved(no_such_key(&chunking.keys.join(", "), resolved))),
+    refusals.retain(|(bytes, _)| *bytes > cut_by(&best));
+    if best.is_none() && refusals.is_empty() {
+        return Found::no(search.unproved(no_such_key(&chunking.keys.join(", "), resolved)));
     }
+    let unproved = refusals.into_iter().map(|(_, refused)| search.refused(refused)).collect();
+    Found { proof: best, unproved, considered: Vec::new() }
 }
 
 /// Proves the cut of inputs by predicates over their own columns: the one way to cut them that was given.

@@ -13,11 +13,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
-use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, lit};
 
 use crate::chunk::given::number_of;
 use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
@@ -25,12 +25,14 @@ use crate::chunk::only::predicates_of;
 use crate::plan::prove::rule::{Rule, Rules};
 
 /// Functions that give one value for equal arguments, not floats, and never fail on a row.
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 16] = [
     "btrim",
     "character_length",
     "concat",
     "date_part",
     "date_trunc",
+    // Of structs only.
+    "get_field",
     "left",
     "lower",
     "ltrim",
@@ -77,6 +79,19 @@ impl KeyExpr {
         let expr = exact(kept, schema, rules)?;
         let found = Self::new(expr, data_type);
         (!found.columns().is_empty()).then_some(found)
+    }
+
+    /// The values that the column at a position has or, where it is a struct, its fields, as far as they can be keys.
+    pub fn all_of_column(at: usize, field: &Field, rules: Rules) -> Vec<Self> {
+        if key_family(field.data_type()).is_some() {
+            return vec![Self::column(at, field.data_type())];
+        }
+        let columns = (0..=at).map(|other| if other == at { field.clone() } else { unnamed(other) });
+        let named = columns.enumerate().map(|(at, field)| field.with_name(at.to_string())).collect::<Vec<_>>();
+        let Ok(schema) = DFSchema::try_from(Schema::new(named)) else { return Vec::new() };
+        let DataType::Struct(_) = field.data_type() else { return Vec::new() };
+        let fields = fields_of(&positional(at), &[], field.data_type());
+        fields.iter().filter_map(|of_field| Self::of(of_field, &schema, rules)).collect()
     }
 
     /// How many columns, constants, functions and operators it has.
@@ -236,6 +251,23 @@ impl KeyExpr {
     }
 }
 
+fn unnamed(at: usize) -> Field {
+    Field::new(at.to_string(), DataType::Null, true)
+}
+
+/// The fields of a struct, and those of structs in it, which have this path, as DataFusion writes them.
+fn fields_of(value: &Expr, path: &[Expr], data_type: &DataType) -> Vec<Expr> {
+    let DataType::Struct(fields) = data_type else {
+        let args = [value.clone()].into_iter().chain(path.iter().cloned()).collect();
+        return vec![datafusion::functions::core::get_field().call(args)];
+    };
+    let of_field = |field: &FieldRef| {
+        let path: Vec<Expr> = path.iter().cloned().chain([lit(field.name().as_str())]).collect();
+        fields_of(value, &path, field.data_type())
+    };
+    fields.iter().flat_map(of_field).collect()
+}
+
 /// Whether an expression has more parts than a key may have.
 pub fn is_too_long(expr: &Expr) -> bool {
     parts(expr, MOST_PARTS) > MOST_PARTS
@@ -282,6 +314,10 @@ fn exact_parts(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
         }
         Expr::ScalarFunction(f) if FUNCTIONS.contains(&f.func.name()) => {
             if rules.ask(Rule::ExactArguments) && f.args.iter().any(|arg| is_float(arg, schema)) {
+                return None;
+            }
+            let of_struct = |arg: &Expr| arg.get_type(schema).is_ok_and(|t| matches!(t, DataType::Struct(_)));
+            if f.func.name() == "get_field" && !f.args.first().is_some_and(of_struct) {
                 return None;
             }
             // A length that is a column may be one that fails, in rows that the query drops before.

@@ -7,11 +7,11 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs};
+use datafusion::logical_expr::{ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
@@ -42,31 +42,59 @@ pub fn normalise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
     ];
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     check_constants(&plan, state)?;
-    let plan = fields_as_constants(plan, state)?;
+    let plan = of_rows_alone(plan, state)?;
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
 }
 
-/// Computes calls of [`OF_FIELDS`] from what the analysed plan says of their arguments. While DataFusion optimises it says
-/// other things: a column that file statistics show to be constant becomes a literal, outer joins become inner ones.
-fn fields_as_constants(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+/// The plan with other expressions in the place of functions whose value is not one of the row alone.
+fn of_rows_alone(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let plan = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let folded = expr.transform_up(|part| match part {
+            let rewritten = expr.transform_up(|part| match &part {
                 Expr::ScalarFunction(call) if OF_FIELDS.contains(&call.func.name()) => {
-                    Ok(Transformed::yes(Expr::Literal(of_fields(&call, &schema, state)?, None)))
+                    Ok(Transformed::yes(Expr::Literal(of_fields(call, &schema, state)?, None)))
                 }
-                part => Ok(Transformed::no(part)),
+                Expr::ScalarFunction(call) if call.func.name() == "array_concat" => concat_of_row(call, &schema),
+                _ => Ok(Transformed::no(part)),
             })?;
-            Ok(folded.update_data(|expr| name.restore(expr)))
+            Ok(rewritten.update_data(|expr| name.restore(expr)))
         })
     });
     plan.data()
 }
 
-/// The value of a call that depends on what is said of its arguments alone.
+/// `array_concat` of lists in lists with lists: where all are NULL in all rows of a batch DataFusion gives NULL, and where
+/// another row has a list, lists of NULL. Here it is NULL for each row of NULLs.
+fn concat_of_row(call: &ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let whole = Expr::ScalarFunction(call.clone());
+    let depths = call.args.iter().map(|arg| Ok(depth(&arg.get_type(schema)?))).collect::<Result<Vec<_>>>()?;
+    if depths.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(Transformed::no(whole));
+    }
+    let data_type = whole.get_type(schema)?;
+    let nulls = call.args.iter().map(|arg| arg.clone().is_null()).reduce(Expr::and);
+    let null = Expr::Literal(ScalarValue::try_from(&data_type)?, None);
+    let cases = nulls.into_iter().map(|nulls| (Box::new(nulls), Box::new(null.clone()))).collect();
+    Ok(Transformed::yes(Expr::Case(Case::new(None, cases, Some(Box::new(whole))))))
+}
+
+/// How many lists stand in each other.
+fn depth(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::List(field)
+        | DataType::LargeList(field)
+        | DataType::ListView(field)
+        | DataType::LargeListView(field)
+        | DataType::FixedSizeList(field, _) => 1 + depth(field.data_type()),
+        _ => 0,
+    }
+}
+
+/// The value of a call of one of [`OF_FIELDS`], from what the analysed plan says of its arguments. While DataFusion optimises
+/// it says other things: a column that file statistics show to be constant becomes a literal, outer joins become inner ones.
 fn of_fields(
     ScalarFunction { func, args }: &ScalarFunction,
     schema: &DFSchema,
