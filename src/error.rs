@@ -122,6 +122,12 @@ impl Error {
         self
     }
 
+    /// Adds something to know to the message.
+    pub(crate) fn noting(mut self, note: &str) -> Self {
+        self.message += &format!("; {note}");
+        self
+    }
+
     /// Adds the cause.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -15,6 +15,7 @@ pub mod fingerprint;
 pub mod keys;
 pub mod need;
 pub mod opaque;
+pub mod order;
 pub mod prove;
 pub mod published;
 pub mod ranges;

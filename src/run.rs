@@ -163,7 +163,8 @@ pub async fn plan(
                 }
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
                 let row_groups = snapshot.row_groups();
-                known.insert(source.name.clone(), Known { row_groups, ..Known::new(schema, bytes.max(1)) });
+                let known_of_files = Known { row_groups, has_order: true, ..Known::new(schema, bytes.max(1)) };
+                known.insert(source.name.clone(), known_of_files);
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -214,7 +215,7 @@ pub async fn plan(
             None => None,
         };
         let task = invoked.as_ref().unwrap_or(task);
-        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(task, pipeline, &known, state)));
+        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(task, pipeline, &known, state, rules)));
         let query = match resolved.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
             Ok(query) => query,
             Err(error) => {

@@ -22,10 +22,11 @@ use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
+use crate::plan::prove::Role;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::steps;
+use crate::plan::steps::{Step, steps, steps_and_work};
 use crate::task::Task;
 
 pub use crate::execute::content::RowHasher;
@@ -50,10 +51,40 @@ impl Planning {
     /// [`ErrorKind::Usage`] when there is no such task, [`ErrorKind::Sql`] when its query is invalid.
     pub fn new(pipeline: &Pipeline, name: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Self> {
         let task = pipeline.task(name).ok_or_else(|| Error::new(ErrorKind::Usage, format!("no task `{name}`")))?;
-        let known = |schema: &SchemaRef| Known::new(Arc::clone(schema), 1 << 30);
+        let known = |schema: &SchemaRef| Known { has_order: true, ..Known::new(Arc::clone(schema), 1 << 30) };
         let inputs = inputs.iter().map(|(name, schema)| (name.clone(), known(schema))).collect();
         let state = session(runtime(None, None)?, None);
-        Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state)? })
+        Ok(Self { task: task.clone(), query: resolve(task, pipeline, &inputs, &state, Rules::default())? })
+    }
+
+    /// What the chunk 0 of each step of the task is named by, over inputs whose rows don't change.
+    ///
+    /// # Errors
+    /// When the task is refused.
+    pub fn names(&self) -> Result<Vec<Fingerprint>> {
+        let failed = |e: DataFusionError| Error::new(ErrorKind::Sql, "a step has no name").with_source(e);
+        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[])?;
+        let rows = Fingerprint::from_bytes([0; 32]);
+        let name = |step: &Step| {
+            let inputs = step.resolved.scans.iter().map(|scan| (scan.table.clone(), rows)).collect();
+            let is_last = step.name == self.task.name;
+            let components = Components::of(&self.task, &step.resolved, &step.proof, &inputs, "run", is_last)?;
+            Ok(components.chunk(0, Components::default()))
+        };
+        steps.iter().map(name).collect::<datafusion::common::Result<_>>().map_err(failed)
+    }
+
+    /// Nodes of plans that are looked at to prove the task, and why it is refused, if it is.
+    pub fn work(&self) -> (usize, Option<Error>) {
+        let (steps, nodes) = steps_and_work(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[]);
+        (nodes, steps.err())
+    }
+
+    /// How many scans the step that gives the task's table cuts; 0 when it is refused.
+    pub fn cut_scans(&self) -> usize {
+        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[]).unwrap_or_default();
+        let inputs = steps.last().map_or(&[][..], |step| step.proof.inputs());
+        inputs.iter().filter(|input| matches!(input.role, Role::Partitioned { .. })).count()
     }
 
     /// Proves the task and makes the plans of all its chunks, over tables without rows.

@@ -432,7 +432,7 @@ impl FormatWriter {
             quote: *random.pick(&['"', '"', '\'']),
             escape: if random.chance(20) { Some('\\') } else { None },
             null: if random.chance(30) && !table.has_empty_text() { "" } else { "~" },
-            line_end: random.pick(&["\n", "\n", "\r\n"]),
+            line_end: random.pick::<&str>(&["\n", "\n", "\r\n"]),
             comment: random.chance(15),
         };
         let is_array = random.chance(30);

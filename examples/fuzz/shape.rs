@@ -13,7 +13,7 @@ type Shape = (String, Option<String>);
 impl Generator<'_> {
     /// One of the shapes.
     pub fn shape(&mut self) -> Shape {
-        match self.random.weighted(&[11, 6, 6, 6, 12, 8, 9, 12, 5, 12, 6, 5, 5, 11, 6, 5, 7, 2, 4, 4, 4]) {
+        match self.random.weighted(&[11, 6, 6, 6, 12, 8, 9, 12, 5, 12, 6, 5, 5, 11, 6, 5, 7, 2, 4, 4, 5, 4]) {
             0 => self.joined_elsewhere(),
             1 => self.kept_side(),
             2 => self.not_in(),
@@ -34,6 +34,7 @@ impl Generator<'_> {
             17 => self.two_own_keys(),
             18 => self.distinct_zeros(),
             19 => self.scalar_of_cut(),
+            20 => self.kept_order(),
             _ => self.steps(),
         }
     }
@@ -43,6 +44,20 @@ impl Generator<'_> {
         let t = self.name();
         let zeros = format!("SELECT k, CAST(CASE WHEN a > 2 THEN '-0.0' ELSE '0.0' END AS DOUBLE) AS f FROM {t}");
         (format!("SELECT count(DISTINCT q.f) AS n FROM ({zeros}) q"), Some("k".into()))
+    }
+
+    /// Rows that LIMIT takes by the order of DISTINCT ON.
+    fn kept_order(&mut self) -> Shape {
+        let t = self.name();
+        let (way, next) = (self.one_of(&["", " DESC", " NULLS FIRST"]), self.one_of(&["", " DESC"]));
+        let (limit, offset) = (1 + self.random.below(4), self.random.below(3));
+        let first = format!("SELECT DISTINCT ON (t.j) t.j AS j, t.a AS a FROM {t} t ORDER BY t.j{way}, t.a{next}");
+        let sql = match self.random.below(3) {
+            0 => format!("{first} LIMIT {limit} OFFSET {offset}"),
+            1 => format!("SELECT q.j AS j FROM ({first} LIMIT {limit} OFFSET {offset}) q"),
+            _ => format!("SELECT q.a AS a, count(*) AS n FROM ({first} LIMIT {limit}) q GROUP BY q.a"),
+        };
+        (sql, Some("j".into()))
     }
 
     /// Constant rows, compared with what one chunk alone knows.

@@ -8,7 +8,7 @@ use arrow::datatypes::TimeUnit::{self, Microsecond, Millisecond, Nanosecond, Sec
 /// Data types whose values hash alike: equal values of two types of one family have equal hashes.
 ///
 /// A dictionary has the family of its values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyFamily {
     /// Hashed as the integer 0 or 1.
     Boolean,

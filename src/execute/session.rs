@@ -70,6 +70,8 @@ pub fn runtime_with(pool: Arc<dyn MemoryPool>, spill_folder: Option<&Path>) -> R
 pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.collect_spans = true;
+    // Which of them count is found out from the plan.
+    config.options_mut().sql_parser.enable_subquery_sort_elimination = false;
     if let Some(budget) = budget {
         config = config.with_batch_size(budget.batch_rows());
     }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::ARROW_VERSION;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::DATAFUSION_VERSION;
 use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::logical_expr::Expr;
+use parquet::file::properties::DEFAULT_CREATED_BY as PARQUET_VERSION;
 
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
@@ -20,6 +22,30 @@ use crate::task::{Task, TaskOptions};
 
 /// The version of this crate; part of every fingerprint.
 pub const ENGINE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What queries and sources mean to this engine; part of every fingerprint. Raise it with each change after which the same
+/// query over the same rows gives others, such as a fault that is mended: what was stored before must not be served.
+pub const SEMANTICS_VERSION: u32 = 2;
+
+/// What rows depend on beside queries and inputs, by name: the versions of the engine and of what it stands on.
+fn versions() -> [(&'static str, String); 6] {
+    [
+        ("engine", ENGINE_VERSION.to_string()),
+        ("semantics", SEMANTICS_VERSION.to_string()),
+        ("DataFusion", DATAFUSION_VERSION.to_string()),
+        ("Arrow", ARROW_VERSION.to_string()),
+        ("Parquet", PARQUET_VERSION.to_string()),
+        ("chunk function", CHUNK_FUNCTION_VERSION.to_string()),
+    ]
+}
+
+/// Adds [`versions`] to a fingerprint in the making.
+fn add_versions(canon: &mut Canon) {
+    for (name, version) in versions() {
+        canon.hash.text(name);
+        canon.hash.text(&version);
+    }
+}
 
 /// Everything that a task's chunks depend on, by name, so that a miss can say which of them changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,26 +67,29 @@ impl Components {
         run: &str,
         is_last: bool,
     ) -> Result<Self> {
-        let mut parts = BTreeMap::from([
-            ("engine".to_string(), ENGINE_VERSION.to_string()),
-            ("DataFusion".to_string(), DATAFUSION_VERSION.to_string()),
-            ("chunk function".to_string(), CHUNK_FUNCTION_VERSION.to_string()),
-            ("query".to_string(), query_fingerprint(resolved)?.to_string()),
-            ("cut".to_string(), cut(proof)),
-            (FUNCTION.to_string(), function(proof)),
-            ("options".to_string(), options(&task.options)),
-        ]);
+        let mut parts: BTreeMap<String, String> =
+            versions().into_iter().map(|(name, version)| (name.to_string(), version)).collect();
+        parts.insert("query".to_string(), query_fingerprint(resolved)?.to_string());
+        parts.insert("cut".to_string(), cut(proof)?.to_string());
+        parts.insert(FUNCTION.to_string(), function(proof));
+        parts.insert("options".to_string(), options(&task.options).to_string());
         if !task.parameters.is_empty() {
             let mut values = Canon::default();
             for (name, value) in &task.parameters {
                 values.hash.text(name);
-                values.literal(value)?;
+                values.literal(value, None)?;
             }
             parts.insert("parameters".into(), values.hash.finish().to_string());
         }
+        let mut hooks = Hash::default();
         for (at, (table, hook)) in task.dematerialization.iter().enumerate() {
             let name = format!("hook {} `{}` of input `{table}`", at + 1, hook.name());
             parts.insert(name, hook.version().to_string());
+            [hook.name(), hook.version(), table].into_iter().for_each(|part| hooks.text(part));
+        }
+        if !task.dematerialization.is_empty() {
+            // Their names may hold anything: those above are for people.
+            parts.insert("hooks of inputs".into(), hooks.finish().to_string());
         }
         // Of the last step, whose rows they see.
         if is_last && !task.materialization.is_empty() {
@@ -70,9 +99,7 @@ impl Components {
             // What a hook is told, and other tasks with this query, or other chunks, are told otherwise.
             parts.insert("task".into(), task.name.clone());
             parts.insert("chunks of the task".into(), proof.chunks().to_string());
-            let mut columns = Canon::default();
-            columns.schema(proof.schema());
-            parts.insert("columns".into(), columns.hash.finish().to_string());
+            parts.insert("columns".into(), columns_fingerprint(proof.schema()).to_string());
         }
         for (function, version) in resolved.functions.as_ref() {
             parts.insert(format!("function {function}()"), version.clone());
@@ -214,13 +241,11 @@ fn predicates_of(input: &Input) -> Option<&[Expr]> {
 pub fn predicates_fingerprint(predicates: &[Expr]) -> Fingerprint {
     let mut canon = Canon::default();
     // What they say of a row is these versions' word.
-    canon.hash.text(&format!("{ENGINE_VERSION} {DATAFUSION_VERSION}"));
+    add_versions(&mut canon);
     // Columns stand in them by number or bare name.
     if let Err(error) = canon.exprs(predicates, &DFSchema::empty()) {
         canon.hash.text(&error.to_string());
     }
-    // What a function's fields may leave out.
-    predicates.iter().for_each(|predicate| canon.hash.text(&format!("{predicate:?}")));
     canon.hash.finish()
 }
 
@@ -235,8 +260,6 @@ fn case_fingerprint(cases: &Cases, predicates: &[Expr]) -> String {
     if let Err(error) = canonical {
         canon.hash.text(&error.to_string());
     }
-    // What a function's fields may leave out.
-    predicates.iter().for_each(|predicate| canon.hash.text(&format!("{predicate:?}")));
     canon.hash.finish().to_string()
 }
 
@@ -265,47 +288,91 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Finger
 /// # Errors
 /// When a filter can't be fingerprinted.
 pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
-    let Need { columns, filters, functions, bytes: _, memory_bytes: _ } = need;
+    let Need { columns, filters, functions, bytes: _, memory_bytes: _, is_ordered } = need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
         Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),
         _ => return plan_err!("scan {scan} is not cut"),
     };
-    canon.hash.text(&format!("split {ENGINE_VERSION} {DATAFUSION_VERSION} {CHUNK_FUNCTION_VERSION} of {table}"));
-    canon.hash.text(&format!("{columns:?} by {}", key_texts(keys)));
+    canon.hash.text("split");
+    add_versions(&mut canon);
+    canon.hash.text(table);
+    canon.hash.number(columns.len());
+    columns.iter().for_each(|at| canon.hash.number(*at));
+    add_keys(&mut canon, keys)?;
+    canon.hash.number((*is_ordered).into());
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
-    // What a filter's fields may leave out.
-    canon.hash.text(&format!("{filters:?} {functions:?}"));
+    canon.hash.number(functions.len());
+    for (function, version) in functions {
+        canon.hash.text(function);
+        canon.hash.text(version);
+    }
     Ok(canon.hash.finish())
 }
 
+/// The names, types and what else is known of columns, as a fingerprint.
+pub fn columns_fingerprint(schema: &SchemaRef) -> Fingerprint {
+    let mut canon = Canon::default();
+    canon.schema(schema);
+    canon.hash.finish()
+}
+
 /// Keys, and what cuts each scan.
-fn cut(proof: &Proof) -> String {
-    let roles = proof.inputs().iter().map(|input| match &input.role {
-        Role::Partitioned { keys, names: _ } => key_texts(keys),
-        Role::Replicated { why: _ } => "whole".into(),
-    });
-    let roles = roles.collect::<Vec<_>>().join(", ");
-    format!("{:?}: {roles}; in chunk 0 alone {:?}", proof.keys(), proof.once())
+fn cut(proof: &Proof) -> Result<Fingerprint> {
+    let mut canon = Canon::default();
+    canon.hash.number(proof.keys().len());
+    proof.keys().iter().for_each(|key| canon.hash.text(key));
+    canon.hash.number(proof.inputs().len());
+    for Input { table: _, role } in proof.inputs() {
+        match role {
+            Role::Partitioned { keys, names: _ } => {
+                canon.hash.text("cut");
+                add_keys(&mut canon, keys)?;
+            }
+            Role::Replicated { why: _ } => canon.hash.text("whole"),
+        }
+    }
+    canon.hash.number(proof.once().len());
+    for way in proof.once() {
+        canon.hash.number(way.len());
+        way.iter().for_each(|at| canon.hash.number(*at));
+    }
+    Ok(canon.hash.finish())
 }
 
-/// Keys as text; predicates are the chunk function, of which a chunk has its own part.
-fn key_texts(keys: &[KeyExpr]) -> String {
-    let text = |key: &KeyExpr| match key.predicates() {
-        Some(_) => "its predicates".into(),
-        None => format!("{} as {}", key.expr(), key.data_type()),
-    };
-    format!("{:?}", keys.iter().map(text).collect::<Vec<_>>())
+/// Adds keys to a fingerprint; predicates are the chunk function, of which a chunk has its own part.
+fn add_keys(canon: &mut Canon, keys: &[KeyExpr]) -> Result<()> {
+    canon.hash.number(keys.len());
+    for key in keys {
+        match key.predicates() {
+            Some(_) => canon.hash.text("its predicates"),
+            None => {
+                canon.hash.text("key");
+                // Columns stand in it by number.
+                canon.exprs(std::slice::from_ref(key.expr()), &DFSchema::empty())?;
+                canon.schema(&Arc::new(Schema::new(vec![Field::new("", key.data_type().clone(), true)])));
+            }
+        }
+    }
+    Ok(())
 }
 
-fn options(options: &TaskOptions) -> String {
+fn options(options: &TaskOptions) -> Fingerprint {
     let TaskOptions { version, compression, row_group_rows } = options;
-    format!("version {version:?}, compression {compression:?}, row_group_rows {row_group_rows}")
+    // It prints its level, and has nothing else.
+    let compression = format!("{compression:?}");
+    let is_given = [u8::from(version.is_some())];
+    Fingerprint::of([
+        ("has version", is_given.as_slice()),
+        ("version", version.as_deref().unwrap_or_default().as_bytes()),
+        ("compression", compression.as_bytes()),
+        ("row_group_rows", row_group_rows.to_le_bytes().as_slice()),
+    ])
 }
 
 fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
-    let Resolved { plan, scans: _, schema, volatile: _, text, functions: _ } = resolved;
+    let Resolved { plan, scans: _, schema, volatile: _, text, functions: _, open: _ } = resolved;
     let mut canon = Canon::default();
     canon.schema(schema);
     canon.plan(plan)?;

@@ -131,6 +131,12 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
             let _ = writeln!(out, "    {:indent$}{}: {}", "", step.node, step.finding, indent = 2 * step.depth);
         }
     }
+    for open in step.resolved.open.iter().filter(|_| step.name == task.name) {
+        let _ = writeln!(out, "  {open}");
+    }
+    for note in &step.notes {
+        let _ = writeln!(out, "  note: {note}");
+    }
     if proof.chunks() > 1 && sorts(proof.plan()) {
         let _ = writeln!(out, "  ORDER BY holds within a chunk that fits in memory; order is not kept between chunks");
     }

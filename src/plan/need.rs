@@ -8,6 +8,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 
 use crate::plan::keys::expr::KeyExpr;
+use crate::plan::order::ordered_scans;
 use crate::plan::prove::{Proof, Role};
 use crate::plan::resolve::{InputSource, Resolved, Scan};
 use crate::task::function::{Versions, called_in};
@@ -25,6 +26,8 @@ pub struct Need {
     pub bytes: u64,
     /// Bytes that their values take in memory, about.
     pub memory_bytes: u64,
+    /// Whether something takes rows in the order of the source's files.
+    pub is_ordered: bool,
 }
 
 /// Text and numbers take about so many times the bytes of their files in memory.
@@ -56,6 +59,7 @@ fn needs(
     keys: &[BTreeSet<usize>],
     state: &SessionState,
 ) -> Result<Vec<Need>> {
+    let ordered = ordered_scans(plan)?;
     let optimised = state.optimize(plan)?;
     let mut found: BTreeMap<usize, Need> = BTreeMap::new();
     optimised.apply_with_subqueries(|node| {
@@ -85,7 +89,7 @@ fn needs(
             None => (scan.bytes, IN_MEMORY * scan.bytes),
         };
         let functions = need.filters.iter().flat_map(|filter| called_in(filter, functions)).collect();
-        Need { bytes, memory_bytes, functions, ..need }
+        Need { bytes, memory_bytes, functions, is_ordered: ordered.contains(&number), ..need }
     };
     Ok(scans.iter().enumerate().map(of_scan).collect())
 }

@@ -12,6 +12,7 @@
 //! for slices of rows instead of shards.
 
 mod assign;
+pub mod effort;
 mod join;
 mod property;
 mod refusal;
@@ -35,7 +36,8 @@ use crate::error::{Error, ErrorKind, Location};
 use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::keys::{Classes, Group};
 use crate::plan::opaque::OpaqueNode;
-use crate::plan::prove::assign::{Assignment, assignments};
+use crate::plan::prove::assign::{Assignment, Ways};
+use crate::plan::prove::effort::Effort;
 use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
 use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt, check_families};
@@ -310,10 +312,12 @@ pub struct Search<'a> {
     pub is_phase: bool,
     /// What is asked of the plan.
     pub rules: Rules,
+    /// What the task's plans cost.
+    pub effort: &'a Effort,
 }
 
 impl Search<'_> {
-    fn refused(&self, Refused { refusal, at }: Refused) -> Unproved {
+    fn refused(&self, Refused { refusal, at, blocked: _ }: Refused) -> Unproved {
         let place = at.as_ref().and_then(|at| place_in_sql(at, &self.task.location.file));
         let error = Error::new(ErrorKind::Refused, refusal.to_string());
         let error = match place {
@@ -351,6 +355,9 @@ pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
         Ok(classes) => classes,
         Err(error) => return Found::no(search.unproved(internal(error, task))),
     };
+    if classes.left_out() {
+        search.effort.leave_out_keys();
+    }
     if chunking.keys.is_empty() {
         return find(resolved, &classes, search);
     }
@@ -368,22 +375,29 @@ pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
         }
         meanings.push(named);
     }
-    let mut first_refusal = None;
-    // What the output's columns of these names are comes first.
+    let is_given = chunking.keys.iter().any(|key| classes.is_given(key, resolved));
+    let mut best: Option<Proof> = None;
+    let mut refusals: Vec<(u64, Refused)> = Vec::new();
+    let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
     let most = meanings.iter().map(Vec::len).max().unwrap_or_default();
     for at in 0..most {
         let keys: Vec<Vec<Group>> = meanings.iter().map(|m| m[at.min(m.len() - 1)].clone()).collect();
         let Tried { proof, cuts_more } = prove(resolved, &chunking.keys, &keys, search);
-        if proof.is_some() {
-            let unproved = cuts_more.into_iter().map(|(_, refused)| search.refused(refused)).collect();
-            return Found { proof, unproved, considered: Vec::new() };
+        refusals.extend(cuts_more);
+        if proof.is_some() && (best.is_none() || proof.as_ref().map(|p| p.cut_bytes(resolved)) > Some(cut_by(&best))) {
+            best = proof;
         }
-        first_refusal = first_refusal.or(cuts_more);
+        // What the output's columns of these names are is what is meant, if that can be.
+        if best.is_some() && at == 0 && is_given {
+            break;
+        }
     }
-    match first_refusal {
-        Some((_, refused)) => Found::no(search.refused(refused)),
-        None => Found::no(search.unproved(no_such_key(&chunking.keys.join(", "), resolved))),
+    refusals.retain(|(bytes, _)| *bytes > cut_by(&best));
+    if best.is_none() && refusals.is_empty() {
+        return Found::no(search.unproved(no_such_key(&chunking.keys.join(", "), resolved)));
     }
+    let unproved = refusals.into_iter().map(|(_, refused)| search.refused(refused)).collect();
+    Found { proof: best, unproved, considered: Vec::new() }
 }
 
 /// Proves the cut of inputs by predicates over their own columns: the one way to cut them that was given.
@@ -392,8 +406,8 @@ fn per_input(resolved: &Resolved, inputs: &[(String, Vec<Expr>)], search: Search
         Ok(assignment) => assignment,
         Err(error) => return Found::no(search.unproved(error)),
     };
-    let Search { task, chunking, is_phase, rules } = search;
-    match attempt(resolved, &assignment, &chunking.keys, is_phase, rules) {
+    let Search { task, chunking, is_phase: _, rules: _, effort: _ } = search;
+    match attempt(resolved, &assignment, &chunking.keys, search) {
         Ok(accepted) => match proof(resolved, &chunking.keys, chunking.chunks, &assignment, accepted) {
             Ok(proof) => Found { proof: Some(proof), unproved: Vec::new(), considered: Vec::new() },
             Err(error) => Found::no(search.unproved(internal(error, task))),
@@ -435,14 +449,21 @@ struct Tried {
 /// Tries the ways to cut the scans by one of these groups for each key, those with the most bytes first.
 fn prove(resolved: &Resolved, names: &[String], keys: &[Vec<Group>], search: Search) -> Tried {
     let mut cuts_more: Option<(u64, Refused)> = None;
-    for (bytes, assignment) in overridden(resolved, assignments(resolved, keys), search) {
-        match attempt(resolved, &assignment, names, search.is_phase, search.rules) {
+    let mut ways = overridden(resolved, Ways::new(resolved, keys), search);
+    while let Some((bytes, assignment)) = ways.next() {
+        match attempt(resolved, &assignment, names, search) {
             Ok(accepted) => {
                 let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok();
                 let cuts_more = cuts_more.filter(|(most, _)| *most > bytes || proof.is_none());
                 return Tried { proof, cuts_more };
             }
-            Err(refused) => drop(cuts_more.get_or_insert((bytes, refused))),
+            Err(refused) => {
+                ways.rule_out(refused.blocked.clone());
+                cuts_more.get_or_insert((bytes, refused));
+            }
+        }
+        if search.effort.is_spent() {
+            break;
         }
     }
     Tried { proof: None, cuts_more }
@@ -468,7 +489,7 @@ fn check_overrides(resolved: &Resolved, task: &Task, chunking: &Chunking) -> Res
 }
 
 /// The ways to cut the scans with what the user says of inputs in its place, each once, those with the most bytes first.
-fn overridden(resolved: &Resolved, ways: Vec<(u64, Assignment)>, search: Search) -> Vec<(u64, Assignment)> {
+fn overridden(resolved: &Resolved, ways: Ways, search: Search) -> Ways {
     let CutOverrides { keys, replicated, assumed: _ } = &search.task.cut;
     if keys.is_empty() && replicated.is_empty() {
         return ways;
@@ -493,7 +514,7 @@ fn overridden(resolved: &Resolved, ways: Vec<(u64, Assignment)>, search: Search)
         }
     }
     found.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-    found
+    Ways::of(found)
 }
 
 /// The cut that is taken for right for a reason of the user's, where none can be proved: by the keys that were given, of as
@@ -506,8 +527,8 @@ pub fn assumed(resolved: &Resolved, search: Search, reason: &str, why: &Error) -
             let classes = Classes::of(resolved, search.rules).ok()?;
             let first = |key: &String| classes.named(key, resolved).into_iter().next();
             let named = names.iter().map(first).collect::<Option<Vec<_>>>()?;
-            let ways = overridden(resolved, assignments(resolved, &named), search);
-            ways.into_iter().find(|(_, way)| check_families(resolved, way).is_ok())?.1
+            let mut ways = overridden(resolved, Ways::new(resolved, &named), search);
+            ways.find(|(_, way)| check_families(resolved, way).is_ok())?.1
         }
     };
     let assumed = format!("{reason}; the prover says: {}", why.message());
@@ -529,6 +550,8 @@ fn find(resolved: &Resolved, classes: &Classes, search: Search) -> Found {
         let bytes: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
         let verdict = if bytes <= cut_by(&best) {
             Verdict::CutsNoMore
+        } else if search.effort.is_spent() {
+            break;
         } else {
             let Tried { proof, cuts_more } = prove(resolved, std::slice::from_ref(&key), &[vec![group]], search);
             let why = cuts_more.as_ref().map(|(_, refused)| refused.refusal.to_string());

@@ -9,9 +9,10 @@ use datafusion::common::{Column, DFSchema, NullEquality, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Window};
+use datafusion::logical_expr::{EmptyRelation, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Union, Window};
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::extract_leaf_expressions::{ExtractLeafExpressions, PushDownLeafProjections};
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
@@ -31,6 +32,9 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
             name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
             name if name == SimplifyExpressions::new().name() => Arc::new(TypesKept),
+            name if [ExtractLeafExpressions::new().name(), PushDownLeafProjections::new().name()].contains(&name) => {
+                Arc::new(FieldsAboveUnions(Arc::clone(rule)))
+            }
             _ => Arc::clone(rule),
         }
     });
@@ -94,7 +98,7 @@ impl OptimizerRule for EquijoinsOfOneKind {
     }
 }
 
-/// [`PropagateEmptyRelation`], but unions keep their empty branches.
+/// [`PropagateEmptyRelation`], but what is left of a union keeps the union's column names.
 ///
 /// Where one branch is left it takes that for the union, and filters above then look for the union's column names in it:
 /// they find none, or others of that name.
@@ -115,9 +119,62 @@ impl OptimizerRule for EmptyOutsideUnions {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        match plan {
-            LogicalPlan::Union(_) => Ok(Transformed::no(plan)),
-            other => PropagateEmptyRelation::new().rewrite(other, config),
+        let LogicalPlan::Union(union) = plan else { return PropagateEmptyRelation::new().rewrite(plan, config) };
+        let is_empty = |branch: &LogicalPlan| {
+            matches!(branch, LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: _ }))
+        };
+        let left: Vec<Arc<LogicalPlan>> = union.inputs.iter().filter(|branch| !is_empty(branch)).cloned().collect();
+        if left.len() == union.inputs.len() {
+            return Ok(Transformed::no(LogicalPlan::Union(union)));
+        }
+        Ok(Transformed::yes(match left.as_slice() {
+            [] => LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: union.schema }),
+            [only] => {
+                let columns = only.schema().columns().into_iter().zip(union.schema.iter());
+                let named = columns.map(|(column, (qualifier, field))| {
+                    Expr::Column(column).alias_qualified(qualifier.cloned(), field.name())
+                });
+                LogicalPlanBuilder::from(Arc::clone(only)).project(named.collect::<Vec<_>>())?.build()?
+            }
+            _ => LogicalPlan::Union(Union { inputs: left, schema: union.schema }),
+        }))
+    }
+}
+
+/// A rule that takes fields out of structs near the scans, but not below unions: there it fails, where a branch gives a
+/// column under its own name as well as where one is empty.
+#[derive(Debug)]
+struct FieldsAboveUnions(Arc<dyn OptimizerRule + Send + Sync>);
+
+impl OptimizerRule for FieldsAboveUnions {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let drops_qualifier = |expr: &Expr| {
+            matches!(expr, Expr::Alias(alias) if alias.relation.is_none()
+                && matches!(alias.expr.as_ref(), Expr::Column(column) if column.relation.is_some() && column.name == alias.name))
+        };
+        let is_of_union = |node: &LogicalPlan| {
+            Ok(match node {
+                LogicalPlan::Union(_) => true,
+                // What is left of one.
+                LogicalPlan::Projection(projection) => projection.expr.iter().any(drops_qualifier),
+                _ => false,
+            })
+        };
+        match plan.exists(is_of_union)? {
+            true => Ok(Transformed::no(plan)),
+            false => self.0.rewrite(plan, config),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod call;
 mod equalities;
 mod foreign;
 mod names;
+mod normalise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,22 +21,18 @@ use datafusion::logical_expr::{
     Expr, LogicalPlan, TableProviderFilterPushDown, TableScan, TableScanBuilder, TableSource, Union, Volatility,
     WindowFunctionDefinition,
 };
-use datafusion::optimizer::Optimizer;
-use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
-use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
-use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
-use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use parquet::arrow::ArrowSchemaConverter;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
+use crate::plan::order::notes::notes;
+use crate::plan::order::with_orders;
+use crate::plan::prove::rule::Rules;
 use crate::plan::published::{NotPublished, published_schema};
-use crate::plan::repair::types::TypesKept;
-use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
-use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 use crate::plan::resolve::foreign::refuse_foreign;
 use crate::plan::resolve::names::{Names, Planned, sql_error};
+use crate::plan::resolve::normalise::normalise;
 use crate::plan::slice::Stored;
 use crate::task::dataframe::RecordedStep;
 use crate::task::function::{Versions, called_in_plan};
@@ -56,6 +53,8 @@ pub struct Resolved {
     pub text: String,
     /// Versions of the user's functions that the whole query calls; in parts of it they may go by other names.
     pub functions: Arc<Versions>,
+    /// What the whole query leaves open, in words.
+    pub open: Arc<[String]>,
 }
 
 /// A task's query: what it stores on its way, in order, each part over inputs and the parts before it, and last what gives
@@ -128,12 +127,14 @@ pub struct Known {
     pub row_groups: Option<Arc<RowGroups>>,
     /// Whether a hook gives each chunk its slice.
     pub is_served: bool,
+    /// Whether its rows have an order: that of files and of rows in them.
+    pub has_order: bool,
 }
 
 impl Known {
     /// Only its columns and its size, about.
     pub fn new(schema: SchemaRef, bytes: u64) -> Self {
-        Self { schema, bytes, stored: None, row_groups: None, is_served: false }
+        Self { schema, bytes, stored: None, row_groups: None, is_served: false, has_order: false }
     }
 }
 
@@ -179,7 +180,8 @@ impl Resolved {
         let schema = Arc::new(without_metadata(&plan));
         ArrowSchemaConverter::new().convert(&schema)?;
         let volatile = volatile_function(&plan)?;
-        Ok(Self { plan, scans, schema, volatile, text: self.text.clone(), functions: Arc::clone(&self.functions) })
+        let (text, functions, open) = (self.text.clone(), Arc::clone(&self.functions), Arc::clone(&self.open));
+        Ok(Self { plan, scans, schema, volatile, text, functions, open })
     }
 }
 
@@ -197,6 +199,11 @@ impl InputSource {
     /// Its size, about; 0 for what a part of the query gave that the engine took out of it.
     pub fn bytes(&self) -> u64 {
         self.known.bytes
+    }
+
+    /// Whether its rows have an order: that of files and of rows in them.
+    pub fn has_order(&self) -> bool {
+        self.known.has_order
     }
 
     /// Number of the scan in its [`Resolved`] plan.
@@ -231,9 +238,40 @@ pub fn resolve(
     pipeline: &Pipeline,
     inputs: &BTreeMap<String, Known>,
     state: &SessionState,
+    rules: Rules,
 ) -> Result<ResolvedTask> {
     check_names(task, pipeline)?;
     check_functions(task, pipeline, state)?;
+    let own = with_names_of_its_own(state);
+    let resolved = resolve_with(task, pipeline, inputs, &own, rules);
+    reserve_names(state, &own);
+    resolved
+}
+
+/// The same session, in which names that DataFusion makes up, such as `__correlated_sq_1`, are numbered from 1: those of a
+/// task must not depend on how many others were planned before it.
+fn with_names_of_its_own(state: &SessionState) -> SessionState {
+    let mut own = state.clone();
+    own.execution_props_mut().alias_generator = Arc::default();
+    own
+}
+
+/// Lets names that are made up in `state` from now on be none of those that were made up in `own`.
+fn reserve_names(state: &SessionState, own: &SessionState) {
+    let next = own.execution_props().alias_generator.next("");
+    // It is an underscore and the number.
+    if let Ok(number) = next.trim_start_matches('_').parse() {
+        state.execution_props().alias_generator.update_min_id(number);
+    }
+}
+
+fn resolve_with(
+    task: &Task,
+    pipeline: &Pipeline,
+    inputs: &BTreeMap<String, Known>,
+    state: &SessionState,
+    rules: Rules,
+) -> Result<ResolvedTask> {
     let versions = pipeline.functions().versions();
     let names = Names { state, pipeline, inputs, task };
     let in_task = |e: DataFusionError| sql_error(e, &task.location).with_task(&task.name);
@@ -246,13 +284,15 @@ pub fn resolve(
             })?;
         }
         let plan = normalise(plan, state).map_err(in_task)?;
+        let open = notes(&plan).map_err(in_task)?.into();
+        let plan = with_orders(plan, rules).map_err(in_task)?;
         let (plan, scans) = number_scans(plan).map_err(in_task)?;
         let schema = Arc::new(without_metadata(&plan));
         published(&schema, task)?;
         let volatile = volatile_function(&plan).map_err(in_task)?;
         let text = text(task, pipeline, &plan);
         let functions = Arc::new(called_in_plan(&plan, &versions));
-        Ok(Resolved { plan, scans, schema, volatile, text, functions })
+        Ok(Resolved { plan, scans, schema, volatile, text, functions, open })
     };
     let mut last = QueryPart { name: task.name.clone(), resolved: resolved(plan)?, branches: None };
     let mut before = Vec::new();
@@ -327,22 +367,6 @@ fn check_functions(task: &Task, pipeline: &Pipeline, state: &SessionState) -> Re
     Err(Error::new(ErrorKind::Usage, message).with_task(&task.name))
 }
 
-/// Analysis, then the rules that the prover relies on.
-fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Result<LogicalPlan> {
-    let rules: OptimizerRules = vec![
-        Arc::new(RewriteSetComparison::new()),
-        Arc::new(TypesKept),
-        Arc::new(DecorrelatePredicateSubquery::new()),
-        Arc::new(ScalarSubqueryToJoin::new()),
-        Arc::new(DecorrelateLateralJoin::new()),
-        Arc::new(EqualitiesBelowJoins),
-        Arc::new(EquijoinsOfOneKind),
-        Arc::new(JoinsOfOneKind),
-    ];
-    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
-}
-
 fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, Vec<Scan>)> {
     let mut scans = Vec::new();
     let numbered = plan.transform_down_with_subqueries(|node| {
@@ -352,7 +376,7 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        let Known { schema: _, bytes, stored, row_groups, is_served } = input.known.clone();
+        let Known { schema: _, bytes, stored, row_groups, is_served, has_order: _ } = input.known.clone();
         scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups, is_served });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))

@@ -14,7 +14,6 @@
 //! only parts that give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar
 //! subquery that reads an input always runs first: every chunk would read all of it.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,20 +28,18 @@ use crate::chunk::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
+use crate::plan::prove::effort::Effort;
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, assumed, try_prove};
 use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
-use crate::plan::two_phase::{TwoPhase, numbered, renamed, two_phase};
+use crate::plan::two_phase::{TwoPhase, is_any_rows, numbered, renamed, two_phase};
 use crate::task::{ReadBy, Task, TaskQuery};
 
 /// Ways are sought at most this many splits deep.
 const MAX_DEPTH: usize = 8;
-
-/// At most this many plans are proved for one task.
-const MAX_PROOFS: usize = 128;
 
 /// One step: a query of its own over sources, tasks and earlier steps.
 #[derive(Debug, Clone)]
@@ -62,6 +59,8 @@ pub struct Step {
     /// In how many parts, one after the other, each chunk is computed: more than one where memory asks for more chunks
     /// than are kept.
     pub parts: u32,
+    /// What planning left out, for EXPLAIN.
+    pub notes: Vec<String>,
 }
 
 impl Step {
@@ -121,53 +120,20 @@ pub fn steps(
     fitting: &dyn Fn(&Resolved) -> u64,
     previous: &[String],
 ) -> Result<Vec<Step>> {
-    let planner = Planner { task, rules, previous, fitting, proofs: Cell::new(0) };
-    let mut known = BTreeMap::new();
-    let mut done: Vec<Step> = Vec::new();
-    let failed = |e| Error::new(ErrorKind::Sql, "a step can't be planned").with_source(e).with_task(&task.name);
-    for QueryPart { name, resolved, branches } in query.before {
-        planner.proofs.set(0);
-        let resolved = resolved.knowing(&known).map_err(failed)?;
-        let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
-        let way = match branches {
-            Some(count) => planner.branches(&resolved, count),
-            None => planner.materialized(&resolved, done.len())?,
-        };
-        let mut steps = way.named(&name);
-        if let Some(last) = steps.last_mut() {
-            last.part = Part::Materialized;
-            let (schema, stored) = (Arc::clone(last.proof.schema()), Stored::by(&last.proof));
-            // As large as all it reads, until it is known better.
-            known.insert(name, Known { stored, ..Known::new(schema, bytes.max(1)) });
-        }
-        done.extend(steps);
-    }
-    planner.proofs.set(0);
-    let QueryPart { name, resolved, branches } = query.last;
-    let resolved = if known.is_empty() { resolved } else { resolved.knowing(&known).map_err(failed)? };
-    let keys = task.chunking.as_ref().map_or(&[][..], |chunking| chunking.keys.as_slice());
-    let is_cut_by_keys = done.iter().any(|step| step.proof.keys() == keys);
-    let last = match branches {
-        Some(count) if keys.is_empty() || is_cut_by_keys => planner.branches(&resolved, count),
-        Some(_) => {
-            let message = "the task gives chunks that it makes itself, so no keys can cut it; leave its keys out";
-            let refused = Error::new(ErrorKind::Refused, message).with_task(&task.name);
-            return Err(refused.with_location(task.location.clone()));
-        }
-        None => match planner.rest(&resolved, done.len()) {
-            // A part that the user asked to be cut is.
-            Err(e) if is_cut_by_keys && !keys.is_empty() && e.kind() != ErrorKind::Usage => {
-                planner.whole(&resolved, Vec::new())
-            }
-            way => way?,
-        },
-    };
-    let mut last = last.named(&name);
-    if let Some(step) = last.last_mut() {
-        step.publish(task)?;
-    }
-    done.extend(last);
-    Ok(done)
+    steps_and_work(task, query, rules, fitting, previous).0
+}
+
+/// As [`steps`], and how many nodes of plans were looked at for it.
+pub fn steps_and_work(
+    task: &Task,
+    query: ResolvedTask,
+    rules: Rules,
+    fitting: &dyn Fn(&Resolved) -> u64,
+    previous: &[String],
+) -> (Result<Vec<Step>>, usize) {
+    let mut planner = Planner { task, rules, previous, fitting, effort: Effort::default(), nodes_before: 0 };
+    let steps = planner.steps(query);
+    (steps, planner.nodes_before + planner.effort.nodes())
 }
 
 /// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far from
@@ -205,7 +171,13 @@ impl Way {
         self.steps.iter_mut().filter(|step| step.proof.chunks() > 1).for_each(|step| step.parts = parts);
     }
 
-    fn named(mut self, name: &str) -> Vec<Step> {
+    fn named(self, name: &str, effort: &Effort) -> Vec<Step> {
+        let mut steps = self.with_last_named(name);
+        steps.iter_mut().for_each(|step| step.notes = effort.notes());
+        steps
+    }
+
+    fn with_last_named(mut self, name: &str) -> Vec<Step> {
         if let Some(last) = self.steps.last_mut() {
             last.name = name.to_string();
         }
@@ -230,10 +202,68 @@ struct Planner<'a> {
     rules: Rules,
     previous: &'a [String],
     fitting: &'a dyn Fn(&Resolved) -> u64,
-    proofs: Cell<usize>,
+    effort: Effort,
+    /// Nodes that were looked at for parts of the query before the one at hand.
+    nodes_before: usize,
 }
 
 impl Planner<'_> {
+    /// The steps of the task's query.
+    fn steps(&mut self, query: ResolvedTask) -> Result<Vec<Step>> {
+        let task = self.task;
+        let mut known = BTreeMap::new();
+        let mut done: Vec<Step> = Vec::new();
+        let failed = |e| Error::new(ErrorKind::Sql, "a step can't be planned").with_source(e).with_task(&task.name);
+        for QueryPart { name, resolved, branches } in query.before {
+            self.begin();
+            let resolved = resolved.knowing(&known).map_err(failed)?;
+            let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
+            let way = match branches {
+                Some(count) => self.branches(&resolved, count),
+                None => self.materialized(&resolved, done.len())?,
+            };
+            let mut steps = way.named(&name, &self.effort);
+            if let Some(last) = steps.last_mut() {
+                last.part = Part::Materialized;
+                let (schema, stored) = (Arc::clone(last.proof.schema()), Stored::by(&last.proof));
+                // As large as all it reads, until it is known better.
+                known.insert(name, Known { stored, ..Known::new(schema, bytes.max(1)) });
+            }
+            done.extend(steps);
+        }
+        self.begin();
+        let QueryPart { name, resolved, branches } = query.last;
+        let resolved = if known.is_empty() { resolved } else { resolved.knowing(&known).map_err(failed)? };
+        let keys = task.chunking.as_ref().map_or(&[][..], |chunking| chunking.keys.as_slice());
+        let is_cut_by_keys = done.iter().any(|step| step.proof.keys() == keys);
+        let last = match branches {
+            Some(count) if keys.is_empty() || is_cut_by_keys => self.branches(&resolved, count),
+            Some(_) => {
+                let message = "the task gives chunks that it makes itself, so no keys can cut it; leave its keys out";
+                let refused = Error::new(ErrorKind::Refused, message).with_task(&task.name);
+                return Err(refused.with_location(task.location.clone()));
+            }
+            None => match self.rest(&resolved, done.len()) {
+                // A part that the user asked to be cut is.
+                Err(e) if is_cut_by_keys && !keys.is_empty() && e.kind() != ErrorKind::Usage => {
+                    self.whole(&resolved, Vec::new())
+                }
+                way => way.map_err(|e| self.effort.notes().iter().fold(e, |e, note| e.noting(note)))?,
+            },
+        };
+        let mut last = last.named(&name, &self.effort);
+        if let Some(step) = last.last_mut() {
+            step.publish(task)?;
+        }
+        done.extend(last);
+        Ok(done)
+    }
+
+    /// Begins another part of the query.
+    fn begin(&mut self) {
+        self.nodes_before += std::mem::take(&mut self.effort).nodes();
+    }
+
     /// The way to run the part of the task's query that gives its table, of which `before` steps run before.
     fn rest(&self, resolved: &Resolved, before: usize) -> Result<Way> {
         let Sized { chunking, parts } = self.sized(resolved, self.task.chunking.as_ref(), self.previous);
@@ -308,13 +338,13 @@ impl Planner<'_> {
     }
 
     fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
-        self.proofs.set(self.proofs.get() + 1);
+        self.effort.proof();
         let found = try_prove(resolved, self.search(chunking, is_phase));
         self.cut(found, resolved, chunking, is_phase)
     }
 
     fn search<'a>(&'a self, chunking: &'a Chunking, is_phase: bool) -> Search<'a> {
-        Search { task: self.task, chunking, is_phase, rules: self.rules }
+        Search { task: self.task, chunking, is_phase, rules: self.rules, effort: &self.effort }
     }
 
     /// What was found, by the chunk function that is wanted.
@@ -359,11 +389,11 @@ impl Planner<'_> {
             }
             tried.push(unproved);
             // A part that has no types that Parquet can store, say, is no part.
-            for split in self.splits(rest, unproved).unwrap_or_default() {
+            for split in self.splits(rest, unproved, chunking).unwrap_or_default() {
                 if is_right && !split.is_small {
                     continue;
                 }
-                if best.as_ref().is_some_and(|best| best.cut_bytes >= all) || self.proofs.get() >= MAX_PROOFS {
+                if best.as_ref().is_some_and(|best| best.cut_bytes >= all) || self.effort.is_spent() {
                     break;
                 }
                 let way = self.way_of_split(split, chunking, before, depth);
@@ -431,15 +461,17 @@ impl Planner<'_> {
             Err(_) => self.whole(&rest, Vec::new()),
         };
         let cut_bytes = first.cut_bytes + after.cut_bytes;
-        let steps = first.named(&name).into_iter().chain(after.steps).collect();
+        let steps = first.with_last_named(&name).into_iter().chain(after.steps).collect();
         Some(Way { steps, cut_bytes })
     }
 
     /// The parts that may be taken out of `rest` where it was refused.
-    fn splits(&self, rest: &Resolved, unproved: &Unproved) -> PlanResult<Vec<Split>> {
+    fn splits(&self, rest: &Resolved, unproved: &Unproved, chunking: &Chunking) -> PlanResult<Vec<Split>> {
         let mut splits = Vec::new();
         let Some(at) = &unproved.at else { return Ok(splits) };
-        if let Some(TwoPhase { chunk, finish }) = two_phase(at, self.rules)? {
+        // Whole, a LIMIT without an order stops when it has its rows; cut, each chunk looks at all.
+        let is_better_whole = chunking.keys.is_empty() && is_any_rows(at);
+        if let Some(TwoPhase { chunk, finish }) = two_phase(at, self.rules)?.filter(|_| !is_better_whole) {
             splits.extend(self.split(rest, at, chunk, Part::Phase, finish)?);
         }
         let alone = |part: &LogicalPlan| -> PlanResult<_> {
@@ -518,7 +550,8 @@ impl Planner<'_> {
     fn one_step(&self, resolved: &Resolved, proof: Proof, part: Part, considered: Vec<Considered>) -> Way {
         let cut_bytes = proof.cut_bytes(resolved);
         let (name, resolved) = (String::new(), resolved.clone());
-        Way { steps: vec![Step { name, resolved, proof, part, considered, needs: Vec::new(), parts: 1 }], cut_bytes }
+        let (needs, notes) = (Vec::new(), Vec::new());
+        Way { steps: vec![Step { name, resolved, proof, part, considered, needs, parts: 1, notes }], cut_bytes }
     }
 
     fn whole(&self, resolved: &Resolved, considered: Vec<Considered>) -> Way {

@@ -6,6 +6,7 @@
 //! | aggregate | the state of each aggregate, by group | states merged by group, then evaluated |
 //! | DISTINCT | DISTINCT | DISTINCT |
 //! | ORDER BY … LIMIT n OFFSET m | the first n + m | LIMIT n OFFSET m of these |
+//! | LIMIT without an order | as if by all columns | as if by all columns |
 //!
 //! States are DataFusion's own, as its partial and final aggregation pass them on, so types, overflow and sketches
 //! behave as in a run that is not cut.
@@ -20,6 +21,7 @@ use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, FetchType, Limit, LogicalPlan, LogicalPlanBuilder, SkipType, Sort,
 };
 
+use crate::plan::order::{by_values, columns, is_sorted_directly};
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::unaliased;
 use crate::plan::two_phase::state::{merge_of, state_of};
@@ -59,7 +61,10 @@ fn aggregate(node: &Aggregate, rules: Rules) -> Result<Option<TwoPhase>> {
         let Expr::AggregateFunction(function) = unaliased(expr) else { return Ok(None) };
         let Some(state) = state_of(function, input_schema, rules)? else { return Ok(None) };
         merges.push(merge_of(&state));
-        states.push(state.call(function));
+        // Two that became equal while constants were folded have names of their own.
+        let state = state.call(function);
+        let is_there = states.contains(&state);
+        states.push(if is_there { state.alias(format!("$state {}", states.len())) } else { state });
     }
     let width = node.schema.fields().len();
     let groups = width - states.len();
@@ -95,8 +100,19 @@ fn limit(node: &Limit, rules: Rules) -> Result<Option<TwoPhase>> {
     top(&node.input, skip, fetch, rules)
 }
 
-/// The first rows of a sorted plan. Without an order a LIMIT keeps any rows, other ones than the whole query would.
+/// Whether a node is a LIMIT that may keep any rows.
+pub fn is_any_rows(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Limit(limit) if !is_sorted_directly(&limit.input))
+}
+
+/// The first rows of a sorted plan. Without an order a LIMIT keeps any rows: those of the least values, which are the same
+/// ones for each number of chunks.
 fn top(input: &LogicalPlan, skip: usize, fetch: Option<usize>, rules: Rules) -> Result<Option<TwoPhase>> {
+    if !is_sorted_directly(input) {
+        let order = by_values(&columns(input.schema()), &[], input.schema())?;
+        let sorted = LogicalPlanBuilder::from(input.clone()).sort(order.clone())?.build()?;
+        return if order.is_empty() { Ok(None) } else { top(&sorted, skip, fetch, rules) };
+    }
     // Projections between LIMIT and ORDER BY keep the order.
     let mut above = Vec::new();
     let mut below = input;

@@ -9,6 +9,7 @@
 //! | an input that one chunk reads through filters, in a query of its own | content of the rows that pass them |
 //! | a source, whole | bytes of the needed columns, or of the files when they are not Parquet |
 //! | a task's output, whole | content of all its chunks |
+//! | a source whose order counts, besides | bytes of the needed columns of all files, in order |
 //!
 //! A source's files are told by path, size and time first: what was found out of them is noted in the index.
 
@@ -24,8 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::write::execution_error;
 use crate::plan::components::{
-    Components, FUNCTION, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint, input_component,
-    slice_fingerprint,
+    Components, FUNCTION, branch_components, chunk_case_fingerprint, chunk_predicates_fingerprint, columns_fingerprint,
+    input_component, slice_fingerprint,
 };
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::Need;
@@ -98,8 +99,26 @@ impl TaskJob {
         Ok((own, split_bytes))
     }
 
-    /// The identity of each chunk's slice of a scan, or of the one that all read.
+    /// The identity of each chunk's slice of a scan, or of the one that all read; where the order of rows counts, of that, too.
     async fn slices(&self, number: usize, scan: usize) -> Result<(Vec<Fingerprint>, u64)> {
+        let Step { resolved, needs, .. } = &self.planned.steps[number];
+        let (slices, bytes) = self.slices_of_set(number, scan).await?;
+        match (self.inputs.get(&resolved.scans[scan].table), needs.get(scan)) {
+            (Some(Input::Source(source)), Some(need)) if need.is_ordered => {
+                let files = self.file_hashes(source, &need.columns).await?.concat();
+                let order: Vec<_> = files.iter().map(|part| part.to_le_bytes()).collect();
+                let order = Fingerprint::of(order.iter().map(|part| ("bytes", part.as_slice())));
+                let ordered = |slice: &Fingerprint| {
+                    Fingerprint::of([("rows", slice.as_bytes().as_slice()), ("order", order.as_bytes().as_slice())])
+                };
+                Ok((slices.iter().map(ordered).collect(), bytes))
+            }
+            _ => Ok((slices, bytes)),
+        }
+    }
+
+    /// The identity of the rows of each chunk's slice of a scan, whatever their order.
+    async fn slices_of_set(&self, number: usize, scan: usize) -> Result<(Vec<Fingerprint>, u64)> {
         let step @ Step { resolved, proof, needs, .. } = &self.planned.steps[number];
         let (table, chunks) = (&resolved.scans[scan].table, proof.chunks());
         // As all chunks would read it: what is left to run must not change a chunk's identity.
@@ -243,9 +262,8 @@ impl Output {
     /// The identity of all rows.
     pub fn identity(&self) -> Fingerprint {
         let content: Content = self.entries.iter().map(|entry| entry.content).sum();
-        let columns = self.schema.fields().iter().map(|f| (f.name(), f.data_type(), f.is_nullable()));
-        let columns = format!("{:?}", columns.collect::<Vec<_>>());
-        Fingerprint::of([("columns", columns.as_bytes()), ("content", content.to_bytes().as_slice())])
+        let columns = columns_fingerprint(&self.schema);
+        Fingerprint::of([("columns", columns.as_bytes().as_slice()), ("content", content.to_bytes().as_slice())])
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::cache::split::SplitId;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::need::Need;
 use crate::plan::prove::Proof;
 use crate::plan::slice::{InputMode, Slice};
 use crate::run::split::Split;
@@ -31,6 +32,8 @@ pub struct Sliced {
     mode: InputMode,
     /// The splits that are read.
     splits: Vec<SplitId>,
+    /// Whether the order of its rows counts.
+    is_ordered: bool,
 }
 
 #[derive(Debug)]
@@ -53,7 +56,8 @@ impl Sliced {
         let tables = (0..chunks).map(table).collect::<Result<_>>()?;
         let is_exact = vec![true; chunks as usize];
         let rows = (0..chunks).map(|chunk| split.files.iter().map(|file| file.rows(chunk)).sum()).collect();
-        Ok(Self { tables, is_exact, rows, mode: InputMode::Split, splits: split.ids.clone() })
+        let (mode, splits) = (InputMode::Split, split.ids.clone());
+        Ok(Self { tables, is_exact, rows, mode, splits, is_ordered: false })
     }
 
     /// What the chunks of `proof` read of `input`, its scan number `scan`, as `slice` says.
@@ -96,14 +100,20 @@ impl Sliced {
             }
         };
         let is_exact = (0..chunks).map(|chunk| slice.is_exact(chunk)).collect();
-        Ok(Self { tables: tables?, is_exact, rows, mode: slice.mode(), splits: Vec::new() })
+        Ok(Self { tables: tables?, is_exact, rows, mode: slice.mode(), splits: Vec::new(), is_ordered: false })
+    }
+
+    /// The same, as needed: where the order of rows counts for chunks that each see their own, they are read in it.
+    pub fn needed(self, need: Option<&Need>) -> Self {
+        let is_ordered = need.is_some_and(|need| need.is_ordered) && self.mode != InputMode::Replicate;
+        Self { is_ordered, ..self }
     }
 
     /// What chunk `chunk` reads, the files in another order for each chunk if `rotates`.
     pub fn of_chunk(&self, chunk: u32, rotates: bool) -> Arc<dyn TableProvider> {
         let at = if self.tables.len() == 1 { 0 } else { chunk as usize };
         match &self.tables[at] {
-            Table::Files(files) if rotates => Arc::new(files.rotated(chunk as usize)),
+            Table::Files(files) if rotates && !self.is_ordered => Arc::new(files.rotated(chunk as usize)),
             Table::Files(files) => Arc::clone(files) as _,
             Table::Served(served) => Arc::clone(served),
             Table::Split(split) => Arc::clone(split) as _,

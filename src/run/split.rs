@@ -266,6 +266,15 @@ impl SplitJob<'_> {
                 parts.push(Part { id: SplitId { input, ..id }, files: Some(files), contents });
             }
         }
+        if self.need.is_ordered {
+            // Parts are read one after the other, so each must end before the next begins.
+            parts.sort_by_key(first_file);
+            let is_in_order = parts.windows(2).all(|pair| last_file(&pair[0]) < first_file(&pair[1]));
+            let is_behind = left.values().all(|file| parts.last().is_none_or(|part| last_file(part) < Some(*file)));
+            if !is_in_order || !is_behind {
+                return (Vec::new(), Some((id, Some((0..source.file_count()).collect()))));
+            }
+        }
         if left.is_empty() {
             return (parts, None);
         }
@@ -392,7 +401,8 @@ impl SplitJob<'_> {
         let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(execution_error)?;
         let mut state = exact(&self.context.state, &plan).map_err(execution_error)?;
         let options = state.config_mut().options_mut();
-        options.execution.target_partitions = self.context.budget.jobs;
+        // Several streams share the files among them.
+        options.execution.target_partitions = if self.need.is_ordered { 1 } else { self.context.budget.jobs };
         // Streams that wait for a permit must not be sent what others read.
         options.optimizer.enable_round_robin_repartition = false;
         let physical = state.create_physical_plan(&plan).await.map_err(execution_error)?;
@@ -406,6 +416,14 @@ impl SplitJob<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn first_file(part: &Part) -> Option<usize> {
+    part.files.as_ref()?.first().copied()
+}
+
+fn last_file(part: &Part) -> Option<usize> {
+    part.files.as_ref()?.last().copied()
 }
 
 fn add(sums: &mut [Content], contents: &[Content]) {

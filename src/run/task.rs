@@ -362,7 +362,7 @@ impl TaskJob {
             Some(split) => Sliced::of_split(split, schema, proof.chunks())?,
             None => Sliced::new(input, &slice, proof, scan, &self.context.cache)?,
         };
-        Ok((sliced, split_bytes))
+        Ok((sliced.needed(step.needs.get(scan)), split_bytes))
     }
 
     /// The published table, if nothing but sources changed since and all its chunks are there.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use arrow::array::{AsArray, Float64Array, Int32Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use chunkwise::{Engine, Event, RunOptions, Status};
+use datafusion::functions_aggregate::expr_fn::percentile_cont;
+use datafusion::prelude::{col, lit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
@@ -366,4 +368,158 @@ async fn a_full_join_hides_a_key_that_is_something_for_null() {
     // The rows that have no row of `a` are one group, whatever their key.
     let [whole, cut] = ["whole", "cut"].map(|table| crate::support::read_rows(&engine, table));
     assert_eq!(cut.await.unwrap(), whole.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_a_constant_of_an_aggregate_is_not_served_from_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    std::fs::write(folder.path().join("t.csv"), "k,g,v,s\n1,1,10,a\n2,1,20,b\n3,1,30,c\n4,1,40,d\n").unwrap();
+    let cases: &[(&str, &str)] = &[
+        ("percentile_cont(v, 0.25)", "17.5"),
+        ("percentile_cont(v, 0.75)", "32.5"),
+        ("percentile_cont(v, 1 - 0.75)", "17.5"),
+        ("percentile_cont(v, CAST('0.75' AS DOUBLE))", "32.5"),
+        ("percentile_cont(0.25) WITHIN GROUP (ORDER BY v DESC)", "32.5"),
+        ("percentile_cont(0.25) WITHIN GROUP (ORDER BY v)", "17.5"),
+        ("CAST(sum(DISTINCT v) AS DOUBLE)", "100.0"),
+        ("CAST(sum(DISTINCT v % 20) AS DOUBLE)", "10.0"),
+    ];
+    for (call, expected) in cases {
+        let sql = format!(
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 't.csv' OPTIONS (format.has_header true);
+             CREATE TABLE p CLUSTERED BY (k) INTO 4 BUCKETS AS SELECT g, {call} AS q, count(*) AS n FROM t GROUP BY g;"
+        );
+        run(&engine, &sql, folder.path()).await;
+        let rows = engine.query("SELECT CAST(q AS VARCHAR) AS q FROM p").await.unwrap().collect().await.unwrap();
+        let found = arrow::util::display::array_value_to_string(rows[0].column(0), 0).unwrap();
+        assert_eq!(found, *expected, "{call}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_one_function_keep_their_own_states_of_aggregates() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    crate::support::make_parquet(folder.path(), "t", "SELECT value AS k, value % 2 AS g FROM generate_series(1, 8)")
+        .await;
+    let sources = format!("{};", crate::support::parquet_source(folder.path(), "t"));
+    let tasks = chunkwise::Task::dataframes("both", ["low", "high"], ["t"], |inputs| {
+        let of = |fraction: f64| {
+            let order = col("k").sort(true, false);
+            let call = percentile_cont(order, lit(fraction)).alias("q");
+            inputs.table("t")?.aggregate(vec![col("g")], vec![call])
+        };
+        Ok(vec![of(0.0 + 0.25)?, of(0.75)?])
+    });
+    let tasks = tasks.each(|task| task.invoke(chunkwise::Batched::by(["k"]).chunks(4)));
+    let pipeline = chunkwise::Pipeline::builder()
+        .with(chunkwise::sql::definitions(&sources, "t.sql", folder.path()).unwrap())
+        .with(tasks)
+        .build()
+        .unwrap();
+    let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+    assert!(report.succeeded(), "{report:#?}");
+    // Of 1, 3, 5, 7 and of 2, 4, 6, 8.
+    let sum = "SELECT CAST((SELECT sum(q) FROM low) AS BIGINT) AS a, CAST((SELECT sum(q) FROM high) AS BIGINT) AS b";
+    let rows = engine.query(sum).await.unwrap().collect().await.unwrap();
+    let found = [0, 1].map(|column| rows[0].column(column).as_primitive::<Int64Type>().value(0));
+    assert_eq!(found, [6, 12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_says_of_a_column_is_the_same_in_each_chunk() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    // One column is constant in each file, as its statistics say.
+    std::fs::create_dir(folder.path().join("t")).unwrap();
+    for (file, from) in [("a", 1), ("b", 5)] {
+        let query =
+            format!("SELECT value AS k, {from} AS c, make_array(value) AS l FROM generate_series({from}, {from} + 3)");
+        crate::support::make_parquet(&folder.path().join("t"), file, &query).await;
+    }
+    let query = "SELECT arrow_field(c) AS f, arrow_metadata(c) AS m, arrow_field(q.c IS NULL)['nullable'] AS n,
+        array_concat(CASE WHEN k > 2 THEN make_array(l) END, CASE WHEN k > 4 THEN l END) IS NULL AS b FROM t AS q";
+    let sql = format!(
+        "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't/*.parquet';
+         CREATE TABLE cut CLUSTERED BY (k) INTO 4 BUCKETS AS {query};
+         CREATE TABLE by_range WITH (chunk_by = 'range', chunks = 4) AS {query};
+         CREATE TABLE whole AS {query};"
+    );
+    run(&engine, &sql, folder.path()).await;
+    for table in ["cut", "by_range", "whole"] {
+        let rows = format!(
+            "SELECT f['name'] AS a, f['nullable'] AS b, n, sum(CAST(b AS INT)) AS s FROM {table} GROUP BY 1, 2, 3"
+        );
+        let rows = engine.query(&rows).await.unwrap().collect().await.unwrap();
+        let shown = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
+        assert!(shown.contains("| c | false | false | 2 |") && shown.lines().count() == 5, "{table}\n{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_invalid_tasks_all_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let sql = "CREATE TABLE a AS SELECT nothing FROM generate_series(1, 2) AS t(k);
+        CREATE TABLE b AS SELECT k FROM a; CREATE TABLE c AS SELECT k + FROM_nowhere() AS k FROM generate_series(1, 2) AS t(k);
+        CREATE TABLE d CLUSTERED BY (absent) INTO 2 BUCKETS AS SELECT * FROM generate_series(1, 2) AS t(k);";
+    let pipeline = chunkwise::sql::parse(sql, "t.sql", folder.path()).unwrap();
+    let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+    let failed = report.tasks.iter().filter_map(|task| Some((task.name.as_str(), task.error.as_ref()?)));
+    let texts = engine.explain(&pipeline, None).await.unwrap();
+    for errors in [
+        failed.map(|(name, error)| (name, error.to_string())).collect::<Vec<_>>(),
+        ["a", "b", "c", "d"]
+            .into_iter()
+            .zip(texts)
+            .filter_map(|(name, text)| Some((name, text.err()?.to_string())))
+            .collect(),
+    ] {
+        let said = |name, words| errors.iter().any(|(task, text)| *task == name && text.contains(words));
+        assert!(said("a", "nothing") && said("c", "FROM_nowhere") && said("d", "absent"), "{errors:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_structs_are_taken_out_of_unions_whole_and_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let pairs = "SELECT value AS id, named_struct('a', value % 5, 'b', concat('s', value % 3)) AS pair, value % 4 AS g
+        FROM generate_series(1, 20)";
+    crate::support::make_parquet(folder.path(), "p", pairs).await;
+    // The query, and one over no files that gives the same rows.
+    let cases = [
+        (
+            "SELECT pair['a'] AS a FROM (SELECT pair FROM p UNION ALL SELECT pair FROM p) t",
+            "SELECT value % 5 AS a FROM generate_series(1, 20) UNION ALL SELECT value % 5 FROM generate_series(1, 20)",
+        ),
+        (
+            "SELECT t.pair['a'] AS a, t.g FROM (SELECT pair, g FROM p UNION ALL SELECT pair, g FROM p WHERE false) t
+             WHERE t.pair['b'] = 's1'",
+            "SELECT value % 5 AS a, value % 4 AS g FROM generate_series(1, 20) WHERE value % 3 = 1",
+        ),
+        (
+            "SELECT pair['b'] AS b, count(*) AS n FROM (SELECT pair, id FROM p
+             UNION ALL SELECT named_struct('a', 7, 'b', 's9') AS pair, 1 AS id) t GROUP BY pair['b']",
+            "SELECT * FROM (VALUES ('s0', 6), ('s1', 7), ('s2', 7), ('s9', 1)) AS v(b, n)",
+        ),
+        ("SELECT sum(2 + 1) AS a, sum(3) AS b, sum(1 + 2) AS c FROM p", "SELECT 60 AS a, 60 AS b, 60 AS c"),
+    ];
+    let mut sql = "CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION 'p.parquet';".to_string();
+    for (at, (query, _)) in cases.iter().enumerate() {
+        sql += &format!(
+            "CREATE TABLE whole{at} AS {query}; CREATE TABLE by_id{at} CLUSTERED BY (id) INTO 3 BUCKETS AS {query};
+             CREATE TABLE auto{at} WITH (chunk_by = 'auto', chunks = 3) AS {query};"
+        );
+    }
+    run(&engine, &sql, folder.path()).await;
+    let plain = crate::support::oracle(&[]).await;
+    for (at, (query, rows)) in cases.iter().enumerate() {
+        let expected = crate::support::query_rows(&plain, rows).await;
+        for table in ["whole", "by_id", "auto"] {
+            let found = crate::support::read_rows(&engine, &format!("{table}{at}")).await.unwrap();
+            assert_eq!(found, expected, "{table}: {query}");
+        }
+    }
 }

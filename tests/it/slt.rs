@@ -76,11 +76,14 @@ async fn what_a_file_expects_wrongly_fails_in_every_way_it_is_wrong() {
         ("query I rowsort\n-- cut by k into 2\nSELECT k FROM t\n----\n1\n2", "whole, cold, warm"),
         ("query T rowsort\n-- cut by k into 2\nSELECT k FROM t\n----\n1\n2\nNULL", "whole, cold, warm"),
         ("query I rowsort\nSELECT k FROM t\n----\n1\n2\nNULL", "cold, warm"),
-        ("query I rowsort\n-- cut by k into 2\nSELECT k FROM t LIMIT 3\n----\n1\n2\nNULL", "cold, warm"),
-        ("query I\n-- cut by k into 2\n-- refused: LIMIT counts\nSELECT 3 AS n FROM t LIMIT 1\n----\n3", ""),
-        ("query I\n-- cut by k into 2\n-- refused: DISTINCT ON\nSELECT 3 AS n FROM t LIMIT 1\n----\n3", "cold, warm"),
-        ("query I\n-- cut by k into 2\n-- refused: LIMIT counts\nSELECT 4 AS n FROM t LIMIT 1\n----\n3", "whole"),
-        ("query I\n-- cut by k into 2\n-- refused: LIMIT counts\nSELECT max(k) AS n FROM t\n----\n2", "cold, warm"),
+        ("query I rowsort\n-- cut by k into 2\nSELECT rank() OVER (ORDER BY k) FROM t\n----\n1\n2\n3", "cold, warm"),
+        ("query I\n-- cut by k into 2\n-- refused: one window\nSELECT max(k) OVER () FROM t\n----\n2\n2\n2", ""),
+        (
+            "query I\n-- cut by k into 2\n-- refused: DISTINCT\nSELECT max(k) OVER () FROM t\n----\n2\n2\n2",
+            "cold, warm",
+        ),
+        ("query I\n-- cut by k into 2\n-- refused: one window\nSELECT max(k) OVER () FROM t\n----\n2\n2\n3", "whole"),
+        ("query I\n-- cut by k into 2\n-- refused: one window\nSELECT max(k) AS n FROM t\n----\n2", "cold, warm"),
         ("query I\n-- cut by auto into 2\nSELECT 1 AS n\n----\n1", "cold, warm"),
     ] {
         assert_eq!(failures(query).await, ways, "{query}");

@@ -13,11 +13,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
-use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, lit};
 
 use crate::chunk::given::number_of;
 use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
@@ -25,12 +25,14 @@ use crate::chunk::only::predicates_of;
 use crate::plan::prove::rule::{Rule, Rules};
 
 /// Functions that give one value for equal arguments, not floats, and never fail on a row.
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 16] = [
     "btrim",
     "character_length",
     "concat",
     "date_part",
     "date_trunc",
+    // Of structs only.
+    "get_field",
     "left",
     "lower",
     "ltrim",
@@ -43,33 +45,74 @@ const FUNCTIONS: [&str; 15] = [
     "upper",
 ];
 
+/// An expression of more parts than this is no key. Equalities put one expression into another, and so could make ever
+/// longer ones: `a = b * b` and `b = a * a`.
+const MOST_PARTS: usize = 128;
+
 /// An expression over the columns of a node, by position, whose type can be a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyExpr {
     expr: Expr,
     data_type: DataType,
+    /// How many columns, constants, functions and operators it has.
+    parts: usize,
 }
 
 impl KeyExpr {
+    fn new(expr: Expr, data_type: DataType) -> Self {
+        Self { parts: parts(&expr, usize::MAX), expr, data_type }
+    }
+
     /// The column at a position.
     pub fn column(at: usize, data_type: &DataType) -> Self {
-        Self { expr: positional(at), data_type: data_type.clone() }
+        Self { expr: positional(at), data_type: data_type.clone(), parts: 1 }
     }
 
     /// What `expr`, over the columns of `schema`, carries; `None` when that can't be a key.
     pub fn of(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Self> {
+        if is_too_long(expr) {
+            return None;
+        }
         let kept = without_lossless_casts(expr, schema, rules)?;
         let data_type = kept.get_type(schema).ok()?;
         key_family(&data_type)?;
         let expr = exact(kept, schema, rules)?;
-        let found = Self { expr, data_type };
+        let found = Self::new(expr, data_type);
         (!found.columns().is_empty()).then_some(found)
+    }
+
+    /// The values that the column at a position has or, where it is a struct, its fields, as far as they can be keys.
+    pub fn all_of_column(at: usize, field: &Field, rules: Rules) -> Vec<Self> {
+        if key_family(field.data_type()).is_some() {
+            return vec![Self::column(at, field.data_type())];
+        }
+        let columns = (0..=at).map(|other| if other == at { field.clone() } else { unnamed(other) });
+        let named = columns.enumerate().map(|(at, field)| field.with_name(at.to_string())).collect::<Vec<_>>();
+        let Ok(schema) = DFSchema::try_from(Schema::new(named)) else { return Vec::new() };
+        let DataType::Struct(_) = field.data_type() else { return Vec::new() };
+        let fields = fields_of(&positional(at), &[], field.data_type());
+        fields.iter().filter_map(|of_field| Self::of(of_field, &schema, rules)).collect()
+    }
+
+    /// How many columns, constants, functions and operators it has.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Whether it is too long to be a key, and was made of others that are not.
+    pub fn is_too_long(&self) -> bool {
+        self.parts > MOST_PARTS && self.predicates().is_none()
+    }
+
+    /// Whether `expr` is a part of it.
+    pub fn has(&self, expr: &Expr) -> bool {
+        // The closure never fails.
+        self.expr.exists(|part| Ok(part == expr)).unwrap_or_default()
     }
 
     /// `coalesce(first, second)` of two expressions of one type.
     pub fn coalesce(first: &Self, second: &Self) -> Self {
-        let expr = coalesce(vec![first.expr.clone(), second.expr.clone()]);
-        Self { expr, data_type: first.data_type.clone() }
+        Self::new(coalesce(vec![first.expr.clone(), second.expr.clone()]), first.data_type.clone())
     }
 
     /// This expression, cast to a type.
@@ -77,7 +120,7 @@ impl KeyExpr {
         if &self.data_type == to {
             return self.clone();
         }
-        Self { expr: try_cast(self.expr.clone(), to), data_type: to.clone() }
+        Self { expr: try_cast(self.expr.clone(), to), data_type: to.clone(), parts: self.parts + 1 }
     }
 
     /// The number of the only predicate that holds, as [`number_of`] makes it over positions.
@@ -85,7 +128,7 @@ impl KeyExpr {
     /// # Errors
     /// As [`number_of`].
     pub fn number_of(input: &str, predicates: &[Expr], schema: &Schema) -> Result<Self> {
-        Ok(Self { expr: number_of(input, predicates, schema, positional)?, data_type: DataType::Int32 })
+        Ok(Self::new(number_of(input, predicates, schema, positional)?, DataType::Int32))
     }
 
     /// The predicates over positions, when it is the number of the only one that holds.
@@ -164,7 +207,7 @@ impl KeyExpr {
             }
         });
         let expr = replaced.ok()?.data;
-        (!is_left).then(|| Self { expr, data_type: self.data_type.clone() })
+        (!is_left).then(|| Self::new(expr, self.data_type.clone()))
     }
 
     /// The expression after each column moved to another position, or `None` when one has none.
@@ -183,7 +226,7 @@ impl KeyExpr {
             Ok(Transformed::no(part))
         });
         let expr = replaced.ok()?.data;
-        found.then(|| Self { expr, data_type: self.data_type.clone() })
+        found.then(|| Self::new(expr, self.data_type.clone()))
     }
 
     /// The expression over these columns.
@@ -208,6 +251,39 @@ impl KeyExpr {
     }
 }
 
+fn unnamed(at: usize) -> Field {
+    Field::new(at.to_string(), DataType::Null, true)
+}
+
+/// The fields of a struct, and those of structs in it, which have this path, as DataFusion writes them.
+fn fields_of(value: &Expr, path: &[Expr], data_type: &DataType) -> Vec<Expr> {
+    let DataType::Struct(fields) = data_type else {
+        let args = [value.clone()].into_iter().chain(path.iter().cloned()).collect();
+        return vec![datafusion::functions::core::get_field().call(args)];
+    };
+    let of_field = |field: &FieldRef| {
+        let path: Vec<Expr> = path.iter().cloned().chain([lit(field.name().as_str())]).collect();
+        fields_of(value, &path, field.data_type())
+    };
+    fields.iter().flat_map(of_field).collect()
+}
+
+/// Whether an expression has more parts than a key may have.
+pub fn is_too_long(expr: &Expr) -> bool {
+    parts(expr, MOST_PARTS) > MOST_PARTS
+}
+
+/// The number of an expression's parts, counted no further than just beyond `most`.
+fn parts(expr: &Expr, most: usize) -> usize {
+    let mut count = 0;
+    // The closure never fails.
+    let _ = expr.apply(|_| {
+        count += 1;
+        Ok(if count > most { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    count
+}
+
 /// An expression over positions, over these columns.
 pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
     let replace = |part: Expr| match as_position(&part).and_then(|at| columns.get(at)) {
@@ -219,9 +295,13 @@ pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
 }
 
 /// `expr` over positions, every cast in it as one that gives NULL where it fails; `None` when it is not known to give
-/// one value for equal arguments, or might fail.
+/// one value for equal arguments, or might fail, or is too long to be a part of a key.
 pub fn exact(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
-    let go = |e: &Expr| exact(e, schema, rules);
+    if is_too_long(expr) { None } else { exact_parts(expr, schema, rules) }
+}
+
+fn exact_parts(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
+    let go = |e: &Expr| exact_parts(e, schema, rules);
     match expr {
         Expr::Column(column) => schema.maybe_index_of_column(column).map(positional),
         Expr::Literal(value, _) => Some(Expr::Literal(value.clone(), None)),
@@ -234,6 +314,10 @@ pub fn exact(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
         }
         Expr::ScalarFunction(f) if FUNCTIONS.contains(&f.func.name()) => {
             if rules.ask(Rule::ExactArguments) && f.args.iter().any(|arg| is_float(arg, schema)) {
+                return None;
+            }
+            let of_struct = |arg: &Expr| arg.get_type(schema).is_ok_and(|t| matches!(t, DataType::Struct(_)));
+            if f.func.name() == "get_field" && !f.args.first().is_some_and(of_struct) {
                 return None;
             }
             // A length that is a column may be one that fails, in rows that the query drops before.
@@ -280,7 +364,7 @@ fn exact_cast(of: &Expr, to: &DataType, schema: &DFSchema, rules: Rules) -> Opti
         return None;
     }
     key_family(to)?;
-    let inner = exact(of, schema, rules)?;
+    let inner = exact_parts(of, schema, rules)?;
     Some(if of.get_type(schema).ok()? == *to { inner } else { try_cast(inner, to) })
 }
 

@@ -124,6 +124,7 @@ fn joined_keys(join: &Join, left: Vec<Option<Key>>, right: Vec<Option<Key>>, rul
         .collect();
     let both = |l: &Key, r: &Key| {
         let mut key = l.clone();
+        key.left_out |= r.left_out;
         r.exprs.iter().for_each(|expr| key.add(expr.clone()));
         key
     };
@@ -152,13 +153,23 @@ fn joined_keys(join: &Join, left: Vec<Option<Key>>, right: Vec<Option<Key>>, rul
     Partitioned { keys }
 }
 
+/// Of what carries a key on a side of a full join so many expressions are taken.
+const MOST_COALESCED: usize = 8;
+
 /// What a full join leaves of a key: the first of both sides' that is not NULL.
 fn coalesced(left: &Key, right: &Key) -> Key {
-    let mut key = Key { name: left.name.clone(), exprs: Vec::new() };
+    let mut key = left.anew();
+    key.left_out |= right.left_out;
     // Else the first that is not NULL may be of the side that has no row.
-    let is_null_of_nulls = |expr: &&KeyExpr| expr.is_null_of_nulls();
-    let (left, right) = (left.exprs.iter().filter(is_null_of_nulls), right.exprs.iter().filter(is_null_of_nulls));
-    for (l, r) in left.flat_map(|l| right.clone().map(move |r| (l, r))) {
+    let mut shortest = |of: &Key| {
+        let mut exprs: Vec<KeyExpr> = of.exprs.iter().filter(|expr| expr.is_null_of_nulls()).cloned().collect();
+        exprs.sort_by_key(KeyExpr::parts);
+        key.left_out |= exprs.len() > MOST_COALESCED;
+        exprs.truncate(MOST_COALESCED);
+        exprs
+    };
+    let (left, right) = (shortest(left), shortest(right));
+    for (l, r) in left.iter().flat_map(|l| right.iter().map(move |r| (l, r))) {
         // As the query's own coalesce is: both of one type, the narrower one cast.
         for to in [l.data_type(), r.data_type()] {
             key.add(KeyExpr::coalesce(&l.cast(to), &r.cast(to)));

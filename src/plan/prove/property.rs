@@ -1,5 +1,7 @@
 //! What the prover says of a node.
 
+use std::collections::VecDeque;
+
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 
@@ -28,12 +30,31 @@ pub struct Key {
     pub name: String,
     /// Expressions over the columns that hash as the key does in every row. A full join leaves `coalesce(a, b)` of it.
     pub exprs: Vec<KeyExpr>,
+    /// Whether there are more of them, which were left out.
+    pub left_out: bool,
 }
+
+/// Of what equals a key so many expressions are kept that are not bare columns, the shortest: two columns of one value
+/// each double them, and `k = k * k` has no end of them.
+pub const MOST_EXPRESSIONS: usize = 32;
+
+/// In one filter or join, equalities are put into what equals a key so many times.
+const MOST_SUBSTITUTIONS: usize = 1 << 16;
 
 impl Key {
     /// A key that is one expression.
     pub fn new(name: &str, expr: KeyExpr) -> Self {
-        Self { name: name.to_string(), exprs: vec![expr] }
+        Self { exprs: vec![expr], ..Self::invisible(name) }
+    }
+
+    /// A key that no column carries.
+    pub fn invisible(name: &str) -> Self {
+        Self { name: name.to_string(), exprs: Vec::new(), left_out: false }
+    }
+
+    /// The same key where nothing is known to carry it yet.
+    pub fn anew(&self) -> Self {
+        Self { left_out: self.left_out, ..Self::invisible(&self.name) }
     }
 
     /// Whether some columns still determine the key.
@@ -41,18 +62,39 @@ impl Key {
         !self.exprs.is_empty()
     }
 
-    /// Adds an expression, unless there are many already: two columns of one value each double them.
+    /// Adds an expression, unless it is too long, or there are enough that are shorter.
     pub fn add(&mut self, expr: KeyExpr) {
-        const MOST: usize = 32;
-        if self.exprs.len() < MOST && !self.exprs.contains(&expr) {
-            self.exprs.push(expr);
+        self.insert(expr);
+    }
+
+    /// As [`Key::add`]; true when it was added.
+    fn insert(&mut self, expr: KeyExpr) -> bool {
+        if self.exprs.contains(&expr) {
+            return false;
         }
+        if expr.is_too_long() {
+            self.left_out = true;
+            return false;
+        }
+        if expr.as_column().is_none() {
+            let others = self.exprs.iter().enumerate().filter(|(_, other)| other.as_column().is_none());
+            if others.clone().count() >= MOST_EXPRESSIONS {
+                self.left_out = true;
+                let longest = others.max_by_key(|(_, other)| other.parts()).map(|(at, other)| (at, other.parts()));
+                match longest {
+                    Some((at, parts)) if parts > expr.parts() => drop(self.exprs.remove(at)),
+                    _ => return false,
+                }
+            }
+        }
+        self.exprs.push(expr);
+        true
     }
 
     /// The key among the values of `exprs`, over columns of `schema`.
     pub fn among<'e>(&self, exprs: impl IntoIterator<Item = &'e Expr>, schema: &DFSchema, rules: Rules) -> Self {
         let exprs: Vec<&Expr> = exprs.into_iter().collect();
-        let mut key = Self { name: self.name.clone(), exprs: Vec::new() };
+        let mut key = self.anew();
         let column = |at: usize| Some(KeyExpr::column(at, &exprs[at].get_type(schema).ok()?));
         for (at, expr) in exprs.iter().enumerate() {
             if KeyExpr::of(expr, schema, rules).is_some_and(|carried| self.exprs.contains(&carried)) {
@@ -76,14 +118,16 @@ impl Key {
 
     /// The key after each column moved to the positions that `positions` gives.
     pub fn moved(&self, positions: impl Fn(usize) -> Vec<usize>) -> Self {
-        let mut key = Self { name: self.name.clone(), exprs: Vec::new() };
+        let mut key = self.anew();
         for expr in &self.exprs {
             match expr.as_column() {
                 Some(at) => {
-                    positions(at).into_iter().for_each(|at| key.add(KeyExpr::column(at, expr.data_type())));
+                    let columns = positions(at).into_iter().map(|at| KeyExpr::column(at, expr.data_type()));
+                    columns.for_each(|column| key.add(column));
                 }
                 None => {
-                    expr.moved(|at| positions(at).first().copied()).into_iter().for_each(|expr| key.add(expr));
+                    let moved = expr.moved(|at| positions(at).first().copied());
+                    moved.into_iter().for_each(|expr| key.add(expr));
                 }
             }
         }
@@ -92,16 +136,29 @@ impl Key {
 
     /// Adds what is equal to the key where these pairs are equal in every row.
     pub fn unite(&mut self, pairs: &[(KeyExpr, KeyExpr)]) {
-        let mut at = 0;
-        while let Some(known) = self.exprs.get(at).cloned() {
+        let mut pending: VecDeque<KeyExpr> = self.exprs.iter().cloned().collect();
+        let mut left = MOST_SUBSTITUTIONS;
+        while let Some(known) = pending.pop_front() {
             for (a, b) in pairs.iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
-                if &known == a {
-                    self.add(b.clone());
-                } else if a.data_type() == b.data_type() {
-                    known.substituted(a.expr(), b.expr()).into_iter().for_each(|new| self.add(new));
+                let Some(less) = left.checked_sub(1) else {
+                    self.left_out = true;
+                    return;
+                };
+                left = less;
+                let equal = if &known == a {
+                    Some(b.clone())
+                } else if a.data_type() == b.data_type() && a.parts() < known.parts() && !b.has(a.expr()) {
+                    // Not into itself: of `k = k * k` that would have no end.
+                    known.substituted(a.expr(), b.expr())
+                } else {
+                    None
+                };
+                if let Some(equal) = equal
+                    && self.insert(equal.clone())
+                {
+                    pending.push_back(equal);
                 }
             }
-            at += 1;
         }
     }
 }
@@ -122,6 +179,11 @@ impl Property {
         }
     }
 
+    /// Whether more equals a key than is kept.
+    pub fn left_out(&self) -> bool {
+        matches!(self, Self::Partitioned { keys } if keys.iter().any(|key| key.left_out))
+    }
+
     /// The property in words for EXPLAIN.
     pub fn in_words(&self, schema: &DFSchema) -> String {
         match self {
@@ -131,7 +193,8 @@ impl Property {
             Self::Partitioned { keys } => {
                 let of_predicates = |key: &Key| key.exprs.iter().any(|expr| expr.predicates().is_some());
                 let by = if keys.iter().any(of_predicates) { "cut by predicates over" } else { "cut by" };
-                format!("{by} {}", named(keys, schema))
+                let more = if self.left_out() { ", and more that equals it, which is left out" } else { "" };
+                format!("{by} {}{more}", named(keys, schema))
             }
         }
     }
@@ -156,5 +219,47 @@ pub fn named(keys: &[Key], schema: &DFSchema) -> String {
     match keys {
         [key] => name(key),
         keys => format!("({})", keys.iter().map(name).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::common::DFSchema;
+    use datafusion::logical_expr::{Expr, col, lit};
+
+    use super::{Key, MOST_EXPRESSIONS};
+    use crate::plan::keys::expr::KeyExpr;
+    use crate::plan::prove::rule::Rules;
+
+    fn key(expr: &Expr) -> KeyExpr {
+        let columns = ["k", "v", "w"].map(|name| Field::new(name, DataType::Int64, true));
+        let schema = DFSchema::try_from(Schema::new(columns.to_vec())).unwrap();
+        KeyExpr::of(expr, &schema, Rules::default()).unwrap()
+    }
+
+    fn united(pairs: &[(Expr, Expr)]) -> Key {
+        let mut united = Key::new("k", key(&col("k")));
+        united.unite(&pairs.iter().map(|(a, b)| (key(a), key(b))).collect::<Vec<_>>());
+        united
+    }
+
+    #[test]
+    fn what_equals_a_key_is_added_as_far_as_it_is_short_and_not_too_much() {
+        let square = |name: &str| col(name) * col(name);
+        let is_as_said = |pairs: &[(Expr, Expr)], count: usize, left_out: bool| {
+            let found = united(pairs);
+            assert_eq!((found.exprs.len(), found.left_out), (count, left_out), "{pairs:?}: {found:?}");
+        };
+        is_as_said(&[(col("k"), square("k"))], 2, false);
+        is_as_said(&[(col("k"), col("v")), (col("v"), col("w"))], 3, false);
+        is_as_said(&[(col("k"), col("v") + lit(1)), (col("v"), col("w") - lit(1))], 3, false);
+        // One equality put into the other has no end: these double each time, those below grow by one.
+        is_as_said(&[(col("k"), square("v")), (col("v"), square("k"))], 7, true);
+        is_as_said(&[(col("k"), col("v") + lit(1)), (col("v"), col("k") + lit(1))], 1 + MOST_EXPRESSIONS, true);
+        // Columns stay, however many expressions there are.
+        let mut pairs: Vec<(Expr, Expr)> = (0..99).map(|at| (col("k"), col("v") + lit(at))).collect();
+        pairs.push((col("k"), col("w")));
+        is_as_said(&pairs, 2 + MOST_EXPRESSIONS, true);
     }
 }

@@ -73,6 +73,8 @@ rules! {
     Stable "stable" "every chunk computes the replicated side again and must see the same rows",
     /// A volatile function is called only where each row has a value of its own.
     Volatile "volatile" "a volatile function gives new values in every chunk",
+    /// What takes rows by the order of an ORDER BY below keeps that order, whatever stands between and is a step.
+    KeptOrder "kept-order" "rows are taken by the order of an ORDER BY below, which chunks don't keep",
     /// In two phases, OFFSET is taken in the last one only.
     OffsetLast "offset-last" "OFFSET counts the rows of the whole",
     /// An aggregate with an ORDER BY of its own is not done in two phases.

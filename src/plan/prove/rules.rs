@@ -9,15 +9,18 @@ use crate::chunk::key::KeyFamily;
 use crate::plan::keys::equalities;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::opaque::OpaqueNode;
-use crate::plan::prove::Step;
-use crate::plan::prove::assign::Assignment;
+use crate::plan::order::function::{Reads, call_reads};
+use crate::plan::prove::assign::{Assignment, Blocked};
+use crate::plan::prove::effort::Effort;
 use crate::plan::prove::join::joined;
 use crate::plan::prove::property::Property::{Partitioned, Replicated};
 use crate::plan::prove::property::{Key, Property, all_visible, named};
 use crate::plan::prove::refusal::{Checked, Refusal, describe, shortened, unsupported};
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window, unaliased};
-use crate::plan::resolve::{InputSource, Resolved, volatile_call};
+use crate::plan::prove::{Search, Step};
+use crate::plan::resolve::{InputSource, Resolved, scan_numbers, volatile_call};
+use crate::plan::two_phase::state::why_not_merged;
 
 /// What holds of a plan that may be cut.
 pub struct Accepted {
@@ -36,40 +39,90 @@ pub struct Refused {
     pub refusal: Refusal,
     /// The node.
     pub at: Option<Box<LogicalPlan>>,
+    /// Which other ways to cut are refused for the same reason.
+    pub blocked: Blocked,
 }
 
 /// Proves `resolved` with its scans cut as `assignment` says, by keys of these names.
 ///
-/// With `is_phase` the plan's top operator is the chunks' part of one done in two phases: what is stored is exactly what
-/// each chunk gives, so only the operator's input has to be cut.
+/// Where the plan's top operator is the chunks' part of one done in two phases, what is stored is exactly what each
+/// chunk gives, so only the operator's input has to be cut.
 pub fn attempt(
     resolved: &Resolved,
     assignment: &Assignment,
     keys: &[String],
-    is_phase: bool,
-    rules: Rules,
+    search: Search,
 ) -> Result<Accepted, Refused> {
-    let whole = |refusal: Box<Refusal>| Refused { refusal: *refusal, at: None };
+    let whole = |refusal: Box<Refusal>| Refused { refusal: *refusal, at: None, blocked: Blocked::Unknown };
     check_families(resolved, assignment).map_err(whole)?;
-    let mut prover =
-        Prover { assignment, keys, rules, steps: Vec::new(), refused: None, way: Vec::new(), once: Vec::new() };
+    let found = prove(resolved, assignment, keys, search, false)?;
+    let keys_of_root = match &found.property {
+        Partitioned { keys } => keys.clone(),
+        Replicated { .. } if !search.rules.ask(Rule::ScalarSubquery) => Vec::new(),
+        Replicated { .. } => {
+            let fix = "cut by a column of an input that the result's rows come from";
+            return Err(whole(Box::new(Refusal::of("the root".into(), NOTHING_CUT, fix))));
+        }
+    };
+    // Words are made only for what is accepted, since most attempts are not.
+    let Proved { steps, once, property: _ } = prove(resolved, assignment, keys, search, true)?;
+    Ok(Accepted { steps, keys: keys_of_root, once })
+}
+
+/// What one attempt found.
+struct Proved {
+    property: Property,
+    steps: Vec<Step>,
+    once: Vec<Vec<usize>>,
+}
+
+fn prove(
+    resolved: &Resolved,
+    assignment: &Assignment,
+    keys: &[String],
+    Search { is_phase, rules, effort, task: _, chunking: _ }: Search,
+    tells: bool,
+) -> Result<Proved, Refused> {
+    let (steps, way, once) = (Vec::new(), Vec::new(), Vec::new());
+    let mut prover = Prover { assignment, keys, rules, effort, tells, steps, refused: None, way, once };
     let found = match is_phase {
         true => prover.phase(&resolved.plan),
         false => prover.root(&resolved.plan),
     };
     match found {
-        Ok(Partitioned { keys }) => Ok(Accepted { steps: prover.steps, keys, once: prover.once }),
-        Ok(Replicated { .. }) if !rules.ask(Rule::ScalarSubquery) => {
-            Ok(Accepted { steps: prover.steps, keys: Vec::new(), once: prover.once })
-        }
-        Ok(Replicated { .. }) => {
-            let fix = "cut by a column of an input that the result's rows come from";
-            Err(whole(Box::new(Refusal::of("the root".into(), NOTHING_CUT, fix))))
-        }
+        Ok(property) => Ok(Proved { property, steps: prover.steps, once: prover.once }),
         Err(refusal) => {
+            let blocked = prover.refused.as_ref().map_or(Blocked::Unknown, |at| blocked(&refusal, at));
             let at = prover.refused.filter(|_| !refusal.is_final).map(Box::new);
-            Err(Refused { refusal: *refusal, at })
+            Err(Refused { refusal: *refusal, at, blocked })
         }
+    }
+}
+
+/// Which ways to cut no more than a refused one does are refused as well. Where less is cut, fewer columns carry a key,
+/// not more; so what needs more columns to carry it is refused as long as it is cut at all.
+fn blocked(refusal: &Refusal, at: &LogicalPlan) -> Blocked {
+    // DataFusion's visitors don't fail.
+    let scans = |plan: &LogicalPlan| scan_numbers(plan).unwrap_or_default();
+    let is_rule = |rules: &[Rule]| rules.iter().any(|rule| rule.reason() == refusal.rule);
+    match at {
+        _ if is_rule(&[Rule::Volatile]) => Blocked::All,
+        LogicalPlan::Join(join) if is_rule(&[Rule::JoinOnKeys, Rule::NullAware]) => {
+            Blocked::Both(scans(&join.left), scans(&join.right))
+        }
+        _ if is_rule(&[
+            Rule::GroupByKeys,
+            Rule::DistinctKeys,
+            Rule::DistinctOnKeys,
+            Rule::PartitionByKeys,
+            Rule::Limit,
+            Rule::Recursion,
+            Rule::KeptSide,
+        ]) =>
+        {
+            Blocked::Any(scans(at))
+        }
+        _ => Blocked::Unknown,
     }
 }
 
@@ -90,6 +143,9 @@ struct Prover<'a> {
     assignment: &'a Assignment,
     keys: &'a [String],
     rules: Rules,
+    effort: &'a Effort,
+    /// Whether what is found is put in words.
+    tells: bool,
     steps: Vec<Step>,
     /// The first node that was refused.
     refused: Option<LogicalPlan>,
@@ -124,8 +180,10 @@ impl Prover<'_> {
             other => other,
         };
         let [input] = operator.inputs()[..] else { return Err(unsupported(plan)) };
-        let finding = "each chunk does its part; a later step puts the parts together".into();
-        self.steps.push(Step { depth: 0, node: describe(operator), finding });
+        if self.tells {
+            let finding = "each chunk does its part; a later step puts the parts together".into();
+            self.steps.push(Step { depth: 0, node: describe(operator), finding });
+        }
         self.check_volatile(operator)?;
         self.check_subqueries(operator)?;
         match self.property(input, 0)? {
@@ -138,7 +196,10 @@ impl Prover<'_> {
 
     fn rule(&mut self, plan: &LogicalPlan) -> Checked<Property> {
         let (step, depth, rules) = (self.steps.len(), self.way.len(), self.rules);
-        self.steps.push(Step { depth, node: describe(plan), finding: String::new() });
+        self.effort.node();
+        if self.tells {
+            self.steps.push(Step { depth, node: describe(plan), finding: String::new() });
+        }
         self.check_volatile(plan)?;
         self.check_subqueries(plan)?;
         let found = match plan {
@@ -200,7 +261,12 @@ impl Prover<'_> {
             | LogicalPlan::Copy(_)
             | LogicalPlan::DescribeTable(_) => return Err(unsupported(plan)),
         };
-        self.steps[step].finding = found.in_words(plan.schema());
+        if found.left_out() {
+            self.effort.leave_out_keys();
+        }
+        if self.tells {
+            self.steps[step].finding = found.in_words(plan.schema());
+        }
         Ok(found)
     }
 
@@ -325,10 +391,7 @@ impl Prover<'_> {
                 refused(format!("input {name} of {}", describe(plan)), rule, fix)
             }
             _ if !is_cut => Ok(Replicated { unstable: None }),
-            _ => {
-                let key = |name: &String| Key { name: name.clone(), exprs: Vec::new() };
-                Ok(Partitioned { keys: self.keys.iter().map(key).collect() })
-            }
+            _ => Ok(Partitioned { keys: self.keys.iter().map(|name| Key::invisible(name)).collect() }),
         }
     }
 
@@ -416,6 +479,12 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
         }
         Partitioned { keys } => keys,
     };
+    if let Some(function) = of_batches(node) {
+        let rule = "its value depends on how rows come in batches, which are others in each chunk";
+        let fix =
+            "use an exact aggregate such as median() or percentile_cont(), or run it whole: leave CLUSTERED BY out";
+        return Err(Box::new(Refusal::of(format!("{}, which calls {function}()", describe(plan)), rule, fix)));
+    }
     let columns = grouping_set_to_exprlist(&node.group_expr).map_err(|_| unsupported(plan))?;
     let mut carried: Vec<Key> = keys.iter().map(|key| key.among(columns.iter().copied(), schema, rules)).collect();
     if let Some(sets) = grouping_sets(node).filter(|_| rules.ask(Rule::GroupingSets)) {
@@ -428,8 +497,32 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
     if all_visible(&carried) || !rules.ask(Rule::GroupByKeys) {
         return Ok(Partitioned { keys: carried });
     }
-    let fix = format!("group by {} too, or cut by a column that it groups by", named(&keys, schema));
+    let by = format!("group by {} too, or cut by a column that it groups by", named(&keys, schema));
+    let fix = match not_merged(node, rules) {
+        Some(why) => format!("what chunks find can't be put together either, since {why}: {by}"),
+        None => by,
+    };
     Err(Box::new(Refusal::new(plan, Rule::GroupByKeys, fix)))
+}
+
+/// An aggregate that depends on how rows come in batches.
+fn of_batches(node: &Aggregate) -> Option<String> {
+    let schema = node.input.schema();
+    node.aggr_expr.iter().find_map(|expr| match unaliased(expr) {
+        Expr::AggregateFunction(call) => {
+            let name = call.func.name();
+            (call_reads(name, &call.params.args, schema) == Reads::Batches).then(|| name.to_string())
+        }
+        _ => None,
+    })
+}
+
+/// Why an aggregate can't be done in two phases, if it can't.
+fn not_merged(node: &Aggregate, rules: Rules) -> Option<String> {
+    node.aggr_expr.iter().find_map(|expr| match unaliased(expr) {
+        Expr::AggregateFunction(call) => why_not_merged(call, node.input.schema(), rules),
+        _ => None,
+    })
 }
 
 /// The sets of GROUPING SETS, ROLLUP or CUBE; `None` for a plain GROUP BY.

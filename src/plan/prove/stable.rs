@@ -3,29 +3,7 @@
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Expr, ExprSchemable, WindowFrameUnits, WindowFunctionDefinition};
 
-/// Aggregates whose value does not depend on the order of rows; all others might.
-const ORDER_FREE_AGGREGATES: [&str; 20] = [
-    "approx_distinct",
-    "avg",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "bool_and",
-    "bool_or",
-    "corr",
-    "count",
-    "covar_pop",
-    "covar_samp",
-    "max",
-    "median",
-    "min",
-    "stddev",
-    "stddev_pop",
-    "sum",
-    "var",
-    "var_pop",
-    "grouping",
-];
+use crate::plan::order::function::{Reads, call_reads, rounds, tells_ties_apart};
 
 /// Why an aggregate over rows of `schema` may differ between two computations over the same rows, if it may.
 pub fn order_sensitive_aggregate(expr: &Expr, schema: &DFSchema) -> Option<String> {
@@ -47,24 +25,24 @@ pub fn order_sensitive_window(expr: &Expr, schema: &DFSchema) -> Option<String> 
             }
             peers_together
         }
-        WindowFunctionDefinition::WindowUDF(udf) => {
-            ["rank", "dense_rank", "percent_rank", "cume_dist"].contains(&udf.name())
-        }
+        WindowFunctionDefinition::WindowUDF(udf) => !tells_ties_apart(udf.name()),
     };
     (!free).then(|| format!("{} over ties may depend on the order of rows", f.fun.name()))
 }
 
 fn why_order_sensitive(function: &str, args: &[Expr], schema: &DFSchema) -> Option<String> {
-    if !ORDER_FREE_AGGREGATES.contains(&function) {
-        return Some(format!("{function}() may depend on the order of rows"));
+    match call_reads(function, args, schema) {
+        Reads::Set => {}
+        Reads::Order | Reads::Unknown => return Some(format!("{function}() may depend on the order of rows")),
+        Reads::Batches => return Some(format!("{function}() depends on how rows come in batches")),
     }
-    let rounds = !["approx_distinct", "count", "max", "median", "min", "grouping"].contains(&function);
     // Integers as doubles are summed exactly as far as doubles go.
     let is_float = |arg: &Expr| {
         let arg = if let Expr::Cast(cast) = arg { &cast.expr } else { arg };
         arg.get_type(schema).is_ok_and(|t| t.is_floating())
     };
-    (rounds && args.iter().any(is_float)).then(|| format!("{function}() of floats depends on the order of rows"))
+    (rounds(function) && args.iter().any(is_float))
+        .then(|| format!("{function}() of floats depends on the order of rows"))
 }
 
 /// The expression below its aliases.

@@ -5,23 +5,30 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Result, Statistics};
+use datafusion::common::{DFSchema, Result, Statistics};
 use datafusion::datasource::{DefaultTableSource, TableType};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 
+use crate::plan::fingerprint::Canon;
+
 /// The rows of a table function.
 #[derive(Debug)]
 pub struct Call {
-    /// Name and arguments, constants folded.
+    /// Its name, and its arguments' hash, constants folded.
     text: String,
     rows: Arc<dyn TableProvider>,
 }
 
 impl Call {
-    /// What calling `function` with `args` gave.
-    pub fn new(function: &str, args: &[Expr], rows: Arc<dyn TableProvider>) -> Self {
-        Self { text: format!("{function} {args:?}"), rows }
+    /// What calling `function` with `args`, which name no columns, gave.
+    ///
+    /// # Errors
+    /// When an argument is no constant.
+    pub fn try_new(function: &str, args: &[Expr], rows: Arc<dyn TableProvider>) -> Result<Self> {
+        let mut canon = Canon::default();
+        canon.exprs(args, &DFSchema::empty())?;
+        Ok(Self { text: format!("{function} {}", canon.hash.finish()), rows })
     }
 
     /// The call behind a scan, in words that are equal only for equal calls; `None` when it scans something else.

@@ -196,7 +196,7 @@ impl ContextProvider for Names<'_> {
             .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
         let rows = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
-        Ok(provider_as_source(Arc::new(Call::new(name, &args, rows))))
+        Ok(provider_as_source(Arc::new(Call::try_new(name, &args, rows)?)))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> datafusion::common::Result<Arc<dyn TableSource>> {

@@ -1,27 +1,36 @@
 //! Any aggregate in two: `F_state` gives F's accumulator state as a struct, `F_merge` merges such structs and gives
 //! F's value.
 //!
-//! Both wrap F's own accumulators, so nothing is known here about what the states mean. An aggregate with an ORDER BY
-//! of its own is left alone: its state depends on the order in which chunks come.
+//! Both wrap F's own accumulators, so nothing is known here about what the states mean. An aggregate that takes rows in
+//! their order, or in batches, is left alone: its state depends on how chunks come.
+//!
+//! Fingerprints go by the names of functions. So all that a call is, constants by their bits, is in the names of both, as
+//! a hash; what is shown leaves it out.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StructArray};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err, internal_err};
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, NullTreatment};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr, ExprSchemable, GroupsAccumulator, Signature, Volatility,
+    udaf_default_display_name, udaf_default_human_display, udaf_default_schema_name,
 };
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
+use crate::plan::fingerprint::{Canon, Fingerprint};
+use crate::plan::order::function::{Reads, call_reads};
 use crate::plan::prove::rule::{Rule, Rules};
+use crate::plan::prove::unaliased;
 
 /// One call of an aggregate, as far as its accumulator depends on it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Call {
     function: Arc<AggregateUDF>,
     is_distinct: bool,
@@ -29,26 +38,22 @@ pub struct Call {
     arguments: Vec<FieldRef>,
     /// Arguments that are constants; some aggregates take them from the plan, not from rows.
     constants: Vec<Option<ScalarValue>>,
+    /// How the first argument is sorted, where WITHIN GROUP (ORDER BY …) says it: that is an argument, too.
+    within_group: Option<SortOptions>,
     value: FieldRef,
     state: Fields,
+    /// Of all that.
+    hash: Fingerprint,
 }
 
 /// The call of `function` over columns of `schema`; `None` when its states can't be merged in any order.
 pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -> Result<Option<Call>> {
+    if let Some(_why) = why_not_merged(function, schema, rules) {
+        return Ok(None);
+    }
     let AggregateFunction { func, params } = function;
     let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment } = params;
-    if !order_by.is_empty() && rules.ask(Rule::UnorderedStates) {
-        return Ok(None);
-    }
     let arguments = args.iter().map(|e| Ok(e.to_field(schema)?.1)).collect::<Result<Vec<_>>>()?;
-    // Alone, DISTINCT becomes a GROUP BY, which takes both zeros for one; beside others it does not.
-    if *distinct && arguments.iter().any(|f| f.data_type().is_floating()) && rules.ask(Rule::DistinctFloats) {
-        return Ok(None);
-    }
-    let constants = args.iter().map(|e| match e {
-        Expr::Literal(value, _) => Some(value.clone()),
-        _ => None,
-    });
     let value = func.return_field(&arguments)?;
     let state = func.state_fields(StateFieldsArgs {
         name: func.name(),
@@ -58,23 +63,70 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
         is_distinct: *distinct,
     })?;
     let state = state.iter().enumerate().map(|(i, f)| Field::new(format!("s{i}"), f.data_type().clone(), true));
-    Ok(Some(Call {
+    let within_group = order_by.first().filter(|_| is_within_group(function));
+    let mut call = Call {
         function: Arc::clone(func),
         is_distinct: *distinct,
         ignores_nulls: *null_treatment == Some(NullTreatment::IgnoreNulls),
-        constants: constants.collect(),
+        constants: args.iter().map(constant).collect(),
+        within_group: within_group.map(|by| SortOptions { descending: !by.asc, nulls_first: by.nulls_first }),
         arguments,
         value,
         state: state.collect(),
-    }))
+        hash: Fingerprint::from_bytes([0; 32]),
+    };
+    call.hash = call.hash()?;
+    Ok(Some(call))
+}
+
+/// Why the states of `function` can't be merged in any order, if they can't.
+pub fn why_not_merged(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -> Option<String> {
+    let AggregateFunction { func, params } = function;
+    let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment: _ } = params;
+    let name = func.name();
+    let is_ordered = !order_by.is_empty() && !is_within_group(function);
+    let reads = call_reads(name, args, schema);
+    if (is_ordered || matches!(reads, Reads::Order | Reads::Batches)) && rules.ask(Rule::UnorderedStates) {
+        return Some(match reads {
+            Reads::Batches => format!("{name}() depends on how rows come in batches"),
+            Reads::Set | Reads::Order | Reads::Unknown => format!("{name}() depends on the order of rows"),
+        });
+    }
+    // Alone, DISTINCT becomes a GROUP BY, which takes both zeros for one; beside others it does not.
+    // Of what is no float itself there is no -0.0.
+    let is_float = |arg: &Expr| {
+        let arg = if let Expr::Cast(cast) = unaliased(arg) { &cast.expr } else { arg };
+        arg.get_type(schema).is_ok_and(|data_type| data_type.is_floating() || data_type.is_string())
+    };
+    if *distinct && args.iter().any(is_float) && rules.ask(Rule::DistinctFloats) {
+        return Some(format!("whether {name}(DISTINCT …) takes -0.0 and 0.0 for one depends on how it is computed"));
+    }
+    None
+}
+
+/// Whether the ORDER BY of a call is that of WITHIN GROUP, an argument that says nothing of the order of rows.
+pub fn is_within_group(AggregateFunction { func, params }: &AggregateFunction) -> bool {
+    params.order_by.len() == 1 && func.supports_within_group_clause()
+}
+
+/// The value of an argument that is the same in all rows, however it is written.
+fn constant(arg: &Expr) -> Option<ScalarValue> {
+    if !arg.column_refs().is_empty() || arg.is_volatile() || arg.contains_outer() {
+        return None;
+    }
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
+    match simplifier.simplify(unaliased(arg).clone()).ok()? {
+        Expr::Literal(value, _) => Some(value),
+        _ => None,
+    }
 }
 
 impl Call {
     /// The expression that gives the state of `function`, which this call was made of.
     pub fn call(&self, function: &AggregateFunction) -> Expr {
         let AggregateFunctionParams { args, distinct: _, filter, order_by: _, null_treatment } = &function.params;
-        let name = self.name("state");
-        let state = StateOf { name, call: self.clone(), signature: Signature::variadic_any(Volatility::Immutable) };
+        let (name, call) = (self.name("state"), self.clone());
+        let state = StateOf { name, call, signature: Signature::variadic_any(Volatility::Immutable) };
         // DISTINCT is the wrapped accumulator's business: the planner must not rewrite it for this function.
         Expr::AggregateFunction(AggregateFunction::new_udf(
             Arc::new(AggregateUDF::new_from_impl(state)),
@@ -99,11 +151,14 @@ impl Call {
                 None => Arc::new(Column::new(field.name(), i)),
             })
             .collect();
+        let order = self.within_group.zip(exprs.first());
+        let order: Vec<_> =
+            order.into_iter().map(|(options, expr)| PhysicalSortExpr::new(Arc::clone(expr), options)).collect();
         make(AccumulatorArgs {
             return_field: Arc::clone(&self.value),
             schema: &schema,
             ignore_nulls: self.ignores_nulls,
-            order_bys: &[],
+            order_bys: &order,
             is_reversed: false,
             name: self.function.name(),
             is_distinct: self.is_distinct,
@@ -112,11 +167,40 @@ impl Call {
         })
     }
 
-    /// Tells calls apart that differ in more than their arguments: fingerprints go by names.
-    fn name(&self, suffix: &str) -> String {
+    /// The name of the function that gives its state, or its value of states.
+    fn name(&self, suffix: &str) -> Name {
         let distinct = if self.is_distinct { "_distinct" } else { "" };
         let nulls = if self.ignores_nulls { "_ignore_nulls" } else { "" };
-        format!("{}{distinct}{nulls}_{suffix}", self.function.name())
+        let shown = format!("{}{distinct}{nulls}_{suffix}", self.function.name());
+        let has_constants = self.constants.iter().any(Option::is_some) || self.within_group.is_some();
+        Name { whole: format!("{shown}_{}", self.hash), shown, has_constants }
+    }
+
+    fn hash(&self) -> Result<Fingerprint> {
+        let Self { function, is_distinct, ignores_nulls, arguments, constants, within_group, value, state, hash: _ } =
+            self;
+        let mut canon = Canon::default();
+        canon.hash.text(function.name());
+        canon.hash.number((*is_distinct).into());
+        canon.hash.number((*ignores_nulls).into());
+        // Aliases inside the query don't matter.
+        let unnamed = |fields: &mut dyn Iterator<Item = &FieldRef>| {
+            Arc::new(Schema::new(fields.map(|field| field.as_ref().clone().with_name("")).collect::<Vec<_>>()))
+        };
+        canon.schema(&unnamed(&mut arguments.iter()));
+        for constant in constants {
+            canon.hash.number(constant.is_some().into());
+            constant.as_ref().map_or(Ok(()), |value| canon.literal(value, None))?;
+        }
+        canon.hash.number(match within_group {
+            None => 0,
+            Some(SortOptions { descending, nulls_first }) => {
+                1 + usize::from(*descending) + 2 * usize::from(*nulls_first)
+            }
+        });
+        canon.schema(&unnamed(&mut [value].into_iter()));
+        canon.schema(&unnamed(&mut state.iter()));
+        Ok(canon.hash.finish())
     }
 
     fn accumulator(&self) -> Result<Box<dyn Accumulator>> {
@@ -144,40 +228,54 @@ impl Call {
     }
 }
 
-impl PartialEq for Call {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { function, is_distinct, ignores_nulls, arguments, constants, value, state } = self;
-        function == &other.function
-            && is_distinct == &other.is_distinct
-            && ignores_nulls == &other.ignores_nulls
-            && arguments == &other.arguments
-            && constants == &other.constants
-            && value == &other.value
-            && state == &other.state
-    }
+/// The name of a function that is made for one call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Name {
+    /// With the call's hash.
+    whole: String,
+    /// Without it.
+    shown: String,
+    /// Whether calls that look alike may differ.
+    has_constants: bool,
 }
 
-impl Eq for Call {}
+impl Name {
+    /// The name of the column that a call gives: with a part of the hash where calls that differ could look alike.
+    fn of_column(&self, default: String) -> String {
+        match self.has_constants {
+            true => default.replacen(&self.whole, &self.whole[..self.shown.len() + 9], 1),
+            false => self.shown(default),
+        }
+    }
 
-impl Hash for Call {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let Self { function, is_distinct, ignores_nulls, arguments, constants, value, state } = self;
-        function.hash(hasher);
-        (is_distinct, ignores_nulls, arguments, constants, value, state).hash(hasher);
+    fn shown(&self, default: String) -> String {
+        default.replacen(&self.whole, &self.shown, 1)
     }
 }
 
 /// The aggregate that gives a call's state.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct StateOf {
-    name: String,
+    name: Name,
     call: Call,
     signature: Signature,
 }
 
 impl AggregateUDFImpl for StateOf {
     fn name(&self) -> &str {
-        &self.name
+        &self.name.whole
+    }
+
+    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        udaf_default_schema_name(self, params).map(|name| self.name.of_column(name))
+    }
+
+    fn human_display(&self, params: &AggregateFunctionParams) -> Result<String> {
+        udaf_default_human_display(self, params).map(|name| self.name.shown(name))
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        udaf_default_display_name(self, params).map(|name| self.name.shown(name))
     }
 
     fn signature(&self) -> &Signature {
@@ -284,14 +382,26 @@ pub fn merge_of(call: &Call) -> Arc<AggregateUDF> {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct MergeOf {
-    name: String,
+    name: Name,
     call: Call,
     signature: Signature,
 }
 
 impl AggregateUDFImpl for MergeOf {
     fn name(&self) -> &str {
-        &self.name
+        &self.name.whole
+    }
+
+    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        udaf_default_schema_name(self, params).map(|name| self.name.of_column(name))
+    }
+
+    fn human_display(&self, params: &AggregateFunctionParams) -> Result<String> {
+        udaf_default_human_display(self, params).map(|name| self.name.shown(name))
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        udaf_default_display_name(self, params).map(|name| self.name.shown(name))
     }
 
     fn signature(&self) -> &Signature {
@@ -303,7 +413,7 @@ impl AggregateUDFImpl for MergeOf {
             [DataType::Struct(fields)] if fields.len() == self.call.state.len() => {
                 Ok(self.call.value.data_type().clone())
             }
-            other => exec_err!("{} merges states of {}, not {other:?}", self.name, self.call.state_type()),
+            other => exec_err!("{} merges states of {}, not {other:?}", self.name.shown, self.call.state_type()),
         }
     }
 
