@@ -295,6 +295,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
+//! | `arithmetic` | operators and aggregates that fail where a result does not fit |
 //! | `chunk` | keys × N × a function: hash, range, values, predicates, own queries; which types are keys; which chunks overlap |
 //! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
@@ -307,6 +308,7 @@
 //! | `testing` | what the project's own tests and benches need |
 //! | `cli` | the command line |
 
+mod arithmetic;
 mod cache;
 mod chunk;
 #[cfg(feature = "cli")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
@@ -17,6 +18,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
+use crate::arithmetic::fold::CheckedConstants;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
@@ -84,7 +86,9 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     let rules = repaired(state.optimizers());
     let mut state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
     // Registering by name can only fail for function factories, which this session has not.
-    let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
+    let _ = state.register_udf(chunk_of_udf());
+    // Never fails.
+    let _ = state.register_expr_planner(Arc::new(CheckedConstants));
     state.mark_start_execution();
     state
 }

@@ -12,7 +12,10 @@ use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::arithmetic::fold::CheckedFolding;
 
 /// Rules of an optimizer.
 pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
@@ -25,6 +28,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
             name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
             name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
+            name if name == SimplifyExpressions::new().name() => Arc::new(CheckedFolding::new(Arc::clone(rule))),
             _ => Arc::clone(rule),
         }
     });

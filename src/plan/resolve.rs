@@ -28,6 +28,7 @@ use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use parquet::arrow::ArrowSchemaConverter;
 
+use crate::arithmetic::fold::CheckedFolding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::clustering::RowGroups;
@@ -329,7 +330,7 @@ fn check_functions(task: &Task, pipeline: &Pipeline, state: &SessionState) -> Re
 fn normalise(plan: LogicalPlan, state: &SessionState) -> datafusion::common::Result<LogicalPlan> {
     let rules: OptimizerRules = vec![
         Arc::new(RewriteSetComparison::new()),
-        Arc::new(SimplifyExpressions::new()),
+        Arc::new(CheckedFolding::new(Arc::new(SimplifyExpressions::new()))),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),

@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 
+use crate::arithmetic::checked::checked_aggregate;
 use crate::plan::prove::rule::{Rule, Rules};
 
 /// One call of an aggregate, as far as its accumulator depends on it.
@@ -49,9 +50,10 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
         Expr::Literal(value, _) => Some(value.clone()),
         _ => None,
     });
-    let value = func.return_field(&arguments)?;
-    let state = func.state_fields(StateFieldsArgs {
-        name: func.name(),
+    let function = checked_aggregate(func).unwrap_or_else(|| Arc::clone(func));
+    let value = function.return_field(&arguments)?;
+    let state = function.state_fields(StateFieldsArgs {
+        name: function.name(),
         input_fields: &arguments,
         return_field: Arc::clone(&value),
         ordering_fields: &[],
@@ -59,7 +61,7 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
     })?;
     let state = state.iter().enumerate().map(|(i, f)| Field::new(format!("s{i}"), f.data_type().clone(), true));
     Ok(Some(Call {
-        function: Arc::clone(func),
+        function,
         is_distinct: *distinct,
         ignores_nulls: *null_treatment == Some(NullTreatment::IgnoreNulls),
         constants: constants.collect(),
