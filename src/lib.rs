@@ -296,6 +296,7 @@
 //! |---|---|
 //! | `error`, `config`, `event`, `failpoint` | one error type; settings as plain data; what happened; where tests let a process die or a write fail |
 //! | `arithmetic` | operators and aggregates that fail where a result does not fit |
+//! | `zone` | what SQL says of time zones |
 //! | `chunk` | keys × N × a function: hash, range, values, predicates, own queries; which types are keys; which chunks overlap |
 //! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
@@ -331,6 +332,7 @@ mod task;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
+mod zone;
 
 pub use async_trait::async_trait;
 pub use datafusion;

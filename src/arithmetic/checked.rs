@@ -15,6 +15,9 @@ use datafusion::logical_expr::{
 };
 
 use crate::arithmetic::average::CheckedAvg;
+use crate::arithmetic::cast::{checked_cast, is_checked_cast, may_be_replaced, plain_cast};
+use crate::arithmetic::function::{checked_function, plain_function};
+use crate::arithmetic::lazy::{Asked, lazily};
 use crate::arithmetic::operator::{self, Operation, as_checked};
 use crate::arithmetic::sum::CheckedSum;
 
@@ -25,10 +28,20 @@ use crate::arithmetic::sum::CheckedSum;
 pub fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
     let checked = plan.transform_up_with_subqueries(|node| {
         let (schema, names) = (schema_below(&node)?, NamePreserver::new(&node));
+        let asked = match &node {
+            LogicalPlan::Filter(_) => Asked::Truth,
+            _ => Asked::Value,
+        };
+        // The filters of a scan only say what it may leave out.
+        let is_evaluated = !matches!(node, LogicalPlan::TableScan(_));
         node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let operators = with_checked_operators(expr, &schema)?;
-            let expr = operators.transform_data(|expr| expr.transform_up(|part| Ok(with_checked_aggregate(part))))?;
+            let expr = with_checked_operators(expr, &schema)?
+                .transform_data(|expr| expr.transform_up(|part| Ok(with_checked_aggregate(part))))?
+                .transform_data(|expr| match is_evaluated {
+                    true => lazily(expr, asked, &schema),
+                    false => Ok(Transformed::no(expr)),
+                })?;
             Ok(expr.update_data(|expr| name.restore(expr)))
         })
     })?;
@@ -45,7 +58,7 @@ pub fn schema_below(node: &LogicalPlan) -> Result<DFSchema> {
     }
 }
 
-/// Whether an expression has an operator that may have to be checked.
+/// Whether an expression has a part that may have to be checked.
 pub fn has_arithmetic(expr: &Expr) -> bool {
     let is_arithmetic = |part: &Expr| {
         Ok(match part {
@@ -53,14 +66,15 @@ pub fn has_arithmetic(expr: &Expr) -> bool {
                 matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide)
             }
             Expr::Negative(_) => true,
-            _ => false,
+            Expr::ScalarFunction(function) => checked_function(&function.func).is_some(),
+            other => may_be_replaced(other),
         })
     };
     // The closure never fails.
     expr.exists(is_arithmetic).unwrap_or(true)
 }
 
-/// `expr` over `schema` with checked operators.
+/// `expr` over `schema` with checked operators, casts and functions.
 ///
 /// # Errors
 /// DataFusion's, where an operand has no type.
@@ -69,6 +83,14 @@ pub fn with_checked_operators(expr: Expr, schema: &DFSchema) -> Result<Transform
         return Ok(Transformed::no(expr));
     }
     expr.transform_up(|part| match part {
+        Expr::Cast(_) | Expr::TryCast(_) => Ok(match checked_cast(&part, schema)? {
+            Some(checked) => Transformed::yes(checked),
+            None => Transformed::no(part),
+        }),
+        Expr::ScalarFunction(ScalarFunction { func, args }) => Ok(match checked_function(&func) {
+            Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })),
+            None => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+        }),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let operation = match op {
                 Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide => {
@@ -109,6 +131,15 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
 /// Never: DataFusion's visitors may.
 pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|part| {
+        if let Expr::ScalarFunction(function) = &part
+            && (plain_function(function).is_some() || is_checked_cast(function))
+        {
+            let plain = match plain_function(function) {
+                Some(func) => Some(Expr::ScalarFunction(ScalarFunction { func, args: function.args.clone() })),
+                None => plain_cast(function),
+            };
+            return Ok(plain.filter(|_| !is_constant(&part)).map_or(Transformed::no(part), Transformed::yes));
+        }
         let operation = match as_checked(&part) {
             Some((operation, _)) if !is_constant(&part) => operation,
             _ => return Ok(Transformed::no(part)),

@@ -1,18 +1,21 @@
 //! Folding of constants that never wraps around.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use sqlparser::ast::BinaryOperator;
 
 use crate::arithmetic::checked::{
     has_arithmetic, is_constant, schema_below, with_checked_operators, with_plain_operators,
 };
+use crate::arithmetic::compare::{exactly, has_timestamps};
 use crate::arithmetic::operator::{Operation, checked};
 
 /// Plans operators over constants as checked ones.
@@ -44,6 +47,18 @@ impl ExprPlanner for CheckedConstants {
         let args = vec![expr.left.cast_to(&left, schema)?, expr.right.cast_to(&right, schema)?];
         Ok(PlannerResult::Planned(checked(operation, args, result)))
     }
+}
+
+/// What `fold` gives, or an error where it panics: DataFusion evaluates and shows constants, and some functions, or the text of
+/// the first date of all, are not made for all values.
+fn contained<T>(fold: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(fold)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string).or(panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_default();
+        plan_err!(
+            "a constant can't be evaluated, since it makes DataFusion panic ({text}); is it out of its type's range?"
+        )
+    })
 }
 
 /// A rule that folds constants, over checked operators.
@@ -78,16 +93,23 @@ impl OptimizerRule for CheckedFolding {
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let mut is_asked = false;
         plan.apply_expressions(|expr| {
-            is_asked |= has_arithmetic(expr);
+            is_asked |= has_arithmetic(expr) || has_timestamps(expr);
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !is_asked {
-            return self.rule.rewrite(plan, config);
+            return contained(|| self.rule.rewrite(plan, config));
         }
         let schema = schema_below(&plan)?;
-        let checked = plan.map_expressions(|expr| with_checked_operators(expr, &schema))?.data;
-        let Transformed { data, transformed, tnr } = self.rule.rewrite(checked, config)?;
-        let plain = data.map_expressions(with_plain_operators)?.data;
-        Ok(Transformed::new(plain, transformed, tnr))
+        let names = NamePreserver::new(&plan);
+        // Before, since DataFusion's own comparison is not exact, and after, since only then `now()` is a constant.
+        let exactly = |expr: Expr| {
+            let name = names.save(&expr);
+            exactly(expr, &schema).map(|exact| exact.update_data(|expr| name.restore(expr)))
+        };
+        let checked = |expr| exactly(expr)?.transform_data(|expr| with_checked_operators(expr, &schema));
+        let plain = |expr| with_plain_operators(expr)?.transform_data(exactly);
+        let checked = plan.map_expressions(checked)?.data;
+        let Transformed { data, transformed, tnr } = contained(|| self.rule.rewrite(checked, config))?;
+        Ok(Transformed::new(data.map_expressions(plain)?.data, transformed, tnr))
     }
 }

@@ -46,7 +46,7 @@ enum OnOverflow {
 }
 
 /// An operator as a function.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Arithmetic {
     operation: Operation,
     on_overflow: OnOverflow,
@@ -155,6 +155,13 @@ pub fn as_checked(expr: &Expr) -> Option<(Operation, &DataType)> {
     (*on_overflow == OnOverflow::Fail).then_some((*operation, result))
 }
 
+impl fmt::Debug for Arithmetic {
+    /// Short: DataFusion shows it in errors.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl ScalarUDFImpl for Arithmetic {
     fn name(&self) -> &str {
         match (self.on_overflow, self.operation) {
@@ -201,7 +208,7 @@ impl ScalarUDFImpl for Arithmetic {
         let texts: Vec<_> = texts.collect();
         let text = match texts.as_slice() {
             [left, right] => format!("{left} {} {right}", self.operation),
-            others => format!("-{}", others.concat()),
+            others => format!("-({})", others.concat()),
         };
         Ok(Arc::new(Field::new(shortened(text), self.return_type(&types)?, is_nullable)))
     }
@@ -375,7 +382,11 @@ fn decimals(
 fn check_digits<T: DecimalType>(array: &ArrayRef, digits: u8, result: &FieldRef) -> Result<()> {
     let values = array.as_primitive::<T>();
     match first_too_long(values, digits) {
-        Some(row) => Err(overflow(&values.value_as_string(row), result)),
+        Some(row) => {
+            let (_, scale, most) = self::digits(array.data_type()).unwrap_or_default();
+            // With all of its digits, of which there are too many.
+            Err(overflow(&T::format_decimal(values.value(row), 2 * most as u8, scale as i8), result))
+        }
         None => Ok(()),
     }
 }
@@ -399,8 +410,12 @@ fn overflow(value: &str, result: &FieldRef) -> DataFusionError {
         data_type if data_type.is_integer() => "CAST one side to BIGINT",
         _ => "CAST its sides to types with fewer digits, or to DOUBLE",
     };
-    let expression = result.name();
-    out_of_range(&format!("`{expression}`: {value} does not fit {}; {remedy}", type_name(data_type)))
+    let place = match result.name() {
+        // Of constants.
+        expression if expression == value => String::new(),
+        expression => format!("`{expression}`: "),
+    };
+    out_of_range(&format!("{place}{value} does not fit {}; {remedy}", type_name(data_type)))
 }
 
 /// The error for a result that is out of its type's range.

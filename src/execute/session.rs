@@ -28,6 +28,7 @@ use crate::execute::own_text::OwnText;
 use crate::execute::running_window::RunningWindows;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::plan::repair::repaired;
+use crate::zone::{self, InstantTypes};
 
 /// Most bytes of Parquet footers kept in memory.
 const FOOTER_BYTES: usize = 64 << 20;
@@ -79,6 +80,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(PlannerOfFunctions))
+        .with_type_planner(Arc::new(InstantTypes))
         .with_physical_optimizer_rule(Arc::new(RunningWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
@@ -86,7 +88,9 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     let rules = repaired(state.optimizers());
     let mut state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
     // Registering by name can only fail for function factories, which this session has not.
-    let _ = state.register_udf(chunk_of_udf());
+    for function in zone::functions().map(Arc::new).into_iter().chain([chunk_of_udf()]) {
+        let _ = state.register_udf(function);
+    }
     // Never fails.
     let _ = state.register_expr_planner(Arc::new(CheckedConstants));
     state.mark_start_execution();

@@ -16,6 +16,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
+use crate::arithmetic::function::remedy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, ChecksumWriter};
 use crate::execute::content::{Content, RowHasher};
@@ -247,7 +248,10 @@ pub fn execution_error(error: DataFusionError) -> Error {
         DataFusionError::ResourcesExhausted(_) => {
             "memory does not suffice; use more buckets, fewer --jobs or a larger --memory"
         }
-        _ => "the query failed",
+        root => match remedy(root) {
+            Some(remedy) => &format!("the query failed; {remedy}"),
+            None => "the query failed",
+        },
     };
     Error::new(ErrorKind::Execute, message).with_source(error)
 }
