@@ -13,6 +13,7 @@ mod differ;
 mod expr;
 mod from;
 mod kind;
+mod overflow;
 mod progress;
 mod query;
 mod random;
