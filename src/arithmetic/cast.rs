@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
@@ -24,12 +24,18 @@ use crate::arithmetic::operator::out_of_range;
 /// What takes the place of a cast over `schema` that may change its value; `None` for one that keeps it or fails.
 pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let (value, to, is_try) = match expr {
-        Expr::Cast(Cast { expr, field }) => (expr, field, false),
-        Expr::TryCast(TryCast { expr, field }) => (expr, field, true),
+        Expr::Cast(Cast { expr, field }) => (expr.as_ref(), field, false),
+        Expr::TryCast(TryCast { expr, field }) => (expr.as_ref(), field, true),
         _ => return Ok(None),
     };
     if let Some(days) = added_days(expr) {
         return Ok(Some(call(Kept { how: How::Days, to: Arc::clone(to), signature: any() }, days.clone())));
+    }
+    // Arrow's casts to days and times fail for timestamps that are in no calendar.
+    if is_try && to.data_type().is_temporal() && !matches!(to.data_type(), DataType::Timestamp(..)) {
+        let is_timestamp = matches!(value.get_type(schema)?, DataType::Timestamp(..));
+        let kept = || Kept { how: How::TryEach, to: Arc::clone(to), signature: any() };
+        return Ok(is_timestamp.then(|| call(kept(), value.clone())));
     }
     let narrows = |from: &DataType| match to.data_type() {
         DataType::Float32 => matches!(from, DataType::Float64 | DataType::Decimal256(..)),
@@ -39,14 +45,14 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     match to.data_type() {
         DataType::Float32 | DataType::Float16 if narrows(&value.get_type(schema)?) => {
             let how = if is_try { How::TryNarrow } else { How::Narrow };
-            Ok(Some(call(Kept { how, to: Arc::clone(to), signature: any() }, value.as_ref().clone())))
+            Ok(Some(call(Kept { how, to: Arc::clone(to), signature: any() }, value.clone())))
         }
         DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _)
             if is_try && value.get_type(schema)? == DataType::Date64 =>
         {
             // Dates in milliseconds are such timestamps, and the cast between timestamps is checked.
             let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
-            let value = Expr::TryCast(TryCast::new(value.clone(), milliseconds));
+            let value = Expr::TryCast(TryCast::new(Box::new(value.clone()), milliseconds));
             Ok(Some(Expr::TryCast(TryCast { expr: Box::new(value), field: Arc::clone(to) })))
         }
         _ => Ok(None),
@@ -60,7 +66,7 @@ pub fn may_be_replaced(expr: &Expr) -> bool {
             matches!(field.data_type(), DataType::Float16 | DataType::Float32) || added_days(expr).is_some()
         }
         Expr::TryCast(TryCast { expr: _, field }) => {
-            matches!(field.data_type(), DataType::Float16 | DataType::Float32 | DataType::Timestamp(..))
+            matches!(field.data_type(), DataType::Float16 | DataType::Float32) || field.data_type().is_temporal()
         }
         _ => false,
     }
@@ -95,7 +101,7 @@ pub fn plain_cast(function: &ScalarFunction) -> Option<Expr> {
     let expr = Box::new(value.clone());
     match how {
         How::Narrow => Some(Expr::Cast(Cast { expr, field })),
-        How::TryNarrow => Some(Expr::TryCast(TryCast { expr, field })),
+        How::TryNarrow | How::TryEach => Some(Expr::TryCast(TryCast { expr, field })),
         How::Days => None,
     }
 }
@@ -119,6 +125,8 @@ enum How {
     Narrow,
     /// Likewise, NULL where it would be infinite.
     TryNarrow,
+    /// To another type, NULL where that is not possible.
+    TryEach,
     /// A number of days as an interval.
     Days,
 }
@@ -135,7 +143,7 @@ impl ScalarUDFImpl for Kept {
     fn name(&self) -> &str {
         match self.how {
             How::Narrow => "checked_cast",
-            How::TryNarrow => "checked_try_cast",
+            How::TryNarrow | How::TryEach => "checked_try_cast",
             How::Days => "days",
         }
     }
@@ -155,8 +163,10 @@ impl ScalarUDFImpl for Kept {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let [value] = args.arg_fields else { return internal_err!("a cast has {} arguments", args.arg_fields.len()) };
-        let is_nullable = value.is_nullable() || self.how == How::TryNarrow;
-        let metadata = self.to.metadata().clone();
+        let is_nullable = value.is_nullable() || matches!(self.how, How::TryNarrow | How::TryEach);
+        // As DataFusion's cast has it: what the value says of itself, but of its type.
+        let of_value = value.metadata().iter().filter(|(key, _)| !key.starts_with("ARROW:extension"));
+        let metadata = of_value.chain(self.to.metadata()).map(|(key, value)| (key.clone(), value.clone())).collect();
         Ok(Arc::new(Field::new(value.name(), self.to.data_type().clone(), is_nullable).with_metadata(metadata)))
     }
 
@@ -168,6 +178,7 @@ impl ScalarUDFImpl for Kept {
         let [value] = args.args.as_slice() else { return internal_err!("a cast has {} arguments", args.args.len()) };
         let cast = |array: &ArrayRef| match (self.how, self.to.data_type()) {
             (How::Days, _) => days(array),
+            (How::TryEach, to) => each_or_null(array, to),
             (_, DataType::Float32) => narrowed::<Float32Type>(array, self.how, f32::is_infinite),
             (_, DataType::Float16) => narrowed::<Float16Type>(array, self.how, |value| value.is_infinite()),
             (_, other) => internal_err!("{other} is no float of fewer bits"),
@@ -213,6 +224,18 @@ where
         }
         _ => Ok(Arc::new(kept)),
     }
+}
+
+/// The values as another type, NULL where one is in none.
+fn each_or_null(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let cast = |array: &ArrayRef| cast_with_options(array, to, &CastOptions::default());
+    if let Ok(all) = cast(array) {
+        return Ok(all);
+    }
+    let null = new_null_array(to, 1);
+    let each: Vec<ArrayRef> =
+        (0..array.len()).map(|row| cast(&array.slice(row, 1)).unwrap_or_else(|_| Arc::clone(&null))).collect();
+    Ok(concat(&each.iter().map(AsRef::as_ref).collect::<Vec<_>>())?)
 }
 
 fn days(array: &ArrayRef) -> Result<ArrayRef> {

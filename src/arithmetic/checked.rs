@@ -27,21 +27,17 @@ use crate::arithmetic::sum::CheckedSum;
 /// DataFusion's, where an expression has no type.
 pub fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
     let checked = plan.transform_up_with_subqueries(|node| {
+        // The filters of a scan only say what it may leave out, by statistics: a node above evaluates them.
+        if matches!(node, LogicalPlan::TableScan(_)) {
+            return Ok(Transformed::no(node));
+        }
         let (schema, names) = (schema_below(&node)?, NamePreserver::new(&node));
-        let asked = match &node {
-            LogicalPlan::Filter(_) => Asked::Truth,
-            _ => Asked::Value,
-        };
-        // The filters of a scan only say what it may leave out.
-        let is_evaluated = !matches!(node, LogicalPlan::TableScan(_));
+        let asked = if matches!(node, LogicalPlan::Filter(_)) { Asked::Truth } else { Asked::Value };
         node.map_expressions(|expr| {
             let name = names.save(&expr);
             let expr = with_checked_operators(expr, &schema)?
                 .transform_data(|expr| expr.transform_up(|part| Ok(with_checked_aggregate(part))))?
-                .transform_data(|expr| match is_evaluated {
-                    true => lazily(expr, asked, &schema),
-                    false => Ok(Transformed::no(expr)),
-                })?;
+                .transform_data(|expr| lazily(expr, asked, &schema))?;
             Ok(expr.update_data(|expr| name.restore(expr)))
         })
     })?;

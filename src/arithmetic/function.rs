@@ -15,7 +15,7 @@ use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, FieldRef, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampNanosecondType,
+    DataType, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampNanosecondType,
 };
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::functions::datetime::date_bin::DateBinFunc;
@@ -59,9 +59,18 @@ pub fn checked_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::new_from_impl(CheckedFunction { of: Arc::clone(function), how })))
 }
 
+/// One of these functions that gives NULL where DataFusion's fails, for predicates that are evaluated for rows that the query
+/// itself never looks at; `None` for other functions.
+pub fn lenient_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
+    checked_function(function)?;
+    let lenient = CheckedFunction { of: Arc::clone(function), how: How::Lenient };
+    Some(Arc::new(ScalarUDF::new_from_impl(lenient)))
+}
+
 /// DataFusion's function in place of its checked form.
 pub fn plain_function(function: &ScalarFunction) -> Option<Arc<ScalarUDF>> {
-    function.func.inner().downcast_ref::<CheckedFunction>().map(|checked| Arc::clone(&checked.of))
+    let checked = function.func.inner().downcast_ref::<CheckedFunction>()?;
+    (checked.how != How::Lenient).then(|| Arc::clone(&checked.of))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +81,8 @@ enum How {
     FromFloat,
     FromText,
     Series,
+    /// NULL for rows for which DataFusion's function fails.
+    Lenient,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -163,6 +174,7 @@ impl ScalarUDFImpl for CheckedFunction {
                 }
             }
             (How::Truncate, Err(error)) => truncated_far(self.inner(), &given, rows, &result)?.ok_or(error),
+            (How::Lenient, Err(_)) => row_by_row(self.inner(), &given, rows, &result),
             (How::FromText, Err(error)) => match given.as_slice() {
                 [text] if text.data_type().is_string() => text.cast_to(result.data_type(), None).map_err(|_| error),
                 _ => Err(error),
@@ -170,6 +182,43 @@ impl ScalarUDFImpl for CheckedFunction {
             (_, computed) => computed,
         }
     }
+}
+
+/// The function for each row, NULL where it fails.
+fn row_by_row(
+    function: &dyn ScalarUDFImpl,
+    args: &[ColumnarValue],
+    rows: usize,
+    result: &FieldRef,
+) -> Result<ColumnarValue> {
+    let null = ScalarValue::try_from(result.data_type())?;
+    let fields: Vec<_> = args.iter().map(|arg| Arc::new(Field::new("", arg.data_type(), true))).collect();
+    let value = |row: usize| -> Result<ScalarValue> {
+        let arg = |arg: &ColumnarValue| match arg {
+            ColumnarValue::Array(array) => ScalarValue::try_from_array(array, row).map(ColumnarValue::Scalar),
+            ColumnarValue::Scalar(_) => Ok(arg.clone()),
+        };
+        let computed = function.invoke_with_args(ScalarFunctionArgs {
+            args: args.iter().map(arg).collect::<Result<_>>()?,
+            arg_fields: fields.clone(),
+            number_rows: 1,
+            return_field: Arc::clone(result),
+            config_options: Arc::default(),
+        });
+        match computed {
+            Ok(ColumnarValue::Scalar(value)) => Ok(value),
+            Ok(ColumnarValue::Array(array)) => ScalarValue::try_from_array(&array, 0),
+            Err(_) => Ok(null.clone()),
+        }
+    };
+    if args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) {
+        return value(0).map(ColumnarValue::Scalar);
+    }
+    let values = (0..rows).map(value).collect::<Result<Vec<_>>>()?;
+    Ok(ColumnarValue::Array(match values.is_empty() {
+        true => arrow::array::new_empty_array(result.data_type()),
+        false => ScalarValue::iter_to_array(values)?,
+    }))
 }
 
 /// Whether some value that is not NULL became so.
@@ -263,7 +312,7 @@ fn truncated_far(
     let shift = |value: i64| (i128::from(value) - FIRST_DAY * day).div_euclid(cycle) * cycle;
     // Both are in range: a cycle is, and what is cut off is less than a year.
     let near = of_numbers(value, rows, |value| Ok((i128::from(value) - shift(value)) as i64))?;
-    let field = |value: &ColumnarValue| Arc::new(arrow::datatypes::Field::new("", value.data_type(), true));
+    let field = |value: &ColumnarValue| Arc::new(Field::new("", value.data_type(), true));
     let truncated = function.invoke_with_args(ScalarFunctionArgs {
         arg_fields: vec![field(part), field(&near)],
         args: vec![part.clone(), near],

@@ -78,6 +78,44 @@ impl IntervalSum {
     }
 }
 
+/// The sum of distinct intervals, which DataFusion's own accumulator gathers.
+#[derive(Debug)]
+pub struct DistinctIntervals {
+    /// Gives a list of them as its state.
+    pub inner: Box<dyn Accumulator>,
+    /// What they are made of.
+    pub unit: IntervalUnit,
+}
+
+impl Accumulator for DistinctIntervals {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        match self.inner.state()?.as_slice() {
+            [ScalarValue::List(list)] => {
+                let mut sum = IntervalSum::new(self.unit);
+                sum.update_batch(&[Arc::clone(list.values())])?;
+                sum.evaluate()
+            }
+            other => internal_err!("distinct intervals are in {other:?}"),
+        }
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.inner.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)
+    }
+}
+
 impl Accumulator for IntervalSum {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.add(&values[0], 1);

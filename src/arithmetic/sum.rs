@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::NullState;
 
-use crate::arithmetic::interval::IntervalSum;
+use crate::arithmetic::interval::{DistinctIntervals, IntervalSum};
 use crate::arithmetic::operator::{first_too_long, out_of_range, type_name};
 use crate::arithmetic::total::{Addend, Total};
 
@@ -70,8 +70,10 @@ impl AggregateUDFImpl for CheckedSum {
         let result = args.return_field.data_type().clone();
         match &result {
             DataType::Interval(unit) if !args.is_distinct => Ok(Box::new(IntervalSum::new(*unit))),
-            // DataFusion knows no distinct intervals.
-            DataType::Interval(_) | DataType::Float64 => self.of.accumulator(args),
+            DataType::Interval(unit) => {
+                Ok(Box::new(DistinctIntervals { inner: self.of.accumulator(args)?, unit: *unit }))
+            }
+            DataType::Float64 => self.of.accumulator(args),
             _ if args.is_distinct => {
                 let inner = self.of.accumulator(args)?;
                 of_type!(&result, distinct(inner, result.clone()), internal_err!("there is no sum of {result}"))
@@ -520,5 +522,80 @@ where
 
     fn size(&self) -> usize {
         self.sums.capacity() * size_of::<T::Native>() + self.carries.capacity() * size_of::<i64>() + self.nulls.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array};
+    use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
+    use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
+
+    use super::{SumOf, Total, groups};
+
+    fn integers(values: &[Option<i64>]) -> ArrayRef {
+        Arc::new(Int64Array::from(values.to_vec()))
+    }
+
+    fn of_groups() -> Box<dyn GroupsAccumulator> {
+        groups::<Int64Type>(DataType::Int64).unwrap()
+    }
+
+    #[test]
+    fn groups_fail_only_for_sums_that_do_not_fit() {
+        let max = i64::MAX;
+        let mut sums = of_groups();
+        sums.update_batch(&[integers(&[Some(max), Some(1), None, Some(5)])], &[0, 0, 1, 2], None, 3).unwrap();
+        // The first group is beyond the range, and comes back.
+        let kept = BooleanArray::from(vec![Some(true), Some(false), None]);
+        sums.update_batch(&[integers(&[Some(-2), Some(9), Some(9)])], &[0, 1, 2], Some(&kept), 3).unwrap();
+        let first = sums.evaluate(EmitTo::First(2)).unwrap();
+        assert_eq!(first.as_ref(), integers(&[Some(max - 1), None]).as_ref());
+        // What was the third is the first now.
+        sums.update_batch(&[integers(&[Some(max)])], &[0], None, 1).unwrap();
+        assert!(sums.evaluate(EmitTo::All).unwrap_err().to_string().contains("does not fit BIGINT"));
+    }
+
+    #[test]
+    fn states_of_groups_add_up_wherever_they_were_made() {
+        let max = i64::MAX;
+        let mut parts = of_groups();
+        parts.update_batch(&[integers(&[Some(max), Some(max), Some(3), None])], &[0, 0, 1, 2], None, 3).unwrap();
+        let state = parts.state(EmitTo::All).unwrap();
+        let mut whole = of_groups();
+        whole.merge_batch(&state, &[2, 1, 0], 3).unwrap();
+        // Rows may be states of themselves.
+        let values = [integers(&[Some(-max), Some(-max), Some(7), Some(8)])];
+        let kept = BooleanArray::from(vec![true, true, true, false]);
+        let state = of_groups().convert_to_state(&values, Some(&kept)).unwrap();
+        whole.merge_batch(&state, &[2, 2, 0, 0], 3).unwrap();
+        assert_eq!(whole.evaluate(EmitTo::All).unwrap().as_ref(), integers(&[Some(7), Some(3), Some(0)]).as_ref());
+    }
+
+    #[test]
+    fn a_sum_without_groups_is_put_together_and_taken_apart() {
+        let decimals = |values: Vec<i128>| -> ArrayRef {
+            Arc::new(Decimal128Array::from(values).with_precision_and_scale(38, 2).unwrap())
+        };
+        let most = 10_i128.pow(38) - 1;
+        let new = || SumOf::<Decimal128Type> { total: Total::default(), count: 0, result: DataType::Decimal128(38, 2) };
+        let (mut first, mut second) = (new(), new());
+        first.update_batch(&[decimals(vec![most, most])]).unwrap();
+        second.update_batch(&[decimals(vec![-most])]).unwrap();
+        assert!(first.evaluate().is_err());
+        let state: Vec<ArrayRef> = first.state().unwrap().iter().map(|value| value.to_array().unwrap()).collect();
+        second.merge_batch(&state).unwrap();
+        assert_eq!(second.evaluate().unwrap().to_array().unwrap().as_ref(), decimals(vec![most]).as_ref());
+        first.retract_batch(&[decimals(vec![most])]).unwrap();
+        assert_eq!(first.evaluate().unwrap().to_array().unwrap().as_ref(), decimals(vec![most]).as_ref());
+        first.retract_batch(&[decimals(vec![most])]).unwrap();
+        assert!(first.evaluate().unwrap().is_null());
+        // The state of no rows changes nothing.
+        let none: Vec<ArrayRef> = new().state().unwrap().iter().map(|value| value.to_array().unwrap()).collect();
+        assert!(none.iter().all(|column| column.null_count() == 1));
+        second.merge_batch(&none).unwrap();
+        assert_eq!(second.evaluate().unwrap().to_array().unwrap().as_ref(), decimals(vec![most]).as_ref());
     }
 }

@@ -18,12 +18,16 @@ const NUMBERS: &str = "SELECT k, g, 0 AS o, b, arrow_cast(i, 'Int32') AS i, arro
 const OVERFLOW: &str = "Arithmetic overflow";
 
 async fn check(cases: &[Case<'_>]) {
+    check_with(cases, &[""]).await;
+}
+
+async fn check_with(cases: &[Case<'_>], options: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     make_parquet(folder.path(), "n", NUMBERS).await;
     make_parquet(folder.path(), "far", FAR).await;
     let sources = "CREATE EXTERNAL TABLE n STORED AS PARQUET LOCATION 'n.parquet';
         CREATE EXTERNAL TABLE far STORED AS PARQUET LOCATION 'far.parquet';";
-    let wrong = wrong_cases(folder.path(), sources, cases).await;
+    let wrong = wrong_cases(folder.path(), sources, cases, options).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -116,7 +120,7 @@ async fn what_is_never_evaluated_does_not_fail() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunk_predicates_wrap_around() {
     // The keys of rows that the queries drop overflow, as `b + 1` of the first one does.
-    check(&[
+    let cases: &[Case<'_>] = &[
         ("b", "SELECT l.k, r.k AS o FROM n l JOIN n r ON l.b + 1 = r.b WHERE l.k <> 1", Ok(&["2 6"])),
         ("b", "SELECT l.k, r.k AS o FROM n l JOIN n r ON l.b + 1 = r.b", Err(OVERFLOW)),
         (
@@ -130,9 +134,38 @@ async fn chunk_predicates_wrap_around() {
             Ok(&["-16 1", "2 1"]),
         ),
         ("v", "SELECT b + 1 AS v, count(*) AS n FROM n GROUP BY b + 1", Err(OVERFLOW)),
+        // Timestamps that are in no calendar, and what nanoseconds don't reach.
+        (
+            "v",
+            "SELECT date_part('year', arrow_cast(b, 'Timestamp(Second, None)')) AS v, count(*) AS n FROM n WHERE k IN (2, 3) GROUP BY 1",
+            Ok(&["1969 1", "1970 1"]),
+        ),
+        (
+            "v",
+            "SELECT date_trunc('year', arrow_cast(b, 'Timestamp(Nanosecond, None)')) AS v, count(*) AS n FROM n WHERE k IN (2, 6) GROUP BY 1",
+            Ok(&["1970-01-01T00:00:00 2"]),
+        ),
+        (
+            "v",
+            "SELECT CAST(arrow_cast(b, 'Timestamp(Second, None)') AS DATE) AS v, count(*) AS n FROM n WHERE k IN (2, 6) GROUP BY 1",
+            Ok(&["1970-01-01 2"]),
+        ),
         ("b", "SELECT b, count(*) OVER (PARTITION BY b - 3) AS n FROM n WHERE k IN (2, 3)", Ok(&["-5 1", "1 1"])),
-    ])
-    .await;
+        // Rows that are dropped after the input is cut.
+        (
+            "b",
+            "SELECT l.k, r.k AS o FROM (SELECT * FROM n WHERE k IN (SELECT k FROM n WHERE s < 100)) l JOIN n r ON l.b + 1 = r.b",
+            Ok(&["2 6"]),
+        ),
+        (
+            "b",
+            "SELECT l.k, r.k AS o FROM (SELECT * FROM n WHERE k IN (SELECT k FROM n WHERE k IN (2, 6))) l
+                JOIN n r ON date_part('year', arrow_cast(l.b, 'Timestamp(Second, None)')) = date_part('year', arrow_cast(r.b - r.b, 'Timestamp(Second, None)'))
+                WHERE r.k = 2",
+            Ok(&["2 2", "6 2"]),
+        ),
+    ];
+    check_with(cases, &["", "WITH (read_by = 'split')"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,6 +214,13 @@ async fn sums_fail_only_where_the_result_does_not_fit() {
         ("k", "SELECT avg(e) AS v FROM n WHERE k = 1", Err("verflow")),
         ("k", "SELECT avg(w) AS v FROM n WHERE k IN (1, 4, 6)", Ok(&["0.6666"])),
         ("k", "SELECT avg(DISTINCT w) AS v, count(*) AS c FROM n WHERE k IN (2, 6)", Ok(&["1.5000 2"])),
+        ("k", "SELECT sum(arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '-3 months' AS v FROM n", Ok(&["true"])),
+        ("k", "SELECT sum(arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '1 month' AS v FROM n WHERE k < 3", Err(OVERFLOW)),
+        (
+            "k",
+            "SELECT sum(DISTINCT arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '1 month' AS v, count(*) AS c FROM n WHERE k < 3",
+            Err(OVERFLOW),
+        ),
         ("k", "SELECT CAST(sum(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n", Ok(&["-3"])),
         ("k", "SELECT CAST(sum(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n WHERE k < 3", Err(OVERFLOW)),
         ("k", "SELECT CAST(avg(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n WHERE k < 5", Ok(&["-1"])),
@@ -242,6 +282,16 @@ async fn casts_and_functions_keep_values_or_fail() {
             "k",
             "SELECT k, TRY_CAST(arrow_cast(b, 'Date64') AS TIMESTAMP) AS v FROM n WHERE k IN (1, 2)",
             Ok(&["1 -", "2 1970-01-01T00:00:00.001"]),
+        ),
+        (
+            "k",
+            "SELECT k, TRY_CAST(arrow_cast(b, 'Timestamp(Second, None)') AS DATE) AS v FROM n",
+            Ok(&["1 -", "2 1970-01-01", "3 1969-12-31", "4 -", "5 -", "6 1970-01-01"]),
+        ),
+        (
+            "k",
+            "SELECT k, date_part('year', arrow_cast(b, 'Timestamp(Second, None)')) AS v FROM n",
+            Err("in no calendar"),
         ),
         ("k", "SELECT k, to_timestamp(x) AS v FROM n", Err("to_timestamp reaches from 1677 to 2262")),
         ("k", "SELECT k, to_timestamp(x) AS v FROM n WHERE k IN (2, 5)", Ok(&["2 1970-01-01T00:00:01.500", "5 -"])),

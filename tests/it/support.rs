@@ -214,18 +214,23 @@ pub fn random(state: &mut u64) -> u64 {
 /// A query, the columns that it is cut by, and its rows as texts in any order, or a part of the error that it gives.
 pub type Case<'a> = (&'a str, &'a str, Result<&'a [&'a str], &'a str>);
 
-/// Runs each query whole and cut by its keys into three chunks, all in one pipeline; gives what is not as expected.
-pub async fn wrong_cases(folder: &Path, sources: &str, cases: &[Case<'_>]) -> Vec<String> {
+/// Runs each query whole, and cut by its keys into three chunks with each of these options, all in one pipeline; gives what is
+/// not as expected.
+pub async fn wrong_cases(folder: &Path, sources: &str, cases: &[Case<'_>], options: &[&str]) -> Vec<String> {
     let mut sql = sources.to_string();
     for (at, (keys, query, _)) in cases.iter().enumerate() {
         sql.push_str(&format!("\nCREATE TABLE whole_{at} WITH (chunks = 1) AS {query};"));
-        sql.push_str(&format!("\nCREATE TABLE cut_{at} CLUSTERED BY ({keys}) INTO 3 BUCKETS AS {query};"));
+        for (number, options) in options.iter().enumerate() {
+            let cut = format!("CLUSTERED BY ({keys}) INTO 3 BUCKETS {options}");
+            sql.push_str(&format!("\nCREATE TABLE cut_{at}_{number} {cut} AS {query};"));
+        }
     }
     let engine = engine(&folder.join("cache"));
     let report = try_run(&engine, &sql, folder).await;
     let mut wrong = Vec::new();
     for (at, (keys, query, expected)) in cases.iter().enumerate() {
-        for table in [format!("whole_{at}"), format!("cut_{at}")] {
+        let cut = (0..options.len()).map(|number| format!("cut_{at}_{number}"));
+        for table in [format!("whole_{at}")].into_iter().chain(cut) {
             let task = report.task(&table).unwrap();
             let found = if matches!(task.status, Status::Executed | Status::Reused) {
                 Ok(texts(&engine, &table).await)

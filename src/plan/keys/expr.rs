@@ -20,6 +20,7 @@ use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator};
 
+use crate::arithmetic::function::lenient_function;
 use crate::arithmetic::operator::wrapping;
 use crate::chunk::given::number_of;
 use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
@@ -191,7 +192,7 @@ impl KeyExpr {
     /// The expression over these columns, as it is evaluated: it never fails, unless it is a number of the user's predicates.
     pub fn over(&self, columns: &[Column]) -> Expr {
         let expr = over(&self.expr, columns);
-        if self.predicates().is_some() { expr } else { with_wrapping_operators(expr) }
+        if self.predicates().is_some() { expr } else { never_failing(expr) }
     }
 
     /// The expression in SQL, its columns by these names.
@@ -221,13 +222,17 @@ pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
     expr.clone().transform_up(replace).map_or_else(|_| expr.clone(), |replaced| replaced.data)
 }
 
-/// `expr` with integers that wrap around where they overflow.
-fn with_wrapping_operators(expr: Expr) -> Expr {
+/// `expr` with integers that wrap around where they overflow, and functions of dates that are NULL where they fail.
+fn never_failing(expr: Expr) -> Expr {
     let replace = |part: Expr| match part {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match wrapping(op, (*left).clone(), (*right).clone()) {
             Some(wrapping) => Ok(Transformed::yes(wrapping)),
             None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
         },
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let func = lenient_function(&func).unwrap_or(func);
+            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+        }
         other => Ok(Transformed::no(other)),
     };
     // The closure never fails.
