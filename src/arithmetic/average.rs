@@ -9,7 +9,7 @@ use arrow::datatypes::{
     DataType, Decimal256Type, DecimalType, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
     DurationSecondType, Field, FieldRef, TimeUnit, UInt64Type, i256,
 };
-use datafusion::common::{Result, ScalarValue, internal_err};
+use datafusion::common::{Result, ScalarValue, internal_err, not_impl_err};
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
@@ -40,10 +40,21 @@ fn is_own(data_type: &DataType) -> bool {
     }
 }
 
+/// The argument's type, or an error where there is no average of it.
 fn argument<'a>(args: &'a AccumulatorArgs<'_>) -> Result<&'a DataType> {
-    match args.expr_fields {
-        [field] => Ok(field.data_type()),
-        others => internal_err!("avg has {} arguments", others.len()),
+    let [field] = args.expr_fields else { return internal_err!("avg has {} arguments", args.expr_fields.len()) };
+    match field.data_type() {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale)
+            if *scale < 0 =>
+        {
+            // DataFusion divides by zero there.
+            let name = type_name(field.data_type());
+            not_impl_err!("avg over {name}, which has a negative scale; CAST the argument to DOUBLE or another DECIMAL")
+        }
+        other => Ok(other),
     }
 }
 
@@ -104,6 +115,7 @@ impl AggregateUDFImpl for CheckedAvg {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        argument(&args)?;
         self.of.create_groups_accumulator(args)
     }
 

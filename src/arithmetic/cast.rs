@@ -13,7 +13,12 @@ use arrow::datatypes::{
     IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
 use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::functions::core::arrow_cast::ArrowCastFunc;
+use datafusion::functions::core::arrow_try_cast::ArrowTryCastFunc;
+use datafusion::functions::core::cast_to_type::CastToTypeFunc;
+use datafusion::functions::core::try_cast_to_type::TryCastToTypeFunc;
 use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
@@ -59,9 +64,35 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     }
 }
 
-/// Whether [`checked_cast`] may replace an expression.
+/// The cast that a call of one of DataFusion's functions for casts over `schema` means; `None` for other functions.
+///
+/// DataFusion makes casts of them only while it simplifies, and evaluates those of constants at once.
+///
+/// # Errors
+/// DataFusion's, where the type of the result is none.
+pub fn as_cast(function: &ScalarFunction, schema: &DFSchema) -> Result<Option<Expr>> {
+    if !is_function_of_cast(function) {
+        return Ok(None);
+    }
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    Ok(match function.func.simplify(function.args.clone(), &context)? {
+        ExprSimplifyResult::Simplified(cast) => Some(cast),
+        ExprSimplifyResult::Original(_) => None,
+    })
+}
+
+fn is_function_of_cast(function: &ScalarFunction) -> bool {
+    let inner = function.func.inner();
+    inner.is::<ArrowCastFunc>()
+        || inner.is::<ArrowTryCastFunc>()
+        || inner.is::<CastToTypeFunc>()
+        || inner.is::<TryCastToTypeFunc>()
+}
+
+/// Whether [`checked_cast`] may replace an expression, or [`as_cast`].
 pub fn may_be_replaced(expr: &Expr) -> bool {
     match expr {
+        Expr::ScalarFunction(function) => is_function_of_cast(function),
         Expr::Cast(Cast { expr: _, field }) => {
             matches!(field.data_type(), DataType::Float16 | DataType::Float32) || added_days(expr).is_some()
         }

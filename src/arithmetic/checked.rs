@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::arithmetic::average::CheckedAvg;
-use crate::arithmetic::cast::{checked_cast, is_checked_cast, may_be_replaced, plain_cast};
+use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, may_be_replaced, plain_cast};
 use crate::arithmetic::function::{checked_function, plain_function};
 use crate::arithmetic::lazy::{Asked, lazily};
 use crate::arithmetic::operator::{self, Operation, as_checked};
@@ -62,7 +62,7 @@ pub fn has_arithmetic(expr: &Expr) -> bool {
                 matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide)
             }
             Expr::Negative(_) => true,
-            Expr::ScalarFunction(function) => checked_function(&function.func).is_some(),
+            Expr::ScalarFunction(function) if checked_function(&function.func).is_some() => true,
             other => may_be_replaced(other),
         })
     };
@@ -78,7 +78,21 @@ pub fn with_checked_operators(expr: Expr, schema: &DFSchema) -> Result<Transform
     if !has_arithmetic(&expr) {
         return Ok(Transformed::no(expr));
     }
-    expr.transform_up(|part| match part {
+    expr.transform_up(|part| as_plain_cast(part, schema)?.transform_data(|part| checked_part(part, schema)))
+}
+
+/// The cast that a call of a function for casts means.
+fn as_plain_cast(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let cast = match &part {
+        Expr::ScalarFunction(function) => as_cast(function, schema)?,
+        _ => None,
+    };
+    Ok(cast.map_or(Transformed::no(part), Transformed::yes))
+}
+
+/// An expression whose parts are checked, checked itself.
+fn checked_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match part {
         Expr::Cast(_) | Expr::TryCast(_) => Ok(match checked_cast(&part, schema)? {
             Some(checked) => Transformed::yes(checked),
             None => Transformed::no(part),
@@ -109,7 +123,7 @@ pub fn with_checked_operators(expr: Expr, schema: &DFSchema) -> Result<Transform
             })
         }
         other => Ok(Transformed::no(other)),
-    })
+    }
 }
 
 /// The type of an operand. That of a checked expression is known; asking DataFusion would look at all below each time.

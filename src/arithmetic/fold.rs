@@ -101,15 +101,16 @@ impl OptimizerRule for CheckedFolding {
         }
         let schema = schema_below(&plan)?;
         let names = NamePreserver::new(&plan);
-        // Before, since DataFusion's own comparison is not exact, and after, since only then `now()` is a constant.
-        let exactly = |expr: Expr| {
+        let named = |expr: Expr, change: &dyn Fn(Expr) -> Result<Transformed<Expr>>| {
             let name = names.save(&expr);
-            exactly(expr, &schema).map(|exact| exact.update_data(|expr| name.restore(expr)))
+            Ok(change(expr)?.update_data(|expr| name.restore(expr)))
         };
+        // Before, since DataFusion's own comparison is not exact, and after, since only then `now()` is a constant.
+        let exactly = |expr| exactly(expr, &schema);
         let checked = |expr| exactly(expr)?.transform_data(|expr| with_checked_operators(expr, &schema));
         let plain = |expr| with_plain_operators(expr)?.transform_data(exactly);
-        let checked = plan.map_expressions(checked)?.data;
+        let checked = plan.map_expressions(|expr| named(expr, &checked))?.data;
         let Transformed { data, transformed, tnr } = contained(|| self.rule.rewrite(checked, config))?;
-        Ok(Transformed::new(data.map_expressions(plain)?.data, transformed, tnr))
+        Ok(Transformed::new(data.map_expressions(|expr| named(expr, &plain))?.data, transformed, tnr))
     }
 }

@@ -277,7 +277,7 @@ const TWO_PHASE: &[(&str, &str)] = &[
     // The sums of chunks don't fit, all of them together do.
     (
         "k",
-        "SELECT sum(x) AS a, sum(CAST(x AS DECIMAL(38, 0))) AS b FROM (SELECT k, 9223372036854775807 - v AS x FROM a UNION ALL SELECT k, v - 9223372036854775807 FROM a)",
+        "SELECT sum(x) AS a, sum(CAST(-x AS DECIMAL(38, 0))) AS b FROM (SELECT k, 9223372036854775807 - v AS x FROM a UNION ALL SELECT k, v - 9223372036854775807 FROM a)",
     ),
     ("k", "SELECT count(*) AS n, sum(v) AS s, min(k) AS m FROM a WHERE v > 100"),
     ("k", "SELECT s, count(*) AS n FROM a WHERE v > 4 GROUP BY s HAVING count(*) > 1 ORDER BY n DESC, s LIMIT 2"),
