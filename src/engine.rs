@@ -10,7 +10,8 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
-use datafusion::prelude::{DataFrame, SessionContext};
+use datafusion::prelude::{DataFrame, SQLOptions, SessionContext};
+use datafusion::sql::parser::Statement;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -36,6 +37,7 @@ use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
 use crate::table::output::{of_version, published};
 use crate::task::Task;
+use crate::zone;
 
 pub use handle::{Run, RunEvents};
 
@@ -341,9 +343,16 @@ impl Engine {
             let table = of_version(&self.settings.cache_folder, &name, version, None, &state, &self.verified).await?;
             context.register_table(datafusion::common::TableReference::bare(name), Arc::new(table)).map_err(invalid)?;
         }
-        let options = datafusion::prelude::SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
-        let rows = context.sql_with_options(sql, options).await.map_err(invalid)?;
-        let (state, plan) = rows.into_parts();
+        let state = context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let mut statement = state.sql_to_statement(sql, &dialect).map_err(invalid)?;
+        if let Statement::Statement(statement) = &mut statement {
+            zone::rewrite(statement.as_mut());
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
+        options.verify_plan(&plan).map_err(invalid)?;
+        let (state, plan) = context.execute_logical_plan(plan).await.map_err(invalid)?.into_parts();
         Ok(DataFrame::new(exact(&state, &plan).map_err(invalid)?, plan))
     }
 

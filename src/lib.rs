@@ -295,6 +295,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | `error`, `config`, `event`, `failpoint`, `shown` | one error type; settings as plain data; what happened; where tests let a process die or a write fail; text for terminals |
+//! | `arithmetic` | operators and aggregates that fail where a result does not fit |
+//! | `zone` | what SQL says of time zones |
 //! | `chunk` | keys × N × a function: hash, range, values, predicates, own queries; which types are keys; which chunks overlap |
 //! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
@@ -308,6 +310,7 @@
 //! | `testing` | what the project's own tests and benches need |
 //! | `cli` | the command line |
 
+mod arithmetic;
 mod cache;
 mod chunk;
 #[cfg(feature = "cli")]
@@ -332,6 +335,7 @@ mod task;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;
+mod zone;
 
 pub use async_trait::async_trait;
 pub use datafusion;

@@ -17,6 +17,7 @@ mod expr;
 mod files;
 mod from;
 mod kind;
+mod overflow;
 mod progress;
 mod query;
 mod random;

@@ -18,6 +18,7 @@ use futures::{FutureExt, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::runtime::Runtime;
 
+use super::overflow::{Expected, expected};
 use super::query::Case;
 use super::rows::{Row, are_equal, differences, rows_of};
 use super::table::Table;
@@ -42,6 +43,9 @@ const OF_VALUES: [&str; 7] =
 
 /// Errors of a source.
 const OF_SOURCES: [&str; 3] = ["source `t", "/t0", "/t1"];
+/// Errors of numbers that overflow, and of those that plain DataFusion finds itself.
+const OVERFLOW: &str = "Arithmetic overflow";
+const NOT_OURS: &str = "Overflow happened";
 
 /// Chunks that are given are refused with one of these.
 const NOT_GIVEN: [&str; 5] = [
@@ -192,7 +196,24 @@ impl World {
     }
 
     /// What became of the task of `case`, whose rows should be `expected`.
-    pub async fn outcome(&self, case: &Case, expected: &[Row], task: &TaskReport, folder: &Path) -> Outcome {
+    pub async fn outcome(&self, case: &Case, expected: &Expected, task: &TaskReport, folder: &Path) -> Outcome {
+        let is_overflow = |reason: &str| reason.contains(OVERFLOW) && !reason.contains(NOT_OURS);
+        let expected = match expected {
+            Expected::Rows(rows) => rows,
+            Expected::Overflow => {
+                return match task.status {
+                    Status::Executed | Status::Planned | Status::Reused => {
+                        Outcome::Wrong("-- it has rows, although its numbers overflow\n".into())
+                    }
+                    _ if is_overflow(&task.reason) => Outcome::Skipped("its numbers overflow, and it fails".into()),
+                    _ if task.reason.contains("can't be cut at") => Outcome::Refused(rule(&task.reason)),
+                    _ if NOT_GIVEN.iter().any(|words| task.reason.contains(words)) => {
+                        Outcome::Refused("the chunks that are given are none of the key's".into())
+                    }
+                    _ => Outcome::Failed(task.reason.clone()),
+                };
+            }
+        };
         let difference = match task.status {
             Status::Executed | Status::Planned | Status::Reused => {
                 match published(&folder.join("cache/tables").join(&case.name)) {
@@ -211,6 +232,7 @@ impl World {
             Err(reason) if NOT_GIVEN.iter().any(|words| reason.contains(words)) => {
                 return Outcome::Refused("the chunks that are given are none of the key's".into());
             }
+            Err(reason) if is_overflow(reason) => return Outcome::Failed(reason.clone()),
             Err(reason) if OF_VALUES.iter().any(|error| reason.contains(error)) => {
                 return Outcome::Skipped("a value can't be computed in an order of evaluation".into());
             }
@@ -301,8 +323,8 @@ impl World {
 
     /// Runs one case by itself in a new folder.
     pub async fn try_case(&self, case: &Case, folder: &Path) -> Outcome {
-        let expected = match rows_whole(&self.whole(2, Layout::OneBatch).await, &case.sql).await {
-            Ok(rows) => rows,
+        let expected = match expected(&self.whole(2, Layout::OneBatch).await, &case.sql).await {
+            Ok(expected) => expected,
             Err(error) => return Outcome::Skipped(shortened(&error)),
         };
         let _ = std::fs::remove_dir_all(folder);

@@ -26,10 +26,11 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt};
 
+use crate::arithmetic::checked::checked;
 use crate::plan::opaque::OpaqueNode;
 use crate::task::opaque::{InputBatches, InputStreams, RowsFunction};
 
-/// DataFusion's planner, and that of functions over rows.
+/// DataFusion's planner, and that of functions over rows. Arithmetic is checked from here on.
 #[derive(Debug)]
 pub struct PlannerOfFunctions;
 
@@ -42,7 +43,7 @@ impl QueryPlanner for PlannerOfFunctions {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let functions: Arc<dyn ExtensionPlanner + Send + Sync> = Arc::new(Functions);
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![functions]);
-        planner.create_physical_plan(logical_plan, session).await
+        planner.create_physical_plan(&checked(logical_plan.clone())?, session).await
     }
 }
 

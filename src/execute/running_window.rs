@@ -284,7 +284,7 @@ fn ranges(columns: &[ArrayRef], rows: usize) -> Result<Vec<Range<usize>>> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, UInt64Array};
+    use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringViewArray, UInt64Array};
     use arrow::compute::{cast, concat_batches};
     use arrow::datatypes::DataType;
     use datafusion::catalog::MemTable;
@@ -413,13 +413,57 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sums_wrap_and_empty_inputs_give_no_rows() {
+    async fn empty_inputs_give_no_rows() {
         let [own, plain] = sessions(4);
-        let large: UInt64Array = [u64::MAX, 1, 5].into_iter().collect();
-        let data = [RecordBatch::try_from_iter([("n", Arc::new(large) as Arc<dyn Array>)]).unwrap()];
-        for from in ["t", "t WHERE n > 7 AND n < 7", "(SELECT n FROM t LIMIT 0) t"] {
+        let data = batches(1, 5, 4, 2);
+        for from in ["t WHERE n > 7 AND n < 7", "(SELECT n FROM t LIMIT 0) t"] {
             let query = format!("SELECT n, sum(n) OVER (ORDER BY n), lag(n) OVER (ORDER BY n) FROM {from}");
             assert_eq!(rows(&own, &data, &query).await.0, rows(&plain, &data, &query).await.0, "{query}");
         }
+    }
+
+    /// `sum(x) OVER (ORDER BY o)` by row and with peers, of rows `(o, x)`; `None` where it does not fit.
+    async fn running_sums(values: &ArrayRef, frame: &str) -> Option<ArrayRef> {
+        let [own, _] = sessions(2);
+        let order: ArrayRef = Arc::new(UInt64Array::from(vec![1, 2, 2, 2, 3]));
+        let data = RecordBatch::try_from_iter([("o", order), ("x", Arc::clone(values))]).unwrap();
+        let table = MemTable::try_new(data.schema(), vec![vec![data.slice(0, 2), data.slice(2, 3)]]).unwrap();
+        own.register_table("t", Arc::new(table)).unwrap();
+        let query =
+            format!("SELECT sum(x) OVER (ORDER BY o {frame} BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) FROM t");
+        let plan = own.sql(&query).await.unwrap().create_physical_plan().await.unwrap();
+        assert!(displayable(plan.as_ref()).indent(false).to_string().contains("RunningWindowExec"));
+        let schema = plan.schema();
+        match collect(plan, own.task_ctx()).await {
+            Ok(batches) => Some(Arc::clone(concat_batches(&schema, &batches).unwrap().column(0))),
+            Err(error) => {
+                assert!(error.to_string().contains("a sum does not fit"), "{error}");
+                None
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sum_fails_only_where_that_of_a_rows_frame_does_not_fit() {
+        let (max, most) = (i64::MAX, 10_i128.pow(38) - 1);
+        let integers = |values: [Option<i64>; 5]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let decimals = |values: [i128; 5]| {
+            let values = Decimal128Array::from(values.to_vec()).with_precision_and_scale(38, 2).unwrap();
+            Arc::new(values) as ArrayRef
+        };
+        let fitting = integers([Some(max), Some(-1), Some(1), None, Some(-max)]);
+        let sums = integers([Some(max), Some(max - 1), Some(max), Some(max), Some(0)]);
+        assert_eq!(running_sums(&fitting, "ROWS").await, Some(sums));
+        // What peers add and take away again is no row's sum.
+        let by_peers = integers([Some(max), Some(1), Some(-1), None, Some(0)]);
+        let sums = integers([Some(max); 5]);
+        assert_eq!(running_sums(&by_peers, "RANGE").await, Some(sums));
+        assert_eq!(running_sums(&by_peers, "ROWS").await, None);
+        assert_eq!(running_sums(&integers([Some(max), Some(0), Some(1), None, Some(-1)]), "RANGE").await, None);
+        let by_peers = decimals([most, 1, -1, 0, -most]);
+        assert_eq!(running_sums(&by_peers, "RANGE").await, Some(decimals([most, most, most, most, 0])));
+        assert_eq!(running_sums(&by_peers, "ROWS").await, None);
+        let unsigned: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX, 0, 0, 1, 0]));
+        assert_eq!(running_sums(&unsigned, "ROWS").await, None);
     }
 }

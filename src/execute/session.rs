@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
@@ -18,6 +19,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
+use crate::arithmetic::fold::CheckedConstants;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
@@ -28,6 +30,7 @@ use crate::execute::own_text::OwnText;
 use crate::execute::running_window::RunningWindows;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::plan::repair::repaired;
+use crate::zone::{self, InstantTypes};
 
 /// Most bytes of Parquet footers kept in memory.
 const FOOTER_BYTES: usize = 64 << 20;
@@ -84,6 +87,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(PlannerOfFunctions))
+        .with_type_planner(Arc::new(InstantTypes))
         .with_physical_optimizer_rule(Arc::new(RunningWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
@@ -91,7 +95,11 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     let rules = repaired(state.optimizers());
     let mut state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
     // Registering by name can only fail for function factories, which this session has not.
-    let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
+    for function in zone::functions().map(Arc::new).into_iter().chain([chunk_of_udf()]) {
+        let _ = state.register_udf(function);
+    }
+    // Never fails.
+    let _ = state.register_expr_planner(Arc::new(CheckedConstants));
     state.mark_start_execution();
     state
 }

@@ -15,6 +15,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
+use crate::arithmetic::function::remedy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::checksum::{Checksum, ChecksumWriter};
 use crate::execute::conform::conform;
@@ -217,7 +218,10 @@ pub fn execution_error(error: DataFusionError) -> Error {
         {
             return ours.again();
         }
-        _ => "the query failed",
+        root => match remedy(root) {
+            Some(remedy) => &format!("the query failed; {remedy}"),
+            None => "the query failed",
+        },
     };
     Error::new(ErrorKind::Execute, message).with_source(error)
 }

@@ -18,6 +18,7 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use crate::arithmetic::fold::CheckedFolding;
 use crate::plan::repair::types::TypesKept;
 
 /// Rules of an optimizer.
@@ -31,7 +32,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
             name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
             name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
-            name if name == SimplifyExpressions::new().name() => Arc::new(TypesKept),
+            name if name == SimplifyExpressions::new().name() => Arc::new(CheckedFolding::new(Arc::new(TypesKept))),
             name if [ExtractLeafExpressions::new().name(), PushDownLeafProjections::new().name()].contains(&name) => {
                 Arc::new(FieldsAboveUnions(Arc::clone(rule)))
             }

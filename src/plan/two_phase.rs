@@ -8,8 +8,8 @@
 //! | ORDER BY … LIMIT n OFFSET m | the first n + m | LIMIT n OFFSET m of these |
 //! | LIMIT without an order | as if by all columns | as if by all columns |
 //!
-//! States are DataFusion's own, as its partial and final aggregation pass them on, so types, overflow and sketches
-//! behave as in a run that is not cut.
+//! States are those that partial and final aggregation pass on in a run that is not cut, so types, overflow and sketches
+//! behave the same.
 
 pub mod state;
 

@@ -20,6 +20,8 @@ mod files;
 mod from;
 #[path = "../../examples/fuzz/kind.rs"]
 mod kind;
+#[path = "../../examples/fuzz/overflow.rs"]
+mod overflow;
 #[path = "../../examples/fuzz/query.rs"]
 mod query;
 #[path = "../../examples/fuzz/random.rs"]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rows of the layers' table in `lib.rs`, top down; modules of one row may import each other.
 const ROWS: &[&[&str]] = &[
     &["error", "config", "event", "failpoint", "shown"],
-    &["chunk"],
+    &["arithmetic", "zone", "chunk"],
     &["hook", "task", "pipeline"],
     &["plan"],
     &["execute"],

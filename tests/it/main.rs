@@ -1,6 +1,7 @@
 //! All integration tests in one binary, since each binary links all of DataFusion again.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod arithmetic;
 mod by_expr;
 mod cancel;
 mod cli;
@@ -31,3 +32,4 @@ mod stages;
 mod support;
 mod tpch;
 mod types;
+mod zones;

@@ -466,10 +466,10 @@ async fn of_several_invalid_tasks_all_are_named() {
         CREATE TABLE d CLUSTERED BY (absent) INTO 2 BUCKETS AS SELECT * FROM generate_series(1, 2) AS t(k);";
     let pipeline = chunkwise::sql::parse(sql, "t.sql", folder.path()).unwrap();
     let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
-    let failed = report.tasks.iter().filter_map(|task| Some((task.name.as_str(), task.error.as_ref()?)));
+    let failed = report.tasks.iter().filter(|task| task.error.is_some());
     let texts = engine.explain(&pipeline, None).await.unwrap();
     for errors in [
-        failed.map(|(name, error)| (name, error.to_string())).collect::<Vec<_>>(),
+        failed.map(|task| (task.name.as_str(), task.reason.clone())).collect::<Vec<_>>(),
         ["a", "b", "c", "d"]
             .into_iter()
             .zip(texts)

@@ -7,7 +7,8 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::row::{RowConverter, SortField};
-use chunkwise::{CollectOptions, Collected, Engine, ErrorKind, InputMode, Pipeline, RunOptions, RunReport};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chunkwise::{CollectOptions, Collected, Engine, ErrorKind, InputMode, Pipeline, RunOptions, RunReport, Status};
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
@@ -234,4 +235,60 @@ pub fn random(state: &mut u64) -> u64 {
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+/// A query, the columns that it is cut by, and its rows as texts in any order, or a part of the error that it gives.
+pub type Case<'a> = (&'a str, &'a str, Result<&'a [&'a str], &'a str>);
+
+/// Runs each query whole, and cut by its keys into three chunks with each of these options, all in one pipeline; gives what is
+/// not as expected.
+pub async fn wrong_cases(folder: &Path, sources: &str, cases: &[Case<'_>], options: &[&str]) -> Vec<String> {
+    let mut sql = sources.to_string();
+    for (at, (keys, query, _)) in cases.iter().enumerate() {
+        sql.push_str(&format!("\nCREATE TABLE whole_{at} WITH (chunks = 1) AS {query};"));
+        for (number, options) in options.iter().enumerate() {
+            let cut = format!("CLUSTERED BY ({keys}) INTO 3 BUCKETS {options}");
+            sql.push_str(&format!("\nCREATE TABLE cut_{at}_{number} {cut} AS {query};"));
+        }
+    }
+    let engine = engine(&folder.join("cache"));
+    let report = try_run(&engine, &sql, folder).await;
+    let mut wrong = Vec::new();
+    for (at, (keys, query, expected)) in cases.iter().enumerate() {
+        let cut = (0..options.len()).map(|number| format!("cut_{at}_{number}"));
+        for table in [format!("whole_{at}")].into_iter().chain(cut) {
+            let task = report.task(&table).unwrap();
+            let found = if matches!(task.status, Status::Executed | Status::Reused) {
+                Ok(texts(&engine, &table).await)
+            } else {
+                Err(&task.reason)
+            };
+            let is_right = match (&found, expected) {
+                (Ok(found), Ok(rows)) => found == rows,
+                (Err(reason), Err(part)) => reason.contains(part),
+                _ => false,
+            };
+            if !is_right {
+                wrong.push(format!("{table} by {keys}: {query}\n  {found:?} for {expected:?}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// The rows of a published table as texts, values with a space between them and `-` for NULL, sorted.
+pub async fn texts(engine: &Engine, table: &str) -> Vec<String> {
+    let batches = engine.query(&format!("SELECT * FROM {table}")).await.unwrap().collect().await.unwrap();
+    let options = FormatOptions::new().with_null("-");
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap());
+        let columns: Vec<_> = columns.collect();
+        for row in 0..batch.num_rows() {
+            let values: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+            rows.push(values.join(" "));
+        }
+    }
+    rows.sort();
+    rows
 }

@@ -3,9 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, UInt64Array,
-};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, UInt64Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{concat, sum, take};
 use arrow::datatypes::{
@@ -16,7 +14,6 @@ use arrow::datatypes::{
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::count::Count;
 use datafusion::functions_aggregate::min_max::{Max, Min};
-use datafusion::functions_aggregate::sum::Sum;
 use datafusion::functions_window::lead_lag::{WindowShift, WindowShiftKind};
 use datafusion::functions_window::rank::Rank;
 use datafusion::functions_window::row_number::RowNumber;
@@ -25,6 +22,8 @@ use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::window::{PlainAggregateWindowExpr, StandardWindowExpr, WindowExpr};
 use datafusion::physical_plan::windows::WindowUDFExpr;
 
+use crate::arithmetic::sum::{CheckedSum, check_digits, does_not_fit};
+use crate::arithmetic::total::{Addend, Total};
 use crate::execute::own_text::has_no_filter;
 use crate::execute::split::memory::without_shared_views;
 
@@ -104,11 +103,11 @@ pub fn function(expr: &dyn WindowExpr, input: &SchemaRef) -> Result<Option<Box<d
     let fun = aggregate.fun().inner();
     Ok(if fun.is::<Count>() {
         (to == DataType::Int64).then(|| Box::new(RunningCount { by_peers, count: 0 }) as Box<dyn Function>)
-    } else if fun.is::<Sum>() {
+    } else if fun.is::<CheckedSum>() {
         match (from, &to) {
             (DataType::Int64, DataType::Int64) => Some(running_sum::<Int64Type>(by_peers, to)),
             (DataType::UInt64, DataType::UInt64) => Some(running_sum::<UInt64Type>(by_peers, to)),
-            (DataType::Float64, DataType::Float64) => Some(running_sum::<Float64Type>(by_peers, to)),
+            (DataType::Float64, DataType::Float64) => Some(running_float_sum(by_peers)),
             (DataType::Decimal128(_, a), DataType::Decimal128(_, b)) if a == *b => {
                 Some(running_sum::<Decimal128Type>(by_peers, to))
             }
@@ -235,11 +234,74 @@ impl<T: ArrowPrimitiveType> Function for Fold<T> {
     }
 }
 
-/// `sum`, from zero and wrapping as DataFusion's does.
-fn running_sum<T: ArrowNumericType>(by_peers: bool, data_type: DataType) -> Box<dyn Function> {
-    let start = Some(T::Native::default());
-    let both = |a: T::Native, b: T::Native| a.add_wrapping(b);
-    Box::new(Fold::<T> { by_peers, data_type, of: sum::<T>, both, start, value: None })
+/// `sum` of floats.
+fn running_float_sum(by_peers: bool) -> Box<dyn Function> {
+    // DataFusion's begins with 0, and so never gives -0.
+    let start = Some(0.0);
+    let (of, both) = (sum::<Float64Type>, |a, b| a + b);
+    Box::new(Fold::<Float64Type> { by_peers, data_type: DataType::Float64, of, both, start, value: None })
+}
+
+fn running_sum<T>(by_peers: bool, data_type: DataType) -> Box<dyn Function>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Addend,
+{
+    Box::new(RunningSum::<T> { by_peers, data_type, total: Total::default(), count: 0 })
+}
+
+/// `sum` of integers or decimals, exact: an error where the sum of a row's frame does not fit.
+struct RunningSum<T: ArrowPrimitiveType> {
+    by_peers: bool,
+    data_type: DataType,
+    total: Total<T::Native>,
+    /// Values of the partition so far that are not NULL.
+    count: u64,
+}
+
+impl<T> Function for RunningSum<T>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Addend,
+{
+    fn peers(&self) -> Peers {
+        if self.by_peers { Peers::Together } else { Peers::None }
+    }
+
+    fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
+        let values = values.expect("it has an argument").as_primitive::<T>();
+        let mut sums = Vec::with_capacity(rows.count);
+        let mut valid = Vec::with_capacity(rows.count);
+        let mut fits = true;
+        rows.each_step(self.by_peers, |step, begins| {
+            if begins {
+                (self.total, self.count) = (Total::default(), 0);
+            }
+            match step.len() {
+                1 if values.is_null(step.start) => {}
+                1 => {
+                    self.total.add(values.value(step.start));
+                    self.count += 1;
+                }
+                len => {
+                    let (total, count) = Total::of(&values.slice(step.start, len));
+                    self.total.merge(total);
+                    self.count += count;
+                }
+            }
+            fits &= self.total.carry == 0;
+            sums.extend(step.clone().map(|_| self.total.low));
+            valid.extend(step.map(|_| self.count > 0));
+        });
+        if !fits {
+            return Err(does_not_fit(&self.data_type));
+        }
+        let nulls = NullBuffer::from(valid);
+        let nulls = (nulls.null_count() > 0).then_some(nulls);
+        let sums = PrimitiveArray::<T>::new(sums.into(), nulls).with_data_type(self.data_type.clone());
+        check_digits(&sums)?;
+        Ok(Arc::new(sums))
+    }
 }
 
 /// `max` or `min` of values that have one order only, which floats have not.

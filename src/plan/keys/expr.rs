@@ -2,7 +2,8 @@
 //!
 //! Any function of a key is a valid chunk function, as long as equal keys give equal values and computing it never
 //! fails: a chunk's predicate sees rows that the query's own filters would have dropped before. So only functions that
-//! are known to be both are taken, and a CAST is computed as TRY_CAST.
+//! are known to be both are taken, a CAST is computed as TRY_CAST, and integers wrap around: where the query itself evaluates
+//! the expression for such a row it fails, in whichever chunk the row is.
 //!
 //! Expressions are kept over positions of a node's columns and compared as trees. Casts around the whole that keep each
 //! value and its hash are left out: `CAST(k AS BIGINT)` of an INT is `k`.
@@ -19,6 +20,8 @@ use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, lit};
 
+use crate::arithmetic::function::lenient_function;
+use crate::arithmetic::operator::wrapping;
 use crate::chunk::given::number_of;
 use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
 use crate::chunk::only::predicates_of;
@@ -229,9 +232,10 @@ impl KeyExpr {
         found.then(|| Self::new(expr, self.data_type.clone()))
     }
 
-    /// The expression over these columns.
+    /// The expression over these columns, as it is evaluated: it never fails, unless it is a number of the user's predicates.
     pub fn over(&self, columns: &[Column]) -> Expr {
-        over(&self.expr, columns)
+        let expr = over(&self.expr, columns);
+        if self.predicates().is_some() { expr } else { never_failing(expr) }
     }
 
     /// The expression in SQL, its columns by these names.
@@ -245,7 +249,7 @@ impl KeyExpr {
                     Some(last) => (0..=*last).map(|at| Column::new_unqualified(name(at))).collect(),
                     None => Vec::new(),
                 };
-                self.over(&columns).to_string()
+                over(&self.expr, &columns).to_string()
             }
         }
     }
@@ -294,6 +298,23 @@ pub fn over(expr: &Expr, columns: &[Column]) -> Expr {
     expr.clone().transform_up(replace).map_or_else(|_| expr.clone(), |replaced| replaced.data)
 }
 
+/// `expr` with integers that wrap around where they overflow, and functions of dates that are NULL where they fail.
+fn never_failing(expr: Expr) -> Expr {
+    let replace = |part: Expr| match part {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match wrapping(op, (*left).clone(), (*right).clone()) {
+            Some(wrapping) => Ok(Transformed::yes(wrapping)),
+            None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+        },
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let func = lenient_function(&func).unwrap_or(func);
+            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+        }
+        other => Ok(Transformed::no(other)),
+    };
+    // The closure never fails.
+    expr.clone().transform_up(replace).map_or(expr, |replaced| replaced.data)
+}
+
 /// `expr` over positions, every cast in it as one that gives NULL where it fails; `None` when it is not known to give
 /// one value for equal arguments, or might fail, or is too long to be a part of a key.
 pub fn exact(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
@@ -331,7 +352,6 @@ fn exact_parts(expr: &Expr, schema: &DFSchema, rules: Rules) -> Option<Expr> {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let is_integer = |e: &Expr| e.get_type(schema).is_ok_and(|t| t.is_integer());
             let is_known = match op {
-                // Integers wrap around.
                 Operator::Plus | Operator::Minus | Operator::Multiply => is_integer(left) && is_integer(right),
                 Operator::Divide | Operator::Modulo => is_integer(left) && is_positive(right),
                 _ => false,

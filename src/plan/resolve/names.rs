@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
@@ -21,6 +22,8 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use sqlparser::ast::{Query, Statement as SqlStatement};
 
+use crate::arithmetic::function::remedy;
+use crate::arithmetic::operator::as_checked;
 use crate::error::{Error, ErrorKind, Location};
 use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
@@ -29,6 +32,7 @@ use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known};
 use crate::task::dataframe::{RecordedStep, StepsOfFunction, TaskInputs};
 use crate::task::{TableRead, Task, TaskQuery, View};
+use crate::zone::{InstantTypes, rewrite};
 
 /// A planner's error as ours: its place where DataFusion knows it, else `start`.
 pub fn sql_error(error: DataFusionError, start: &Location) -> Error {
@@ -43,7 +47,8 @@ pub fn sql_error(error: DataFusionError, start: &Location) -> Error {
         Some(span) if span.start.line > 0 => Location::new(&start.file, span.start.line, span.start.column),
         _ => start.clone(),
     };
-    Error::new(ErrorKind::Sql, error.strip_backtrace()).with_location(location)
+    let remedy = remedy(error.find_root()).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    Error::new(ErrorKind::Sql, format!("{}{remedy}", error.strip_backtrace())).with_location(location)
 }
 
 /// Resolves names for DataFusion's SQL planner from a pipeline and schemas alone.
@@ -115,7 +120,9 @@ impl Names<'_> {
     fn plan(&self, query: &Query) -> datafusion::common::Result<LogicalPlan> {
         let options =
             ParserOptions { collect_spans: true, ..ParserOptions::from(&self.state.config_options().sql_parser) };
-        let statement = SqlStatement::Query(Box::new(query.clone()));
+        let mut query = query.clone();
+        rewrite(&mut query);
+        let statement = SqlStatement::Query(Box::new(query));
         SqlToRel::new_with_options(self, options).sql_statement_to_plan(statement)
     }
 
@@ -195,6 +202,12 @@ impl ContextProvider for Names<'_> {
             .into_iter()
             .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
+        // What is left of arithmetic over constants overflows.
+        for arg in args.iter().filter(|arg| as_checked(arg).is_some()) {
+            self.state
+                .create_physical_expr(arg.clone(), &no_columns)?
+                .evaluate(&RecordBatch::new_empty(no_columns.inner().clone()))?;
+        }
         let rows = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
         Ok(provider_as_source(Arc::new(Call::try_new(name, &args, rows)?)))
     }
@@ -212,7 +225,7 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        None
+        Some(Arc::new(InstantTypes))
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

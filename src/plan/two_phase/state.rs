@@ -24,6 +24,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
+use crate::arithmetic::checked::checked_aggregate;
 use crate::plan::fingerprint::{Canon, Fingerprint};
 use crate::plan::order::function::{Reads, call_reads};
 use crate::plan::prove::rule::{Rule, Rules};
@@ -54,18 +55,19 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
     let AggregateFunction { func, params } = function;
     let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment } = params;
     let arguments = args.iter().map(|e| Ok(e.to_field(schema)?.1)).collect::<Result<Vec<_>>>()?;
-    let value = func.return_field(&arguments)?;
-    let state = func.state_fields(StateFieldsArgs {
-        name: func.name(),
+    let within_group = order_by.first().filter(|_| is_within_group(function));
+    let function = checked_aggregate(func).unwrap_or_else(|| Arc::clone(func));
+    let value = function.return_field(&arguments)?;
+    let state = function.state_fields(StateFieldsArgs {
+        name: function.name(),
         input_fields: &arguments,
         return_field: Arc::clone(&value),
         ordering_fields: &[],
         is_distinct: *distinct,
     })?;
     let state = state.iter().enumerate().map(|(i, f)| Field::new(format!("s{i}"), f.data_type().clone(), true));
-    let within_group = order_by.first().filter(|_| is_within_group(function));
     let mut call = Call {
-        function: Arc::clone(func),
+        function,
         is_distinct: *distinct,
         ignores_nulls: *null_treatment == Some(NullTreatment::IgnoreNulls),
         constants: args.iter().map(constant).collect(),

@@ -1,0 +1,35 @@
+//! Arithmetic that fails where its result does not fit, in place of DataFusion's.
+//!
+//! | what | DataFusion 55 | here |
+//! |---|---|---|
+//! | `+`, `-`, `*` and unary minus of integers | wrap around | an error |
+//! | `+`, `-`, `*`, `/` of decimals with the most digits that the type has | may give more digits | an error |
+//! | `sum`, also DISTINCT and in windows | wraps around | summed exactly; an error if the result does not fit |
+//! | `avg` of durations and of the widest decimals | wraps around | likewise |
+//! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
+//! | functions of dates beyond nanoseconds | NULL, or an error | right, or an error ([`function`]) |
+//! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
+//!
+//! Plans keep DataFusion's own expressions until they are executed, so that its optimizer and the prover know what they see.
+//! [`checked::checked`] replaces them in the last step before physical planning. Constants are folded earlier:
+//! [`fold::CheckedFolding`] lets DataFusion fold checked expressions, and what overflows stays in the plan as one, so that
+//! it fails only if it is evaluated.
+//!
+//! An AND or OR evaluates what may fail only for the rows for which it decides ([`lazy`]), so that it does not depend on
+//! batches whether a query fails.
+//!
+//! A predicate that says which chunk a row is in is evaluated for rows that the query itself never looks at, so it must not
+//! fail: [`operator::wrapping`] gives its arithmetic, which wraps around.
+
+pub mod average;
+mod cast;
+pub mod checked;
+mod compare;
+pub mod fold;
+pub mod function;
+mod interval;
+mod kernel;
+mod lazy;
+pub mod operator;
+pub mod sum;
+pub mod total;

@@ -1,0 +1,282 @@
+//! Casts that keep their value or fail.
+//!
+//! Arrow's casts fail where a number does not fit its new type, but for these: a number too large for a float of fewer bits
+//! becomes infinite, and TRY_CAST of a date in milliseconds to a finer timestamp wraps around. A number of days that is added to
+//! a date goes through nanoseconds, which hold 292 years.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type, Int64Type,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
+use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::functions::core::arrow_cast::ArrowCastFunc;
+use datafusion::functions::core::arrow_try_cast::ArrowTryCastFunc;
+use datafusion::functions::core::cast_to_type::CastToTypeFunc;
+use datafusion::functions::core::try_cast_to_type::TryCastToTypeFunc;
+use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::arithmetic::operator::out_of_range;
+
+/// What takes the place of a cast over `schema` that may change its value; `None` for one that keeps it or fails.
+pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    let (value, to, is_try) = match expr {
+        Expr::Cast(Cast { expr, field }) => (expr.as_ref(), field, false),
+        Expr::TryCast(TryCast { expr, field }) => (expr.as_ref(), field, true),
+        _ => return Ok(None),
+    };
+    if let Some(days) = added_days(expr) {
+        return Ok(Some(call(Kept { how: How::Days, to: Arc::clone(to), signature: any() }, days.clone())));
+    }
+    // Arrow's casts to days and times fail for timestamps that are in no calendar.
+    if is_try && to.data_type().is_temporal() && !matches!(to.data_type(), DataType::Timestamp(..)) {
+        let is_timestamp = matches!(value.get_type(schema)?, DataType::Timestamp(..));
+        let kept = || Kept { how: How::TryEach, to: Arc::clone(to), signature: any() };
+        return Ok(is_timestamp.then(|| call(kept(), value.clone())));
+    }
+    let narrows = |from: &DataType| match to.data_type() {
+        DataType::Float32 => matches!(from, DataType::Float64 | DataType::Decimal256(..)),
+        DataType::Float16 => from.is_numeric() && *from != DataType::Float16,
+        _ => false,
+    };
+    match to.data_type() {
+        DataType::Float32 | DataType::Float16 if narrows(&value.get_type(schema)?) => {
+            let how = if is_try { How::TryNarrow } else { How::Narrow };
+            Ok(Some(call(Kept { how, to: Arc::clone(to), signature: any() }, value.clone())))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _)
+            if is_try && value.get_type(schema)? == DataType::Date64 =>
+        {
+            // Dates in milliseconds are such timestamps, and the cast between timestamps is checked.
+            let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
+            let value = Expr::TryCast(TryCast::new(Box::new(value.clone()), milliseconds));
+            Ok(Some(Expr::TryCast(TryCast { expr: Box::new(value), field: Arc::clone(to) })))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The cast that a call of one of DataFusion's functions for casts over `schema` means; `None` for other functions.
+///
+/// DataFusion makes casts of them only while it simplifies, and evaluates those of constants at once.
+///
+/// # Errors
+/// DataFusion's, where the type of the result is none.
+pub fn as_cast(function: &ScalarFunction, schema: &DFSchema) -> Result<Option<Expr>> {
+    if !is_function_of_cast(function) {
+        return Ok(None);
+    }
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    Ok(match function.func.simplify(function.args.clone(), &context)? {
+        ExprSimplifyResult::Simplified(cast) => Some(cast),
+        ExprSimplifyResult::Original(_) => None,
+    })
+}
+
+fn is_function_of_cast(function: &ScalarFunction) -> bool {
+    let inner = function.func.inner();
+    inner.is::<ArrowCastFunc>()
+        || inner.is::<ArrowTryCastFunc>()
+        || inner.is::<CastToTypeFunc>()
+        || inner.is::<TryCastToTypeFunc>()
+}
+
+/// Whether [`checked_cast`] may replace an expression, or [`as_cast`].
+pub fn may_be_replaced(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(function) => is_function_of_cast(function),
+        Expr::Cast(Cast { expr: _, field }) => {
+            matches!(field.data_type(), DataType::Float16 | DataType::Float32) || added_days(expr).is_some()
+        }
+        Expr::TryCast(TryCast { expr: _, field }) => {
+            matches!(field.data_type(), DataType::Float16 | DataType::Float32) || field.data_type().is_temporal()
+        }
+        _ => false,
+    }
+}
+
+/// The number of days in what DataFusion makes of a number that is added to a date: seconds, as an interval.
+fn added_days(expr: &Expr) -> Option<&Expr> {
+    let inner = |expr, to: DataType| match expr {
+        &Expr::Cast(Cast { ref expr, ref field }) if *field.data_type() == to => Some(expr.as_ref()),
+        _ => None,
+    };
+    let duration = inner(expr, DataType::Interval(IntervalUnit::MonthDayNano))?;
+    let (days, factor) = match inner(duration, DataType::Duration(TimeUnit::Second))? {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Multiply, right }) => (left, right),
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "checked_multiply" => match &args[..] {
+            [left, right] => return is_seconds_of_day(right).then_some(left),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    is_seconds_of_day(factor).then_some(days)
+}
+
+fn is_seconds_of_day(factor: &Expr) -> bool {
+    matches!(factor, Expr::Literal(ScalarValue::Int64(Some(86_400)), _))
+}
+
+/// DataFusion's cast in place of a checked one.
+pub fn plain_cast(function: &ScalarFunction) -> Option<Expr> {
+    let Kept { how, to, signature: _ } = function.func.inner().downcast_ref()?;
+    let ([value], field) = (function.args.as_slice(), Arc::clone(to)) else { return None };
+    let expr = Box::new(value.clone());
+    match how {
+        How::Narrow => Some(Expr::Cast(Cast { expr, field })),
+        How::TryNarrow | How::TryEach => Some(Expr::TryCast(TryCast { expr, field })),
+        How::Days => None,
+    }
+}
+
+/// Whether an expression is a checked cast.
+pub fn is_checked_cast(function: &ScalarFunction) -> bool {
+    function.func.inner().is::<Kept>()
+}
+
+fn any() -> Signature {
+    Signature::any(1, Volatility::Immutable)
+}
+
+fn call(function: Kept, value: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction { func: Arc::new(ScalarUDF::new_from_impl(function)), args: vec![value] })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum How {
+    /// To a float of fewer bits.
+    Narrow,
+    /// Likewise, NULL where it would be infinite.
+    TryNarrow,
+    /// To another type, NULL where that is not possible.
+    TryEach,
+    /// A number of days as an interval.
+    Days,
+}
+
+/// A cast that keeps its value or fails.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Kept {
+    how: How,
+    to: FieldRef,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Kept {
+    fn name(&self) -> &str {
+        match self.how {
+            How::Narrow => "checked_cast",
+            How::TryNarrow | How::TryEach => "checked_try_cast",
+            How::Days => "days",
+        }
+    }
+
+    /// As DataFusion names a cast.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map(|value| value.schema_name().to_string()).unwrap_or_default())
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(self.to.data_type().clone())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let [value] = args.arg_fields else { return internal_err!("a cast has {} arguments", args.arg_fields.len()) };
+        let is_nullable = value.is_nullable() || matches!(self.how, How::TryNarrow | How::TryEach);
+        // As DataFusion's cast has it: what the value says of itself, but of its type.
+        let of_value = value.metadata().iter().filter(|(key, _)| !key.starts_with("ARROW:extension"));
+        let metadata = of_value.chain(self.to.metadata()).map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Arc::new(Field::new(value.name(), self.to.data_type().clone(), is_nullable).with_metadata(metadata)))
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [value] = args.args.as_slice() else { return internal_err!("a cast has {} arguments", args.args.len()) };
+        let cast = |array: &ArrayRef| match (self.how, self.to.data_type()) {
+            (How::Days, _) => days(array),
+            (How::TryEach, to) => each_or_null(array, to),
+            (_, DataType::Float32) => narrowed::<Float32Type>(array, self.how, f32::is_infinite),
+            (_, DataType::Float16) => narrowed::<Float16Type>(array, self.how, |value| value.is_infinite()),
+            (_, other) => internal_err!("{other} is no float of fewer bits"),
+        };
+        match value {
+            ColumnarValue::Array(array) => cast(array).map(ColumnarValue::Array),
+            ColumnarValue::Scalar(scalar) => {
+                let one = cast(&scalar.to_array()?)?;
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&one, 0)?))
+            }
+        }
+    }
+}
+
+fn narrowed<T>(array: &ArrayRef, how: How, is_infinite: impl Fn(T::Native) -> bool) -> Result<ArrayRef>
+where
+    T: ArrowPrimitiveType,
+{
+    let options = CastOptions { safe: how == How::TryNarrow, ..CastOptions::default() };
+    let narrow = cast_with_options(array, &T::DATA_TYPE, &options)?;
+    let narrow = narrow.as_primitive::<T>();
+    if !narrow.iter().flatten().any(&is_infinite) {
+        return Ok(Arc::new(narrow.clone()));
+    }
+    let wide = cast_with_options(array, &DataType::Float64, &options)?;
+    let wide = wide.as_primitive::<Float64Type>();
+    let mut lost = None;
+    let kept: PrimitiveArray<T> = narrow
+        .iter()
+        .zip(wide.iter())
+        .map(|(narrow, wide)| match (narrow, wide) {
+            (Some(value), Some(wide)) if is_infinite(value) && wide.is_finite() => {
+                lost = Some(wide);
+                None
+            }
+            (value, _) => value,
+        })
+        .collect();
+    match lost {
+        Some(value) if how == How::Narrow => {
+            let to = if T::DATA_TYPE == DataType::Float32 { "REAL" } else { "Float16" };
+            Err(out_of_range(&format!("{value:e} does not fit {to}; CAST to DOUBLE")))
+        }
+        _ => Ok(Arc::new(kept)),
+    }
+}
+
+/// The values as another type, NULL where one is in none.
+fn each_or_null(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let cast = |array: &ArrayRef| cast_with_options(array, to, &CastOptions::default());
+    if let Ok(all) = cast(array) {
+        return Ok(all);
+    }
+    let null = new_null_array(to, 1);
+    let each: Vec<ArrayRef> =
+        (0..array.len()).map(|row| cast(&array.slice(row, 1)).unwrap_or_else(|_| Arc::clone(&null))).collect();
+    Ok(concat(&each.iter().map(AsRef::as_ref).collect::<Vec<_>>())?)
+}
+
+fn days(array: &ArrayRef) -> Result<ArrayRef> {
+    let days = array.as_primitive::<Int64Type>().try_unary::<_, IntervalMonthDayNanoType, _>(|days| {
+        let too_many = || out_of_range(&format!("{days} days are more than a date can be moved by"));
+        Ok::<_, datafusion::common::DataFusionError>(IntervalMonthDayNano::new(
+            0,
+            i32::try_from(days).map_err(|_| too_many())?,
+            0,
+        ))
+    })?;
+    Ok(Arc::new(days))
+}

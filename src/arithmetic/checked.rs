@@ -1,0 +1,223 @@
+//! From DataFusion's operators and aggregates to checked ones, and back.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result};
+use datafusion::functions_aggregate::average::Avg;
+use datafusion::functions_aggregate::sum::Sum;
+use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition,
+};
+
+use crate::arithmetic::average::CheckedAvg;
+use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, may_be_replaced, plain_cast};
+use crate::arithmetic::function::{checked_function, plain_function};
+use crate::arithmetic::lazy::{Asked, lazily};
+use crate::arithmetic::operator::{self, Operation, as_checked};
+use crate::arithmetic::sum::CheckedSum;
+
+/// `plan`, ready to be executed: all of its arithmetic fails where a result does not fit.
+///
+/// # Errors
+/// DataFusion's, where an expression has no type.
+pub fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let checked = plan.transform_up_with_subqueries(|node| {
+        // The filters of a scan only say what it may leave out, by statistics: a node above evaluates them.
+        if matches!(node, LogicalPlan::TableScan(_)) {
+            return Ok(Transformed::no(node));
+        }
+        let (schema, names) = (schema_below(&node)?, NamePreserver::new(&node));
+        let asked = if matches!(node, LogicalPlan::Filter(_)) { Asked::Truth } else { Asked::Value };
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = with_checked_operators(expr, &schema)?
+                .transform_data(|expr| expr.transform_up(|part| Ok(with_checked_aggregate(part))))?
+                .transform_data(|expr| lazily(expr, asked, &schema))?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(checked.data)
+}
+
+/// The columns that the expressions of a node are over.
+pub fn schema_below(node: &LogicalPlan) -> Result<DFSchema> {
+    match node {
+        LogicalPlan::TableScan(scan) => {
+            DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())
+        }
+        other => Ok(merge_schema(&other.inputs())),
+    }
+}
+
+/// Whether an expression has a part that may have to be checked.
+pub fn has_arithmetic(expr: &Expr) -> bool {
+    let is_arithmetic = |part: &Expr| {
+        Ok(match part {
+            Expr::BinaryExpr(binary) => {
+                matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide)
+            }
+            Expr::Negative(_) => true,
+            Expr::ScalarFunction(function) if checked_function(&function.func).is_some() => true,
+            other => may_be_replaced(other),
+        })
+    };
+    // The closure never fails.
+    expr.exists(is_arithmetic).unwrap_or(true)
+}
+
+/// `expr` over `schema` with checked operators, casts and functions.
+///
+/// # Errors
+/// DataFusion's, where an operand has no type.
+pub fn with_checked_operators(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if !has_arithmetic(&expr) {
+        return Ok(Transformed::no(expr));
+    }
+    expr.transform_up(|part| as_plain_cast(part, schema)?.transform_data(|part| checked_part(part, schema)))
+}
+
+/// The cast that a call of a function for casts means.
+fn as_plain_cast(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let cast = match &part {
+        Expr::ScalarFunction(function) => as_cast(function, schema)?,
+        _ => None,
+    };
+    Ok(cast.map_or(Transformed::no(part), Transformed::yes))
+}
+
+/// An expression whose parts are checked, checked itself.
+fn checked_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match part {
+        Expr::Cast(_) | Expr::TryCast(_) => Ok(match checked_cast(&part, schema)? {
+            Some(checked) => Transformed::yes(checked),
+            None => Transformed::no(part),
+        }),
+        Expr::ScalarFunction(ScalarFunction { func, args }) => Ok(match checked_function(&func) {
+            Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })),
+            None => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+        }),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let operation = match op {
+                Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide => {
+                    Operation::of(op, &type_of(&left, schema)?, &type_of(&right, schema)?)
+                }
+                _ => None,
+            };
+            Ok(match operation {
+                Some((operation, result)) => {
+                    Transformed::yes(operator::checked(operation, vec![*left, *right], result))
+                }
+                None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+            })
+        }
+        Expr::Negative(value) => {
+            let data_type = type_of(&value, schema)?;
+            Ok(match data_type.is_signed_integer() {
+                true => Transformed::yes(operator::checked(Operation::Negate, vec![*value], data_type)),
+                false => Transformed::no(Expr::Negative(value)),
+            })
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// The type of an operand. That of a checked expression is known; asking DataFusion would look at all below each time.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
+    match as_checked(expr) {
+        Some((_, result)) => Ok(result.clone()),
+        None => expr.get_type(schema),
+    }
+}
+
+/// `expr` with DataFusion's operators in place of checked ones, but for constants: what is left of them after folding
+/// overflows, and nobody may fold it otherwise.
+///
+/// # Errors
+/// Never: DataFusion's visitors may.
+pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
+    expr.transform_up(|part| {
+        if let Expr::ScalarFunction(function) = &part
+            && (plain_function(function).is_some() || is_checked_cast(function))
+        {
+            let plain = match plain_function(function) {
+                Some(func) => Some(Expr::ScalarFunction(ScalarFunction { func, args: function.args.clone() })),
+                None => plain_cast(function),
+            };
+            return Ok(plain.filter(|_| !is_constant(&part)).map_or(Transformed::no(part), Transformed::yes));
+        }
+        let operation = match as_checked(&part) {
+            Some((operation, _)) if !is_constant(&part) => operation,
+            _ => return Ok(Transformed::no(part)),
+        };
+        let Expr::ScalarFunction(ScalarFunction { func, mut args }) = part else { return Ok(Transformed::no(part)) };
+        Ok(match (operation.operator(), args.pop(), args.pop()) {
+            (Some(op), Some(right), Some(left)) => {
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))))
+            }
+            (None, Some(value), None) => Transformed::yes(Expr::Negative(Box::new(value))),
+            (_, right, left) => {
+                let args = left.into_iter().chain(right).collect();
+                Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))
+            }
+        })
+    })
+}
+
+/// Whether an expression has one value that is known while a query is planned.
+pub fn is_constant(expr: &Expr) -> bool {
+    let depends = |part: &Expr| {
+        Ok(matches!(
+            part,
+            Expr::Column(_)
+                | Expr::OuterReferenceColumn(..)
+                | Expr::ScalarVariable(..)
+                | Expr::Placeholder(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::InSubquery(_)
+                | Expr::Exists(_)
+                | Expr::SetComparison(_)
+                | Expr::AggregateFunction(_)
+                | Expr::WindowFunction(_)
+                | Expr::LambdaVariable(_)
+                | Expr::Unnest(_)
+        ))
+    };
+    // The closure never fails.
+    !expr.exists(depends).unwrap_or(true)
+}
+
+fn with_checked_aggregate(expr: Expr) -> Transformed<Expr> {
+    match expr {
+        Expr::AggregateFunction(AggregateFunction { func, params }) => match checked_aggregate(&func) {
+            Some(func) => Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })),
+            None => Transformed::no(Expr::AggregateFunction(AggregateFunction { func, params })),
+        },
+        Expr::WindowFunction(mut window) => {
+            let WindowFunction { fun, params: _ } = window.as_mut();
+            let checked = match fun {
+                WindowFunctionDefinition::AggregateUDF(function) => checked_aggregate(function),
+                WindowFunctionDefinition::WindowUDF(_) => None,
+            };
+            let changes = checked.is_some();
+            if let Some(function) = checked {
+                *fun = WindowFunctionDefinition::AggregateUDF(function);
+            }
+            Transformed::new_transformed(Expr::WindowFunction(window), changes)
+        }
+        other => Transformed::no(other),
+    }
+}
+
+/// The checked form of one of DataFusion's aggregates; `None` for those that need none.
+pub fn checked_aggregate(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
+    let inner = function.inner();
+    if inner.is::<Sum>() {
+        return Some(Arc::new(AggregateUDF::new_from_impl(CheckedSum::default())));
+    }
+    inner.is::<Avg>().then(|| Arc::new(AggregateUDF::new_from_impl(CheckedAvg::default())))
+}

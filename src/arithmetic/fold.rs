@@ -1,0 +1,116 @@
+//! Folding of constants that never wraps around.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result, plan_err};
+use datafusion::logical_expr::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use sqlparser::ast::BinaryOperator;
+
+use crate::arithmetic::checked::{
+    has_arithmetic, is_constant, schema_below, with_checked_operators, with_plain_operators,
+};
+use crate::arithmetic::compare::{exactly, has_timestamps};
+use crate::arithmetic::operator::{Operation, checked};
+
+/// Plans operators over constants as checked ones.
+///
+/// DataFusion folds the arguments of table functions before anybody else sees them.
+#[derive(Debug)]
+pub struct CheckedConstants;
+
+impl ExprPlanner for CheckedConstants {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let operator = match expr.op {
+            BinaryOperator::Plus => Operator::Plus,
+            BinaryOperator::Minus => Operator::Minus,
+            BinaryOperator::Multiply => Operator::Multiply,
+            BinaryOperator::Divide => Operator::Divide,
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        if !is_constant(&expr.left) || !is_constant(&expr.right) {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let types = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
+        // What can't be put together is an error of the type checker.
+        let Ok((left, right)) = BinaryTypeCoercer::new(&types.0, &operator, &types.1).get_input_types() else {
+            return Ok(PlannerResult::Original(expr));
+        };
+        let Some((operation, result)) = Operation::of(operator, &left, &right) else {
+            return Ok(PlannerResult::Original(expr));
+        };
+        let args = vec![expr.left.cast_to(&left, schema)?, expr.right.cast_to(&right, schema)?];
+        Ok(PlannerResult::Planned(checked(operation, args, result)))
+    }
+}
+
+/// What `fold` gives, or an error where it panics: DataFusion evaluates and shows constants, and some functions, or the text of
+/// the first date of all, are not made for all values.
+fn contained<T>(fold: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(fold)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string).or(panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_default();
+        plan_err!(
+            "a constant can't be evaluated, since it makes DataFusion panic ({text}); is it out of its type's range?"
+        )
+    })
+}
+
+/// A rule that folds constants, over checked operators.
+///
+/// What the rule can't fold, since it overflows, stays in the plan as it is: an error in an expression that is never evaluated
+/// is none.
+#[derive(Debug)]
+pub struct CheckedFolding {
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+}
+
+impl CheckedFolding {
+    /// `rule`, over checked operators.
+    pub fn new(rule: Arc<dyn OptimizerRule + Send + Sync>) -> Self {
+        Self { rule }
+    }
+}
+
+impl OptimizerRule for CheckedFolding {
+    fn name(&self) -> &str {
+        self.rule.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.rule.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let mut is_asked = false;
+        plan.apply_expressions(|expr| {
+            is_asked |= has_arithmetic(expr) || has_timestamps(expr);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if !is_asked {
+            return contained(|| self.rule.rewrite(plan, config));
+        }
+        let schema = schema_below(&plan)?;
+        let names = NamePreserver::new(&plan);
+        let named = |expr: Expr, change: &dyn Fn(Expr) -> Result<Transformed<Expr>>| {
+            let name = names.save(&expr);
+            Ok(change(expr)?.update_data(|expr| name.restore(expr)))
+        };
+        // Before, since DataFusion's own comparison is not exact, and after, since only then `now()` is a constant.
+        let exactly = |expr| exactly(expr, &schema);
+        let checked = |expr| exactly(expr)?.transform_data(|expr| with_checked_operators(expr, &schema));
+        let plain = |expr| with_plain_operators(expr)?.transform_data(exactly);
+        let checked = plan.map_expressions(|expr| named(expr, &checked))?.data;
+        let Transformed { data, transformed, tnr } = contained(|| self.rule.rewrite(checked, config))?;
+        Ok(Transformed::new(data.map_expressions(|expr| named(expr, &plain))?.data, transformed, tnr))
+    }
+}

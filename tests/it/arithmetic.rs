@@ -1,0 +1,370 @@
+//! Arithmetic that fails where its result does not fit, whole and cut. Right values are those of PostgreSQL and DuckDB.
+
+use chunkwise::sql;
+
+use crate::support::{Case, make_parquet, wrong_cases};
+
+/// Numbers at the ends of their types: `k` tells rows apart, `g` groups them, and `o` is the same for all.
+const NUMBERS: &str = "SELECT k, g, 0 AS o, b, arrow_cast(i, 'Int32') AS i, arrow_cast(s, 'Int8') AS s, arrow_cast(u, 'UInt64') AS u,
+        arrow_cast(e, 'Decimal128(38, 0)') AS e, arrow_cast(e, 'Decimal256(76, 0)') AS w, x
+    FROM (VALUES
+        (1, 1, 9223372036854775807, 2147483647, 127, 18446744073709551615, '99999999999999999999999999999999999999', 1e300),
+        (2, 1, 1, 1, 1, 1, '1', 1.5),
+        (3, 2, -5, -5, -5, 0, '-5', -2.5),
+        (4, 2, -9223372036854775807 - 1, -2147483648, -128, 0, '-99999999999999999999999999999999999999', -1e300),
+        (5, 3, NULL, NULL, NULL, NULL, NULL, NULL),
+        (6, 3, 2, 2, 2, 2, '2', 0.0)) AS n(k, g, b, i, s, u, e, x)";
+
+const OVERFLOW: &str = "Arithmetic overflow";
+
+async fn check(cases: &[Case<'_>]) {
+    check_with(cases, &[""]).await;
+}
+
+async fn check_with(cases: &[Case<'_>], options: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "n", NUMBERS).await;
+    make_parquet(folder.path(), "far", FAR).await;
+    let sources = "CREATE EXTERNAL TABLE n STORED AS PARQUET LOCATION 'n.parquet';
+        CREATE EXTERNAL TABLE far STORED AS PARQUET LOCATION 'far.parquet';";
+    let wrong = wrong_cases(folder.path(), sources, cases, options).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_fail_where_a_result_does_not_fit() {
+    check(&[
+        ("k", "SELECT k, b + 1 AS v FROM n", Err("`b + 1`: 9223372036854775807 + 1 does not fit BIGINT")),
+        ("k", "SELECT k, b + 1 AS v FROM n WHERE k > 2", Ok(&["3 -4", "4 -9223372036854775807", "5 -", "6 3"])),
+        ("k", "SELECT k, 1 + b AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, b - 1 AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, 0 - b AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, -b AS v FROM n", Err("`-(b)`: -(-9223372036854775808) does not fit BIGINT")),
+        ("k", "SELECT k, -b AS v FROM n WHERE k <> 4", Ok(&["1 -9223372036854775807", "2 -1", "3 5", "5 -", "6 -2"])),
+        ("k", "SELECT k, b * 2 AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, b * b AS v FROM n WHERE k IN (2, 3, 5)", Ok(&["2 1", "3 25", "5 -"])),
+        ("k", "SELECT k, b * -1 AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, b / -1 AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, b % -1 AS v FROM n WHERE k < 5", Ok(&["1 0", "2 0", "3 0", "4 0"])),
+        ("k", "SELECT k, abs(b) AS v FROM n", Err("overflow")),
+        ("k", "SELECT k, i + i AS v FROM n", Err("does not fit INT")),
+        ("k", "SELECT k, i + 1 AS v FROM n WHERE k = 1", Ok(&["1 2147483648"])),
+        ("k", "SELECT k, s * s AS v FROM n", Err("127 * 127 does not fit TINYINT; CAST one side to BIGINT")),
+        ("k", "SELECT k, s - s AS v FROM n WHERE k IN (1, 4)", Ok(&["1 0", "4 0"])),
+        ("k", "SELECT k, u + u AS v FROM n", Err("does not fit BIGINT UNSIGNED")),
+        ("k", "SELECT k, u - arrow_cast(1, 'UInt64') AS v FROM n", Err("0 - 1 does not fit BIGINT UNSIGNED")),
+        ("k", "SELECT k, u * u AS v FROM n WHERE k IN (2, 3, 6)", Ok(&["2 1", "3 0", "6 4"])),
+        // DataFusion puts BIGINT and BIGINT UNSIGNED together as decimals.
+        ("k", "SELECT k, u + b AS v FROM n WHERE k = 1", Ok(&["1 27670116110564327422"])),
+        (
+            "k",
+            "SELECT k, e + 1 AS v FROM n",
+            Err("100000000000000000000000000000000000000 does not fit DECIMAL(38, 0)"),
+        ),
+        ("k", "SELECT k, e + 1 AS v FROM n WHERE k IN (2, 5)", Ok(&["2 2", "5 -"])),
+        ("k", "SELECT k, e - 1 AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, e * 2 AS v FROM n", Err("does not fit DECIMAL(38, 0)")),
+        ("k", "SELECT k, e * e AS v FROM n WHERE k IN (3, 5)", Ok(&["3 25", "5 -"])),
+        ("k", "SELECT k, e / CAST(0.001 AS DECIMAL(4, 3)) AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT k, e - e AS v FROM n WHERE k IN (1, 4)", Ok(&["1 0", "4 0"])),
+        ("k", "SELECT k, -e AS v FROM n WHERE k = 4", Ok(&["4 99999999999999999999999999999999999999"])),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_never_evaluated_does_not_fail() {
+    check(&[
+        (
+            "k",
+            "SELECT k, CASE WHEN b BETWEEN -9 AND 9 THEN b * b END AS v FROM n WHERE k < 4",
+            Ok(&["1 -", "2 1", "3 25"]),
+        ),
+        ("k", "SELECT k, CASE WHEN k < 0 THEN 9223372036854775807 + 1 END AS v FROM n WHERE k = 2", Ok(&["2 -"])),
+        ("k", "SELECT k, coalesce(k, 9223372036854775807 + 1) AS v FROM n WHERE k = 2", Ok(&["2 2"])),
+        ("k", "SELECT k, 9223372036854775807 + 1 AS v FROM n", Err("9223372036854775807 + 1 does not fit BIGINT")),
+        ("k", "SELECT k, CASE WHEN true THEN 9223372036854775807 END + 1 AS v FROM n", Err(OVERFLOW)),
+        ("k", "SELECT q.k, q.a + 1 AS v FROM (SELECT k, 9223372036854775807 AS a FROM n) q", Err(OVERFLOW)),
+        // A later part of an AND or OR counts only where the others leave it open.
+        ("k", "SELECT k FROM n WHERE b > -9 AND b < 9 AND b * b < 5", Ok(&["2", "6"])),
+        ("k", "SELECT k FROM n WHERE b * b < 5 AND b > -9 AND b < 9", Ok(&["2", "6"])),
+        ("k", "SELECT k FROM (SELECT * FROM n WHERE b > -9 AND b < 9) q WHERE b * b < 5", Ok(&["2", "6"])),
+        ("k", "SELECT k FROM n WHERE b > 9 OR b < -9 OR b * b < 5", Ok(&["1", "2", "4", "6"])),
+        ("k", "SELECT k FROM n WHERE NOT (b > 9 OR b < -9 OR b * b < 5)", Ok(&["3"])),
+        (
+            "k",
+            "SELECT k, b > 9 OR b < -9 OR b * b < 5 AS v FROM n",
+            Ok(&["1 true", "2 true", "3 false", "4 true", "5 -", "6 true"]),
+        ),
+        (
+            "k",
+            "SELECT k, b < 9 AND b > -9 AND b * b < 5 AS v FROM n",
+            Ok(&["1 false", "2 true", "3 false", "4 false", "5 -", "6 true"]),
+        ),
+        ("k", "SELECT k FROM n WHERE u <> 0 AND b / CAST(u AS BIGINT) > 0 AND k <> 1", Ok(&["2", "6"])),
+        (
+            "k",
+            "SELECT k, count(*) FILTER (WHERE b > -9 AND b < 9 AND b * b < 5) AS v FROM n GROUP BY k",
+            Ok(&["1 0", "2 1", "3 0", "4 0", "5 0", "6 1"]),
+        ),
+        (
+            "k",
+            "SELECT l.k, r.k AS o FROM n l JOIN n r ON l.k = r.k AND l.b < 9 AND l.b > -9 AND l.b * r.b = 4",
+            Ok(&["6 6"]),
+        ),
+        ("k", "SELECT k FROM n WHERE b * b < 5", Err(OVERFLOW)),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunk_predicates_wrap_around() {
+    // The keys of rows that the queries drop overflow, as `b + 1` of the first one does.
+    let cases: &[Case<'_>] = &[
+        ("b", "SELECT l.k, r.k AS o FROM n l JOIN n r ON l.b + 1 = r.b WHERE l.k <> 1", Ok(&["2 6"])),
+        ("b", "SELECT l.k, r.k AS o FROM n l JOIN n r ON l.b + 1 = r.b", Err(OVERFLOW)),
+        (
+            "v",
+            "SELECT b + 1 AS v, count(*) AS n FROM n WHERE k <> 1 GROUP BY b + 1",
+            Ok(&["- 1", "-4 1", "-9223372036854775807 1", "2 1", "3 1"]),
+        ),
+        (
+            "v",
+            "SELECT b * 3 - 1 AS v, count(*) AS n FROM n WHERE k IN (2, 3) GROUP BY b * 3 - 1",
+            Ok(&["-16 1", "2 1"]),
+        ),
+        ("v", "SELECT b + 1 AS v, count(*) AS n FROM n GROUP BY b + 1", Err(OVERFLOW)),
+        // Timestamps that are in no calendar, and what nanoseconds don't reach.
+        (
+            "v",
+            "SELECT date_part('year', arrow_cast(b, 'Timestamp(Second, None)')) AS v, count(*) AS n FROM n WHERE k IN (2, 3) GROUP BY 1",
+            Ok(&["1969 1", "1970 1"]),
+        ),
+        (
+            "v",
+            "SELECT date_trunc('year', arrow_cast(b, 'Timestamp(Nanosecond, None)')) AS v, count(*) AS n FROM n WHERE k IN (2, 6) GROUP BY 1",
+            Ok(&["1970-01-01T00:00:00 2"]),
+        ),
+        (
+            "v",
+            "SELECT CAST(arrow_cast(b, 'Timestamp(Second, None)') AS DATE) AS v, count(*) AS n FROM n WHERE k IN (2, 6) GROUP BY 1",
+            Ok(&["1970-01-01 2"]),
+        ),
+        ("b", "SELECT b, count(*) OVER (PARTITION BY b - 3) AS n FROM n WHERE k IN (2, 3)", Ok(&["-5 1", "1 1"])),
+        // Rows that are dropped after the input is cut.
+        (
+            "b",
+            "SELECT l.k, r.k AS o FROM (SELECT * FROM n WHERE k IN (SELECT k FROM n WHERE s < 100)) l JOIN n r ON l.b + 1 = r.b",
+            Ok(&["2 6"]),
+        ),
+        (
+            "b",
+            "SELECT l.k, r.k AS o FROM (SELECT * FROM n WHERE k IN (SELECT k FROM n WHERE k IN (2, 6))) l
+                JOIN n r ON date_part('year', arrow_cast(l.b, 'Timestamp(Second, None)')) = date_part('year', arrow_cast(r.b - r.b, 'Timestamp(Second, None)'))
+                WHERE r.k = 2",
+            Ok(&["2 2", "6 2"]),
+        ),
+    ];
+    check_with(cases, &["", "WITH (read_by = 'split')"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_fail_only_where_the_result_does_not_fit() {
+    check(&[
+        // Parts of this sum don't fit. In two phases where it is cut by k.
+        ("k", "SELECT sum(b) AS v FROM n", Ok(&["-3"])),
+        ("k", "SELECT sum(e) AS v FROM n", Ok(&["-2"])),
+        ("k", "SELECT sum(w) AS v FROM n", Ok(&["-2"])),
+        (
+            "k",
+            "SELECT sum(b) AS v FROM n WHERE k < 3",
+            Err("a sum does not fit BIGINT; CAST its argument to DECIMAL(38, 0)"),
+        ),
+        ("k", "SELECT sum(CAST(b AS DECIMAL(38, 0))) AS v FROM n WHERE k < 3", Ok(&["9223372036854775808"])),
+        ("k", "SELECT sum(e) AS v FROM n WHERE k < 3", Err("a sum does not fit DECIMAL(38, 0)")),
+        (
+            "k",
+            "SELECT sum(CAST(e AS DECIMAL(60, 0))) AS v FROM n WHERE k < 3",
+            Ok(&["100000000000000000000000000000000000000"]),
+        ),
+        ("k", "SELECT sum(u) AS v FROM n", Err("a sum does not fit BIGINT UNSIGNED")),
+        ("k", "SELECT sum(i) AS v, sum(s) AS w FROM n WHERE k < 3", Ok(&["2147483648 128"])),
+        ("k", "SELECT sum(b) AS v FROM n WHERE k > 9", Ok(&["-"])),
+        ("k", "SELECT sum(b) AS v, count(*) AS c FROM n WHERE k = 5", Ok(&["- 1"])),
+        (
+            "k",
+            "SELECT g, sum(b) AS v FROM n WHERE k NOT IN (2, 3) GROUP BY g",
+            Ok(&["1 9223372036854775807", "2 -9223372036854775808", "3 2"]),
+        ),
+        ("k", "SELECT g, sum(b) AS v FROM n GROUP BY g", Err(OVERFLOW)),
+        ("g", "SELECT g, sum(b) AS v FROM n GROUP BY g", Err(OVERFLOW)),
+        ("g", "SELECT g, sum(b) FILTER (WHERE k <> 1 AND k <> 4) AS v FROM n GROUP BY g", Ok(&["1 1", "2 -5", "3 2"])),
+        ("k", "SELECT sum(DISTINCT b) AS v, count(DISTINCT k) AS c FROM n", Ok(&["-3 6"])),
+        ("k", "SELECT sum(DISTINCT b) AS v, count(DISTINCT k) AS c FROM n WHERE k < 3", Err(OVERFLOW)),
+        ("k", "SELECT sum(DISTINCT e) AS v FROM n WHERE k < 3", Err(OVERFLOW)),
+        ("g", "SELECT g, sum(DISTINCT b) AS v, count(DISTINCT k) AS c FROM n GROUP BY g", Err(OVERFLOW)),
+        // DataFusion would take the constant out of the sum, whose rest does not fit.
+        (
+            "k",
+            "SELECT sum(b - 9223372036854775806) AS v, sum(b - 9223372036854775805) AS w FROM n WHERE k IN (1, 2)",
+            Ok(&["-9223372036854775804 -9223372036854775802"]),
+        ),
+        ("k", "SELECT avg(b) AS v FROM n WHERE k IN (2, 6)", Ok(&["1.5"])),
+        ("k", "SELECT avg(e) AS v FROM n WHERE k IN (2, 6)", Ok(&["1.5000"])),
+        ("k", "SELECT avg(e) AS v FROM n WHERE k = 1", Err("verflow")),
+        ("k", "SELECT avg(w) AS v FROM n WHERE k IN (1, 4, 6)", Ok(&["0.6666"])),
+        ("k", "SELECT avg(DISTINCT w) AS v, count(*) AS c FROM n WHERE k IN (2, 6)", Ok(&["1.5000 2"])),
+        ("k", "SELECT sum(arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '-3 months' AS v FROM n", Ok(&["true"])),
+        ("k", "SELECT sum(arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '1 month' AS v FROM n WHERE k < 3", Err(OVERFLOW)),
+        (
+            "k",
+            "SELECT sum(DISTINCT arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '1 month' AS v, count(*) AS c FROM n WHERE k < 3",
+            Err(OVERFLOW),
+        ),
+        ("k", "SELECT CAST(sum(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n", Ok(&["-3"])),
+        ("k", "SELECT CAST(sum(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n WHERE k < 3", Err(OVERFLOW)),
+        ("k", "SELECT CAST(avg(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n WHERE k < 5", Ok(&["-1"])),
+        (
+            "k",
+            "SELECT g, CAST(avg(arrow_cast(b, 'Duration(Second)')) AS BIGINT) AS v FROM n GROUP BY g",
+            Ok(&["1 4611686018427387904", "2 -4611686018427387906", "3 2"]),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_of_windows_are_those_of_their_frames() {
+    let over =
+        |frame: &str| format!("SELECT k, sum(b) OVER (PARTITION BY o ORDER BY k {frame}) AS v FROM n WHERE k <> 5");
+    let by_g =
+        |frame: &str| format!("SELECT g, k, sum(b) OVER (PARTITION BY g ORDER BY k {frame}) AS v FROM n WHERE k <> 5");
+    let (two, one) = ("ROWS BETWEEN 1 PRECEDING AND CURRENT ROW", "ROWS BETWEEN CURRENT ROW AND CURRENT ROW");
+    let (around, to_end) =
+        ("ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING", "ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING");
+    let values = ["1 9223372036854775807", "2 1", "3 -5", "4 -9223372036854775808", "6 2"];
+    check(&[
+        ("o", &over(two), Err(OVERFLOW)),
+        ("o", &over(one), Ok(&values)),
+        ("o", &over(around), Err(OVERFLOW)),
+        ("o", &over("ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"), Err(OVERFLOW)),
+        ("o", &over(to_end), Err(OVERFLOW)),
+        ("g", &by_g("ROWS BETWEEN 1 FOLLOWING AND 1 FOLLOWING"), Ok(&["1 1 1", "1 2 -", "2 3 -9223372036854775808", "2 4 -", "3 6 -"])),
+        ("g", &by_g(two), Err(OVERFLOW)),
+        ("o", "SELECT k, sum(b) OVER (PARTITION BY o) AS v FROM n WHERE k IN (1, 2, 4)", Ok(&["1 0", "2 0", "4 0"])),
+        ("o", "SELECT k, sum(e) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING) AS v FROM n WHERE k IN (1, 2, 4)", Ok(&["1 -", "2 99999999999999999999999999999999999999", "4 1"])),
+        ("o", "SELECT k, sum(e) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS v FROM n WHERE k IN (1, 2, 4)", Err(OVERFLOW)),
+        ("o", "SELECT k, sum(DISTINCT b) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS v FROM n WHERE k IN (1, 4, 6)", Ok(&["1 9223372036854775807", "4 -1", "6 -9223372036854775806"])),
+        ("o", "SELECT k, CAST(avg(arrow_cast(b, 'Duration(Second)')) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS BIGINT) AS v FROM n WHERE k < 3", Ok(&["1 9223372036854775807", "2 4611686018427387904"])),
+        ("o", "SELECT k, count(*) OVER (PARTITION BY o ORDER BY b RANGE BETWEEN 10 PRECEDING AND 10 FOLLOWING) AS v FROM n WHERE k <> 5", Ok(&["1 1", "2 3", "3 3", "4 1", "6 3"])),
+    ])
+    .await;
+}
+
+/// Dates and timestamps beyond what nanoseconds reach.
+const FAR: &str = "SELECT k, CAST(d AS DATE) AS d, arrow_cast(d, 'Timestamp(Microsecond, None)') AS us,
+        arrow_cast(n, 'Timestamp(Nanosecond, None)') AS ns
+    FROM (VALUES (1, '2024-05-01', '2024-05-01'), (2, '9999-12-31', '2262-04-11T23:47:16.854775807'), (3, NULL, NULL),
+        (4, '1969-12-31', '1677-09-21T00:12:43.145224192')) AS t(k, d, n)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn casts_and_functions_keep_values_or_fail() {
+    check(&[
+        ("k", "SELECT k, CAST(x AS REAL) AS v FROM n", Err("does not fit REAL; CAST to DOUBLE")),
+        ("k", "SELECT k, TRY_CAST(x AS REAL) AS v FROM n", Ok(&["1 -", "2 1.5", "3 -2.5", "4 -", "5 -", "6 0.0"])),
+        ("k", "SELECT k, CAST(CAST('inf' AS DOUBLE) AS REAL) AS v FROM n WHERE k = 1", Ok(&["1 inf"])),
+        ("k", "SELECT k, CAST(x AS INT) AS v FROM n", Err("Can't cast value 1e300 to type Int32")),
+        ("k", "SELECT k, TRY_CAST(b AS INT) AS v FROM n", Ok(&["1 -", "2 1", "3 -5", "4 -", "5 -", "6 2"])),
+        ("k", "SELECT k, CAST(b AS INT) AS v FROM n", Err("Can't cast value 9223372036854775807 to type Int32")),
+        ("k", "SELECT k, CAST(e AS DECIMAL(5, 0)) AS v FROM n", Err("to store in a Decimal128 of precision 5")),
+        ("k", "SELECT k, TRY_CAST(e AS DECIMAL(5, 0)) AS v FROM n WHERE k < 3", Ok(&["1 -", "2 1"])),
+        (
+            "k",
+            "SELECT k, TRY_CAST(arrow_cast(b, 'Date64') AS TIMESTAMP) AS v FROM n WHERE k IN (1, 2)",
+            Ok(&["1 -", "2 1970-01-01T00:00:00.001"]),
+        ),
+        (
+            "k",
+            "SELECT k, TRY_CAST(arrow_cast(b, 'Timestamp(Second, None)') AS DATE) AS v FROM n",
+            Ok(&["1 -", "2 1970-01-01", "3 1969-12-31", "4 -", "5 -", "6 1970-01-01"]),
+        ),
+        (
+            "k",
+            "SELECT k, date_part('year', arrow_cast(b, 'Timestamp(Second, None)')) AS v FROM n",
+            Err("in no calendar"),
+        ),
+        ("k", "SELECT k, to_timestamp(x) AS v FROM n", Err("to_timestamp reaches from 1677 to 2262")),
+        ("k", "SELECT k, to_timestamp(x) AS v FROM n WHERE k IN (2, 5)", Ok(&["2 1970-01-01T00:00:01.500", "5 -"])),
+        ("k", "SELECT k, to_timestamp_micros('9999-12-31') AS v FROM n WHERE k = 1", Ok(&["1 9999-12-31T00:00:00"])),
+        ("k", "SELECT k, d + 200000 AS v FROM far WHERE k = 1", Ok(&["1 2571-11-30"])),
+        ("k", "SELECT k, d - 1000000 AS v FROM far WHERE k = 2", Ok(&["2 7262-02-02"])),
+        ("k", "SELECT k, d + 9223372036854775807 AS v FROM far", Err(OVERFLOW)),
+        ("k", "SELECT k, d + INTERVAL '300000 years' AS v FROM far", Err("overflow")),
+        ("k", "SELECT k, ns + INTERVAL '1 day' AS v FROM far", Err("out of range")),
+        ("k", "SELECT k, ns - TIMESTAMP '1970-01-01' AS v FROM far WHERE k = 1", Ok(&["1 PT1714521600S"])),
+        (
+            "k",
+            "SELECT k, date_trunc('month', us) AS v FROM far",
+            Ok(&["1 2024-05-01T00:00:00", "2 9999-12-01T00:00:00", "3 -", "4 1969-12-01T00:00:00"]),
+        ),
+        (
+            "k",
+            "SELECT k, date_trunc('week', us) AS v FROM far WHERE k < 3",
+            Ok(&["1 2024-04-29T00:00:00", "2 9999-12-27T00:00:00"]),
+        ),
+        (
+            "k",
+            "SELECT k, date_bin(INTERVAL '7 days', us) AS v FROM far WHERE k < 4",
+            Ok(&["1 2024-04-25T00:00:00", "2 9999-12-30T00:00:00", "3 -"]),
+        ),
+        ("k", "SELECT k, date_bin(INTERVAL '1 month', us) AS v FROM far", Err("use date_trunc")),
+        ("k", "SELECT k, date_bin(INTERVAL '1 day', ns) AS v FROM far", Err(OVERFLOW)),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn far_dates_compare_with_any_timestamp() {
+    check(&[
+        ("k", "SELECT k FROM far WHERE us = TIMESTAMP '9999-12-31 00:00:00'", Ok(&["2"])),
+        ("k", "SELECT k FROM far WHERE us = CAST('9999-12-31' AS TIMESTAMP)", Ok(&["2"])),
+        ("k", "SELECT k FROM far WHERE us IN (TIMESTAMP '2024-05-01', TIMESTAMP '9999-12-31')", Ok(&["1", "2"])),
+        (
+            "k",
+            "SELECT k, coalesce(us, TIMESTAMP '9999-12-31') AS v FROM far WHERE k > 2",
+            Ok(&["3 9999-12-31T00:00:00", "4 1969-12-31T00:00:00"]),
+        ),
+        ("k", "SELECT k FROM far WHERE ns < TIMESTAMP '9999-12-31'", Ok(&["1", "2", "4"])),
+        ("k", "SELECT k FROM far WHERE ns BETWEEN TIMESTAMP '2000-01-01' AND TIMESTAMP '9999-12-31'", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM far WHERE d > TIMESTAMP '2024-05-01'", Ok(&["2"])),
+        ("k", "SELECT k FROM far WHERE d >= TIMESTAMP '2024-05-01 00:00:00.5'", Ok(&["2"])),
+        ("k", "SELECT k FROM far WHERE d > now()", Ok(&["2"])),
+        ("k", "SELECT k FROM far WHERE us > now()", Ok(&["2"])),
+        // Digits that the column has not.
+        ("k", "SELECT k FROM far WHERE us = TIMESTAMP '2024-05-01 00:00:00.0000001'", Ok(&[])),
+        ("k", "SELECT k FROM far WHERE us < TIMESTAMP '2024-05-01 00:00:00.0000001'", Ok(&["1", "4"])),
+        // What can't be put together says how to write it.
+        (
+            "k",
+            "SELECT k, coalesce(us, ns) AS v FROM far",
+            Err("arrow_cast('9999-12-31', 'Timestamp(Microsecond, None)')"),
+        ),
+        ("k", "SELECT k, CAST(d AS TIMESTAMP) AS v FROM far", Err("CAST(… AS TIMESTAMP(6))")),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_constant_that_makes_datafusion_panic_is_an_error_at_its_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "CREATE TABLE first AS SELECT arrow_cast(-9223372036854775808, 'Date64') AS d";
+    let pipeline = sql::parse(text, "test.sql", folder.path()).unwrap();
+    let engine = crate::support::engine(&folder.path().join("cache"));
+    let error = engine.run(&pipeline, &Default::default()).await.unwrap_err();
+    assert!(error.to_string().contains("a constant can't be evaluated"), "{error}");
+    assert_eq!(error.task(), Some("first"));
+    let series = "CREATE TABLE series AS SELECT * FROM generate_series(1, 9223372036854775807 + 1)";
+    let pipeline = sql::parse(series, "test.sql", folder.path()).unwrap();
+    let error = engine.run(&pipeline, &Default::default()).await.unwrap_err();
+    assert!(error.to_string().contains("9223372036854775807 + 1 does not fit BIGINT"), "{error}");
+}
