@@ -5,6 +5,7 @@ pub mod budget;
 pub mod checksum;
 pub mod content;
 pub mod footers;
+pub mod kept_order;
 pub mod opaque;
 pub mod own_text;
 pub mod running_window;

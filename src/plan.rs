@@ -16,6 +16,7 @@ pub mod keys;
 pub mod need;
 pub mod opaque;
 pub mod prove;
+pub mod query;
 pub mod ranges;
 pub mod repair;
 pub mod resolve;

@@ -21,6 +21,7 @@ use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
 use crate::execute::footers::Footers;
+use crate::execute::kept_order::KeptOrder;
 use crate::execute::opaque::PlannerOfFunctions;
 use crate::execute::own_text::OwnText;
 use crate::execute::running_window::RunningWindows;
@@ -82,7 +83,10 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let rules = repaired(state.optimizers());
-    let mut state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
+    let kept: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(KeptOrder);
+    let physical = [kept].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
+    let builder = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);
+    let mut state = builder.with_physical_optimizer_rules(physical).build();
     // Registering by name can only fail for function factories, which this session has not.
     let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, chunk_of_udf());
     state.mark_start_execution();

@@ -5,6 +5,7 @@ use std::path::Path;
 use datafusion::sql::parser::CreateExternalTable;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::clauses::declared;
 use crate::sql::name;
 use crate::sql::tokens::Statement;
 use crate::task::Source;
@@ -34,6 +35,7 @@ pub(crate) fn source(statement: &Statement<'_>, mut create: CreateExternalTable,
     if let Some((_, clause, advice)) = refused.iter().find(|(is_set, ..)| *is_set) {
         return Err(statement.refuse(clause, advice));
     }
+    declared(statement, &create.columns, &create.constraints)?;
     if !FORMATS.contains(&create.file_type.as_str()) {
         let message = format!(
             "can't read files STORED AS {}; write one of: {} (JSON: one value a line)",
