@@ -11,6 +11,7 @@
 //! | scalar functions with `OVER`, `FILTER` and the like | [`calls`] |
 //! | `USING`, `NATURAL`, `*` with `ILIKE`, `REPLACE`, `RENAME` | [`names`] |
 //! | `EXCEPT ALL`, `INTERSECT ALL`, long `UNION ALL` | [`sets`] |
+//! | `EXISTS`, `IN` and other subqueries, LATERAL | [`subqueries`] |
 //!
 //! The tree is a copy; places stay in it, so that errors have theirs.
 
@@ -21,6 +22,7 @@ mod names;
 mod provider;
 mod relation;
 mod sets;
+mod subqueries;
 mod syntax;
 mod windows;
 
@@ -39,12 +41,14 @@ pub use error::readable;
 /// # Errors
 /// DataFusion's, and with its place what it would plan into something else.
 pub fn plan_query(query: &Query, tables: &dyn ContextProvider) -> Result<LogicalPlan> {
-    let mut query = query.clone();
-    syntax::rewrite(&mut query)?;
-    calls::check(&query, tables)?;
-    names::bind(&mut query, tables)?;
-    sets::mark(&mut query);
-    plan_as_it_is(query, &Mended::new(tables, sets::planner()))
+    let planned = |mut query: Query| {
+        syntax::rewrite(&mut query)?;
+        calls::check(&query, tables)?;
+        names::bind(&mut query, tables)?;
+        sets::mark(&mut query);
+        subqueries::mend(plan_as_it_is(query, &Mended::new(tables, sets::planner()))?)
+    };
+    planned(query.clone()).map_err(|e| error::placed(e, query))
 }
 
 /// DataFusion's plan of the tree.

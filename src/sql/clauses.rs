@@ -12,8 +12,6 @@
 //!
 //! What depends on the schema or on which functions there are (`abs(x) OVER ()`) is decided while the query is planned.
 
-use std::ops::ControlFlow;
-
 mod columns;
 mod expr;
 mod from;
@@ -25,8 +23,8 @@ mod select;
 
 use sqlparser::ast::{
     Cte, CteAsMaterialized, Expr, Fetch, Interpolate, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind,
-    OrderByOptions, Query, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, UnaryOperator, Values,
-    With, WithFill, visit_expressions,
+    OrderByOptions, Query, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, UnaryOperator, Value,
+    ValueWithSpan, Values, With, WithFill,
 };
 use sqlparser::tokenizer::{Location as SqlPlace, Span};
 
@@ -357,20 +355,18 @@ fn limit_clause_has_limit(clause: Option<&LimitClause>) -> bool {
     }
 }
 
-/// Whether it is a number, a parameter, or computed of them.
+/// Whether it is a whole number that is not negative, a parameter, or computed of them.
 fn is_count(count: &Expr) -> bool {
-    if let Expr::UnaryOp { op: UnaryOperator::Minus, expr: number } = count
-        && matches!(number.as_ref(), Expr::Value(_))
-    {
-        return false;
+    match count {
+        Expr::Value(ValueWithSpan { value, span: _ }) => match value {
+            Value::Number(digits, _) => digits.replace('_', "").parse::<u64>().is_ok(),
+            Value::Null | Value::Placeholder(_) => true,
+            _ => false,
+        },
+        Expr::Nested(count)
+        | Expr::UnaryOp { op: UnaryOperator::Plus, expr: count }
+        | Expr::Cast { expr: count, .. } => is_count(count),
+        Expr::BinaryOp { left, op: _, right } => is_count(left) && is_count(right),
+        _ => false,
     }
-    let varies = visit_expressions(count, |part| match part {
-        Expr::Identifier(_)
-        | Expr::CompoundIdentifier(_)
-        | Expr::Subquery(_)
-        | Expr::Exists { .. }
-        | Expr::InSubquery { .. } => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    varies.is_continue()
 }

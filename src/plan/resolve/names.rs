@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Location};
 use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
 use crate::plan::opaque::OpaqueNode;
-use crate::plan::query::plan_query;
+use crate::plan::query::{plan_query, readable};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known};
 use crate::task::dataframe::{RecordedStep, StepsOfFunction, TaskInputs};
@@ -42,7 +42,7 @@ pub fn sql_error(error: DataFusionError, start: &Location) -> Error {
         Some(span) if span.start.line > 0 => Location::new(&start.file, span.start.line, span.start.column),
         _ => start.clone(),
     };
-    Error::new(ErrorKind::Sql, error.strip_backtrace()).with_location(location)
+    Error::new(ErrorKind::Sql, readable(&error)).with_location(location)
 }
 
 /// Resolves names for DataFusion's SQL planner from a pipeline and schemas alone.

@@ -95,7 +95,7 @@ impl Clauses<'_> {
                 self.expr(expr)?;
                 self.refuse(*any, "ANY", "LIKE ANY is not supported; join the patterns with OR")?;
                 self.expr(pattern)?;
-                self.escape(escape_char.as_ref())
+                self.escape(escape_char.as_ref(), pattern)
             }
             Expr::SimilarTo { negated: _, expr, pattern, escape_char } => {
                 self.exprs([expr.as_ref(), pattern.as_ref()])?;
@@ -333,12 +333,18 @@ impl Clauses<'_> {
         }
     }
 
-    fn escape(&mut self, escape: Option<&ValueWithSpan>) -> Result<()> {
+    /// Another letter than DataFusion's is mended in a pattern that is known.
+    fn escape(&mut self, escape: Option<&ValueWithSpan>, pattern: &Expr) -> Result<()> {
         let Some(ValueWithSpan { value, span }) = escape else { return Ok(()) };
         self.at(*span);
+        let is_text = matches!(pattern, Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), span: _ }));
         match value {
             Value::SingleQuotedString(text) if text == "\\" => Ok(()),
-            _ => Err(self.error("only ESCAPE '\\' is supported, which holds anyway; write \\% for % and \\_ for _")),
+            Value::SingleQuotedString(text) if text.chars().count() == 1 && is_text => Ok(()),
+            Value::SingleQuotedString(text) if text.chars().count() == 1 => Err(self.error(
+                "ESCAPE needs a pattern that is a text; write \\ before % and _ in the pattern, without ESCAPE",
+            )),
+            _ => Err(self.error("ESCAPE takes one letter in single quotes")),
         }
     }
 }

@@ -66,7 +66,7 @@ impl Clauses<'_> {
             ),
             (
                 !is_interval(value),
-                "INTERVAL takes a text or a number; write value * INTERVAL '1 day' for an expression",
+                "INTERVAL takes a text or a number; write CAST(concat(value, ' days') AS INTERVAL) for an expression",
             ),
         ] {
             if is_set {

@@ -43,13 +43,15 @@ impl Clauses<'_> {
             | BinaryOperator::ArrowAt => return Ok(()),
             // DataFusion takes it for the bitwise one: 1 XOR 2 would be 3.
             BinaryOperator::Xor => "a <> b for truth values, or a ^ b for bits",
-            BinaryOperator::DuckIntegerDivide | BinaryOperator::MyIntegerDivide => "CAST(trunc(a / b) AS BIGINT)",
+            BinaryOperator::DuckIntegerDivide | BinaryOperator::MyIntegerDivide => {
+                "a / b, which is whole for whole numbers"
+            }
             BinaryOperator::Match | BinaryOperator::Regexp => "value ~ 'regular expression'",
             BinaryOperator::PGStartsWith => "starts_with(text, start)",
             BinaryOperator::Overlaps => "begin1 < end2 AND begin2 < end1",
             BinaryOperator::PGOverlap => "array_has_any(list, list)",
-            BinaryOperator::Arrow
-            | BinaryOperator::LongArrow
+            BinaryOperator::Arrow => "column['field'] for a field, and unnest(list) to compute with each element",
+            BinaryOperator::LongArrow
             | BinaryOperator::HashArrow
             | BinaryOperator::HashLongArrow
             | BinaryOperator::HashMinus
