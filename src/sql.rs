@@ -14,6 +14,7 @@ mod depth;
 mod files;
 mod name;
 mod options;
+mod precedence;
 mod reads;
 mod source;
 mod table;
@@ -182,6 +183,7 @@ pub(crate) fn question(text: &str) -> Result<Question> {
 
 /// Makes long chains of a query flat, looks at all of its clauses, and says which tables it reads.
 fn checked(statement: &Statement<'_>, query: &mut Query) -> Result<BTreeSet<TableRead>> {
+    precedence::order(statement, query)?;
     depth::balance(statement, query)?;
     clauses::check(statement, query)?;
     reads::reads(statement, query)

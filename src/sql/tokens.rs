@@ -12,6 +12,9 @@ use crate::sql::depth::check_terms;
 /// DataFusion's default dialect; it also knows Hive's `CLUSTERED BY`.
 const DIALECT: GenericDialect = GenericDialect {};
 
+/// How deep expressions and queries may stand in each other, as the parser counts: each `IS DISTINCT FROM` in a row is one.
+const MAX_NESTED: usize = 1000;
+
 /// The tokens of one statement, its `;` replaced by an end token.
 #[derive(Debug)]
 pub(crate) struct Statement<'a> {
@@ -62,6 +65,7 @@ impl Statement<'_> {
         check_terms(self)?;
         let parsed = DFParserBuilder::new(self.tokens.clone())
             .with_dialect(&DIALECT)
+            .with_recursion_limit(MAX_NESTED)
             .build()
             .and_then(|mut parser| Ok((parser.parse_statement()?, parser.parser.peek_token())));
         match parsed {

@@ -34,11 +34,6 @@ pub(super) fn mark(label: &str, factors: Vec<TableFactor>) -> Option<TableFactor
     Some(TableFactor::NestedJoin { table_with_joins, alias: Some(alias) })
 }
 
-/// Whether it is one of ours.
-pub(super) fn is_marked(factor: &TableFactor) -> bool {
-    label(factor).is_some()
-}
-
 /// What is to be made of it, if it is one of ours.
 pub(super) fn label(factor: &TableFactor) -> Option<&str> {
     match factor {

@@ -33,7 +33,7 @@ use crate::plan::query::subqueries::shape::{
     Existence, aggregates_rightly, existence, has_subquery, is_correlated, is_one_empty_row, is_one_row,
     is_one_row_at_most, joins_rightly, outer_columns, rows_of, subquery_of,
 };
-use crate::plan::query::subqueries::unnest::{Domain, Names, Unnested, unnest, with_subquery};
+use crate::plan::query::subqueries::unnest::{Domain, Names, Unnested, more_than, unnest, with_subquery};
 
 /// The plan in which every subquery is one that DataFusion computes rightly.
 ///
@@ -68,8 +68,16 @@ impl Place {
 /// A node's input, to which what subqueries give is joined.
 struct Input {
     plan: LogicalPlan,
+    /// It without what is joined.
+    own: LogicalPlan,
     /// Whether the node is a filter, of whose subqueries DataFusion makes joins.
     is_filtered: bool,
+}
+
+impl Input {
+    fn new(plan: &LogicalPlan, is_filtered: bool) -> Self {
+        Self { plan: plan.clone(), own: plan.clone(), is_filtered }
+    }
 }
 
 impl Mend {
@@ -105,7 +113,7 @@ impl Mend {
 
     fn filter(&self, filter: Filter) -> Result<LogicalPlan> {
         let columns = filter.input.schema().columns();
-        let mut input = Input { plan: filter.input.as_ref().clone(), is_filtered: true };
+        let mut input = Input::new(&filter.input, true);
         let predicate = self.expr(filter.predicate, Place::Condition, &mut input)?;
         let is_wider = input.plan.schema().fields().len() > columns.len();
         let filtered = LogicalPlanBuilder::from(input.plan).filter(predicate)?;
@@ -117,7 +125,7 @@ impl Mend {
 
     fn projection(&self, projection: Projection) -> Result<LogicalPlan> {
         let Projection { expr, input, schema, .. } = projection;
-        let mut input = Input { plan: input.as_ref().clone(), is_filtered: false };
+        let mut input = Input::new(&input, false);
         let mut exprs = Vec::with_capacity(expr.len());
         for (expr, (qualifier, field)) in expr.into_iter().zip(schema.iter()) {
             let (relation, name) = (qualifier.cloned(), field.name());
@@ -217,7 +225,7 @@ impl Mend {
         let plan = match existence(plan)? {
             Existence::Known(is_there) => return Ok(lit(is_there != negated)),
             Existence::If(condition) => {
-                let condition = inlined(condition, &input.plan)?;
+                let condition = self.expr(inlined(condition, &input.plan)?, Place::Value, input)?;
                 return Ok(if negated { condition.is_not_true() } else { condition.is_true() });
             }
             Existence::AnyOf(plans) => {
@@ -252,8 +260,14 @@ impl Mend {
             let number = Expr::ScalarSubquery(subquery(counted));
             return Ok(if negated { number.eq(lit(0)) } else { number.gt(lit(0)) });
         }
-        let domain = self.domain(&input.plan, outer.clone())?;
-        let Unnested { plan, keys } = unnest(&plan, &domain)?;
+        let domain = self.domain(&input.own, outer.clone())?;
+        let Unnested { plan, keys } = match &plan {
+            LogicalPlan::Limit(limit) if let Some((skip, _)) = rows_of(limit)? => {
+                more_than(skip, &limit.input, &domain)?
+            }
+            plan => unnest(plan, &domain)?,
+        };
+        let plan = self.plan(plan)?;
         let alias = self.names.next("exists");
         let marks =
             LogicalPlanBuilder::from(plan).project(keys.iter().cloned().map(Expr::Column))?.alias(alias.clone())?;
@@ -334,13 +348,15 @@ impl Mend {
             && is_one_empty_row(&projection.input)
             && let [expr] = projection.expr.as_slice()
         {
-            return inlined(expr.clone().unalias(), &input.plan);
+            let value = inlined(expr.clone().unalias(), &input.plan)?;
+            return self.expr(value, Place::Value, input);
         }
         if !is_one_row_at_most(&plan)? {
             return plan_err!("Correlated scalar subquery must be aggregated to return at most one row");
         }
-        let domain = self.domain(&input.plan, outer.clone())?;
+        let domain = self.domain(&input.own, outer.clone())?;
         let Unnested { plan, keys } = unnest(&plan, &domain)?;
+        let plan = self.plan(plan)?;
         let alias = self.names.next("value");
         let name = self.names.next("value");
         let mut columns = plan.schema().columns().into_iter();

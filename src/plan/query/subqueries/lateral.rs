@@ -45,7 +45,7 @@ pub(super) fn joined(join: &Join, mend: &Mend) -> Result<Option<LogicalPlan>> {
         let lefts = left.schema().columns().into_iter().zip(keys);
         let lefts = lefts.map(|(column, key)| Expr::Column(key).alias_qualified(column.relation, column.name));
         let columns = lefts.chain(named(&query, alias)).collect::<Vec<_>>();
-        let mut joined = LogicalPlanBuilder::from(plan).project(columns)?;
+        let mut joined = LogicalPlanBuilder::from(mend.plan(plan)?).project(columns)?;
         if let Some(condition) = condition(join) {
             joined = joined.filter(condition)?;
         }
@@ -54,7 +54,7 @@ pub(super) fn joined(join: &Join, mend: &Mend) -> Result<Option<LogicalPlan>> {
     let domain = mend.domain(left, outer.clone())?;
     let Unnested { plan, keys } = unnest(query, &domain)?;
     let columns = named(query, alias).chain(keys.iter().cloned().map(Expr::Column)).collect::<Vec<_>>();
-    let right = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
+    let right = LogicalPlanBuilder::from(mend.plan(plan)?).project(columns)?.build()?;
     let joined = LogicalPlanBuilder::from(left.clone()).join_detailed(
         right,
         join.join_type,

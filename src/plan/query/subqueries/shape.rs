@@ -8,7 +8,7 @@ use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, EmptyRelation, Expr, FetchType, Limit, LogicalPlan, Operator, SkipType, Subquery,
+    Aggregate, BinaryExpr, Distinct, EmptyRelation, Expr, FetchType, Limit, LogicalPlan, Operator, SkipType, Subquery,
 };
 
 /// Whether a subquery has rows.
@@ -97,11 +97,54 @@ pub(super) fn is_one_row_at_most(plan: &LogicalPlan) -> Result<bool> {
         LogicalPlan::Projection(projection) => is_one_row_at_most(&projection.input)?,
         LogicalPlan::SubqueryAlias(alias) => is_one_row_at_most(&alias.input)?,
         LogicalPlan::Sort(sort) => is_one_row_at_most(&sort.input)?,
-        LogicalPlan::Filter(filter) => is_one_row_at_most(&filter.input)?,
+        LogicalPlan::Filter(filter) => {
+            let is_number = split_conjunction(&filter.predicate)
+                .into_iter()
+                .any(|part| compared_with_literal(part).is_some_and(|column| is_row_number(&filter.input, column)));
+            is_number || is_one_row_at_most(&filter.input)?
+        }
         LogicalPlan::Distinct(Distinct::All(input)) => is_one_row_at_most(input)?,
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         other => is_one_empty_row(other),
     })
+}
+
+/// The column that must have one value.
+fn compared_with_literal(expr: &Expr) -> Option<&Column> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(..)) | (Expr::Literal(..), Expr::Column(column)) => Some(column),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a column numbers the rows of `plan`.
+fn is_row_number(plan: &LogicalPlan, column: &Column) -> bool {
+    let Some(at) = plan.schema().maybe_index_of_column(column) else { return false };
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => match alias.input.schema().columns().get(at) {
+            Some(column) => is_row_number(&alias.input, column),
+            None => false,
+        },
+        LogicalPlan::Projection(projection) => match projection.expr.get(at).cloned().map(Expr::unalias) {
+            Some(Expr::Column(column)) => is_row_number(&projection.input, &column),
+            _ => false,
+        },
+        LogicalPlan::Filter(filter) => is_row_number(&filter.input, column),
+        LogicalPlan::Window(window) => {
+            let own = at.checked_sub(window.input.schema().fields().len());
+            match own.and_then(|own| window.window_expr.get(own)).cloned().map(Expr::unalias) {
+                Some(Expr::WindowFunction(function)) => {
+                    function.fun.name() == "row_number" && function.params.partition_by.is_empty()
+                }
+                Some(_) => false,
+                None => is_row_number(&window.input, column),
+            }
+        }
+        _ => false,
+    }
 }
 
 /// The subquery that an expression is, itself.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, JoinConstraint, NullEquality, Result, TableReference, plan_err};
+use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::{
@@ -215,6 +216,16 @@ pub(super) fn unnest(plan: &LogicalPlan, domain: &Domain<'_>) -> Result<Unnested
     }
 }
 
+/// The values for which `plan` has more than `skip` rows: one row for each.
+pub(super) fn more_than(skip: usize, plan: &LogicalPlan, domain: &Domain<'_>) -> Result<Unnested> {
+    let Unnested { plan, keys } = unnest(plan, domain)?;
+    let by: Vec<_> = keys.iter().cloned().map(Expr::Column).collect();
+    let number = count(lit(1)).alias(domain.names.next("rows"));
+    let is_there = column_of(&number).gt(lit(i64::try_from(skip).unwrap_or(i64::MAX)));
+    let plan = LogicalPlanBuilder::from(plan).aggregate(by.clone(), vec![number])?.filter(is_there)?.project(by)?;
+    Ok(Unnested { plan: plan.build()?, keys })
+}
+
 /// The column that an expression of an aggregate is above it.
 fn column_of(expr: &Expr) -> Expr {
     let (relation, name) = expr.qualified_name();
@@ -284,7 +295,8 @@ fn numbered(plan: &LogicalPlan, skip: usize, fetch: Option<usize>, domain: &Doma
     let order =
         order.into_iter().map(|key| over_keys_sorted(key, &keys, schema, domain)).collect::<Result<Vec<_>>>()?;
     let by = keys.iter().cloned().map(Expr::Column).collect();
-    let number = row_number().partition_by(by).order_by(order).build()?;
+    let number = row_number().partition_by(by);
+    let number = if order.is_empty() { number } else { number.order_by(order) }.build()?;
     let name = Expr::Column(Column::from_name(number.schema_name().to_string()));
     let columns: Vec<_> = rows.schema().columns().into_iter().map(Expr::Column).collect();
     let mut wanted = name.clone().gt(lit(skip as u64));
