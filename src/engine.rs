@@ -1,7 +1,9 @@
 //! The engine: what a program or the command line works with.
 
 mod handle;
+mod published;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -10,8 +12,8 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryPool;
-use datafusion::prelude::{DataFrame, SQLOptions, SessionContext};
-use datafusion::sql::parser::Statement;
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::prelude::DataFrame;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -22,7 +24,8 @@ use crate::cache::publish::{self, PublishedSummary};
 use crate::cache::{Cache, Verification};
 use crate::config::Settings;
 use crate::engine::handle::{cancelled, channel};
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::published::PublishedTables;
+use crate::error::{Error, ErrorKind, Location, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
 use crate::execute::checksum::Verified;
@@ -30,14 +33,16 @@ use crate::execute::session::{exact, memory_pool, runtime, runtime_with, session
 use crate::pipeline::Pipeline;
 use crate::plan::explain::explain;
 use crate::plan::prove::rule::Rules;
+use crate::plan::query::plan_query;
+use crate::plan::resolve::names::sql_error;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
 use crate::run::chunk::unix_ns;
 use crate::run::report::RunReport;
 use crate::run::{Context, PlannedTask, RunOptions, plan, run};
+use crate::sql::{Explained, Question, SQL, question};
 use crate::table::output::{of_version, published};
 use crate::task::Task;
-use crate::zone;
 
 pub use handle::{Run, RunEvents};
 
@@ -334,26 +339,31 @@ impl Engine {
     /// [`ErrorKind::Sql`] when the query is invalid or reads a table that is not published, [`ErrorKind::Storage`] when
     /// a table can't be read.
     pub async fn query(&self, sql: &str) -> Result<DataFrame> {
+        let Question { query, explained, reads } = question(sql)?;
         let runtime = runtime(self.budget().pool_bytes(), None)?;
         let mut state = session(runtime, None);
         state.config_mut().options_mut().execution.target_partitions = self.settings.jobs;
-        let invalid = |e: DataFusionError| Error::new(ErrorKind::Sql, "the query is invalid").with_source(e);
-        let context = SessionContext::new_with_state(state.clone());
+        let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         for (name, version) in publish::snapshot(&self.settings.cache_folder)? {
-            let table = of_version(&self.settings.cache_folder, &name, version, None, &state, &self.verified).await?;
-            context.register_table(datafusion::common::TableReference::bare(name), Arc::new(table)).map_err(invalid)?;
+            if reads.iter().any(|read| read.name == name) {
+                let folder = &self.settings.cache_folder;
+                let table = of_version(folder, &name, version, None, &state, &self.verified).await?;
+                tables.insert(name, Arc::new(table));
+            }
         }
-        let state = context.state();
-        let dialect = state.config_options().sql_parser.dialect;
-        let mut statement = state.sql_to_statement(sql, &dialect).map_err(invalid)?;
-        if let Statement::Statement(statement) = &mut statement {
-            zone::rewrite(statement.as_mut());
-        }
-        let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false);
-        options.verify_plan(&plan).map_err(invalid)?;
-        let (state, plan) = context.execute_logical_plan(plan).await.map_err(invalid)?.into_parts();
-        Ok(DataFrame::new(exact(&state, &plan).map_err(invalid)?, plan))
+        // On a thread whose stack is known.
+        let planned = self.threads()?.spawn_blocking(move || -> datafusion::common::Result<_> {
+            let tables = PublishedTables { state, tables };
+            let mut plan = plan_query(&query, &tables)?;
+            if let Some(Explained { analyze, verbose }) = explained {
+                plan = LogicalPlanBuilder::from(plan).explain(verbose, analyze)?.build()?;
+            }
+            Ok((exact(&tables.state, &plan)?, plan))
+        });
+        let planned =
+            planned.await.map_err(|e| Error::new(ErrorKind::Execute, "the query can't be planned").with_source(e))?;
+        let (state, plan) = planned.map_err(|e| sql_error(e, &Location::new(SQL, 1, 1)))?;
+        Ok(DataFrame::new(state, plan))
     }
 
     /// Reads all chunk files and published tables of the cache and compares them with their checksums. Damaged files

@@ -8,6 +8,7 @@ pub mod content;
 pub mod convert;
 pub mod disk;
 pub mod footers;
+pub mod kept_order;
 pub mod opaque;
 pub mod own_text;
 pub mod running_window;

@@ -299,6 +299,7 @@
 //! | `zone` | what SQL says of time zones |
 //! | `chunk` | keys × N × a function: hash, range, values, predicates, own queries; which types are keys; which chunks overlap |
 //! | `hook`, `task`, `pipeline` | what users write; a task, its inputs, functions and options; the DAG |
+//! | `sql` | Hive/Spark DDL → tasks; which clauses a query may have |
 //! | `plan` | pure: resolve, keys, prove, two phases and steps, slices, rewrite, fingerprint, explain |
 //! | `execute` | DataFusion's session and memory; functions over rows; a plan's stream into a file, or into a split |
 //! | `cache` | immutable chunk files; the index; the published folder; splits; locks; what is removed |
@@ -306,7 +307,6 @@
 //! | `source` | files of others: which they are, their columns, their rows, whether they changed |
 //! | `schedule`, `run` | what is next (pure); running it |
 //! | `engine` | the public API |
-//! | `sql` | Hive/Spark DDL → tasks |
 //! | `testing` | what the project's own tests and benches need |
 //! | `cli` | the command line |
 

@@ -9,25 +9,30 @@
 //! Everything else is refused where it stands, and so is every clause of these statements that has no meaning here:
 //! no part of the text is ignored. The order of statements and files has no meaning.
 
+mod clauses;
+mod depth;
 mod files;
 mod format;
 mod name;
 mod options;
+mod precedence;
 mod reads;
 mod source;
 mod table;
 mod tokens;
 mod view;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use datafusion::sql::parser::Statement as Parsed;
-use sqlparser::ast::Statement as Standard;
+use datafusion::common::format::ExplainStatementOptions;
+use datafusion::sql::parser::{ExplainStatement, Statement as Parsed};
+use sqlparser::ast::{Query, Statement as Standard};
 
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::pipeline::{Definitions, FOLDER_CHARACTERS, Item, Pipeline, is_of_folder};
 use crate::sql::tokens::Statement;
-use crate::task::Task;
+use crate::task::{TableRead, Task};
 
 /// Reads `.sql` files into one pipeline.
 ///
@@ -90,7 +95,7 @@ pub fn task(name: &str, query: &str) -> Result<Task> {
 }
 
 /// What errors call text without a file.
-const SQL: &str = "<sql>";
+pub(crate) const SQL: &str = "<sql>";
 
 /// Parses SQL text into a pipeline. `file` is what errors show; relative locations count from `folder`.
 ///
@@ -108,7 +113,81 @@ pub fn parse(text: &str, file: &str, folder: &Path) -> Result<Pipeline> {
 /// As for [`parse`], without those of names.
 pub(crate) fn parse_items(text: &str, file: &str, folder: &Path) -> Result<Vec<Item>> {
     let folder = absolute(folder)?;
-    tokens::split(text, file)?.iter().map(|statement| item(statement, &folder)).collect()
+    depth::on_deep_stack(|| {
+        let statements = tokens::split(text, file)?;
+        statements.iter().map(|statement| item(statement, &folder)).collect()
+    })
+}
+
+/// What is asked of tables that are there already.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// The query.
+    pub query: Box<Query>,
+    /// Whether its plan is wanted in place of its rows.
+    pub explained: Option<Explained>,
+    /// Names of the tables that it reads.
+    pub reads: BTreeSet<TableRead>,
+}
+
+/// How a plan is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Explained {
+    /// With what came of running it.
+    pub analyze: bool,
+    /// With all that was done to it.
+    pub verbose: bool,
+}
+
+/// Parses a query, or EXPLAIN and a query.
+///
+/// # Errors
+/// [`ErrorKind::Sql`] with the place: text that is no query, and clauses of a query that have no meaning.
+pub(crate) fn question(text: &str) -> Result<Question> {
+    depth::on_deep_stack(|| {
+        let statements = tokens::split(text, SQL)?;
+        let message = "a question is one query; write a SELECT";
+        let [statement] = statements.as_slice() else {
+            let place = statements.get(1).map_or_else(|| Location::new(SQL, 1, 1), Statement::start);
+            return Err(Error::new(ErrorKind::Sql, message).with_location(place));
+        };
+        let (parsed, explained) = match statement.parse()? {
+            Parsed::Explain(ExplainStatement { options, statement: explained }) => {
+                let ExplainStatementOptions {
+                    analyze,
+                    verbose,
+                    format: None,
+                    analyze_level: None,
+                    analyze_categories: None,
+                    show_statistics: None,
+                } = options
+                else {
+                    let message = "EXPLAIN takes ANALYZE and VERBOSE only; remove the other options";
+                    return Err(statement.error(statement.start(), message));
+                };
+                (*explained, Some(Explained { analyze, verbose }))
+            }
+            other => (other, None),
+        };
+        match parsed {
+            Parsed::Statement(standard) => match *standard {
+                Standard::Query(mut query) => {
+                    let reads = checked(statement, &mut query)?;
+                    Ok(Question { query, explained, reads })
+                }
+                _ => Err(statement.error(statement.start(), message)),
+            },
+            _ => Err(statement.error(statement.start(), message)),
+        }
+    })
+}
+
+/// Makes long chains of a query flat, looks at all of its clauses, and says which tables it reads.
+fn checked(statement: &Statement<'_>, query: &mut Query) -> Result<BTreeSet<TableRead>> {
+    precedence::order(statement, query)?;
+    depth::balance(statement, query)?;
+    clauses::check(statement, query)?;
+    reads::reads(statement, query)
 }
 
 fn item(statement: &Statement<'_>, folder: &Path) -> Result<Item> {

@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
 use crate::execute::disk::Disk;
 use crate::execute::footers::Footers;
+use crate::execute::kept_order::KeptOrder;
 use crate::execute::opaque::PlannerOfFunctions;
 use crate::execute::own_text::OwnText;
 use crate::execute::running_window::RunningWindows;
@@ -93,7 +94,10 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let rules = repaired(state.optimizers());
-    let mut state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
+    let kept: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(KeptOrder);
+    let physical = [kept].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
+    let builder = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);
+    let mut state = builder.with_physical_optimizer_rules(physical).build();
     // Registering by name can only fail for function factories, which this session has not.
     for function in zone::functions().map(Arc::new).into_iter().chain([chunk_of_udf()]) {
         let _ = state.register_udf(function);

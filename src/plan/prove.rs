@@ -18,7 +18,7 @@ mod property;
 mod refusal;
 pub mod rule;
 mod rules;
-mod stable;
+pub mod stable;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -695,7 +695,12 @@ fn no_such_key(key: &str, resolved: &Resolved) -> Error {
     });
     let inputs: BTreeSet<_> = inputs.collect();
     let inputs = inputs.into_iter().collect::<Vec<_>>().join("; ");
-    Error::new(ErrorKind::Sql, format!("no input of the query has the key `{key}`; the inputs are: {inputs}"))
+    let mut names = resolved.scans.iter().flat_map(|scan| scan.schema.fields()).map(|field| field.name());
+    let hint = match names.find(|name| name.eq_ignore_ascii_case(key)) {
+        Some(name) => format!("; names without quotes are lower case, so write \"{name}\" in double quotes"),
+        None => String::new(),
+    };
+    Error::new(ErrorKind::Sql, format!("no input of the query has the key `{key}`{hint}; the inputs are: {inputs}"))
 }
 
 /// Why no column that a key may mean can be one; `None` when one of them can.

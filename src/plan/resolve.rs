@@ -7,7 +7,7 @@
 pub mod call;
 mod equalities;
 mod foreign;
-mod names;
+pub mod names;
 mod normalise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

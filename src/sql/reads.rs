@@ -9,36 +9,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{
-    ObjectName, Query, Select, SetExpr, SetOperator, Statement as Standard, TableFactor, Visit, Visitor, With,
-};
+use sqlparser::ast::{ObjectName, Query, SetExpr, SetOperator, TableFactor, Visit, Visitor, With};
 
-use crate::error::{Error, ErrorKind, Location, Result};
+use crate::error::{Error, Location, Result};
 use crate::sql::name::{normalised, place, qualified, unqualified};
 use crate::sql::tokens::Statement;
 use crate::task::TableRead;
 
-/// Stack of the visit. sqlparser visits `a OR b OR c …` as deep as it is long and takes kilobytes for each level, so
-/// that some hundred terms overflow a usual thread; this is enough for ten thousand.
-const STACK_BYTES: usize = 64 << 20;
-
-/// The tables, views and tasks that `query`, a part of `statement`, reads.
+/// The tables, views and tasks that `query`, a part of `statement`, reads. Its clauses were looked at.
 ///
 /// # Errors
-/// At its place: a qualified name, and what DataFusion would ignore in a query. Also a query that writes
-/// (`AS INSERT …`).
+/// At its place: a qualified name, and a recursive CTE whose query DataFusion would not read to the end.
 pub(crate) fn reads(statement: &Statement<'_>, query: &Query) -> Result<BTreeSet<TableRead>> {
-    std::thread::scope(|scope| {
-        let visit = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || visit(statement, query));
-        let visit = visit.map_err(|cause| {
-            let message = "can't start a thread to read the query; raise the limit of threads or memory";
-            Error::new(ErrorKind::Usage, message).with_source(cause)
-        })?;
-        visit.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-fn visit(statement: &Statement<'_>, query: &Query) -> Result<BTreeSet<TableRead>> {
     let mut reader = Reader { statement, reads: BTreeMap::new(), scopes: Vec::new(), is_function: false };
     match query.visit(&mut reader) {
         ControlFlow::Break(error) => Err(*error),
@@ -75,17 +57,6 @@ impl Visitor for Reader<'_> {
     type Break = Box<Error>;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
-        let ignored = [
-            (!query.locks.is_empty(), "FOR UPDATE or FOR SHARE"),
-            (query.for_clause.is_some(), "FOR XML, FOR JSON or FOR BROWSE"),
-            (query.settings.is_some(), "SETTINGS"),
-            (query.format_clause.is_some(), "FORMAT"),
-        ];
-        self.refuse(&self.statement.start(), &ignored)?;
-        if names_table(&query.body) {
-            let message = "a query is a SELECT here; write SELECT * FROM the table for TABLE";
-            return ControlFlow::Break(Box::new(self.statement.error(self.statement.start(), message)));
-        }
         if let Some(at) = self.cte(query) {
             self.know(at);
             if self.is_recursive(at)
@@ -114,40 +85,12 @@ impl Visitor for Reader<'_> {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-        match &select.into {
-            None => ControlFlow::Continue(()),
-            Some(into) => self.refuse(&place(self.statement, &into.name), &[(true, "SELECT … INTO")]),
-        }
-    }
-
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-        self.is_function = false;
-        if let TableFactor::Table {
-            name,
-            alias: _,
-            args,
-            with_hints,
-            version,
-            with_ordinality,
-            partitions,
-            json_path,
-            sample,
-            index_hints,
-        } = factor
-        {
-            self.is_function = args.is_some();
-            let ignored = [
-                (!with_hints.is_empty(), "WITH (hints)"),
-                (version.is_some(), "a table version"),
-                (*with_ordinality, "WITH ORDINALITY"),
-                (!partitions.is_empty(), "PARTITION"),
-                (json_path.is_some(), "a JSON path"),
-                (sample.is_some(), "TABLESAMPLE"),
-                (!index_hints.is_empty(), "an index hint"),
-            ];
-            self.refuse(&place(self.statement, name), &ignored)?;
-        }
+        self.is_function = match factor {
+            TableFactor::Table { args, .. } => args.is_some(),
+            TableFactor::Function { .. } => true,
+            _ => false,
+        };
         ControlFlow::Continue(())
     }
 
@@ -173,11 +116,6 @@ impl Visitor for Reader<'_> {
         }
         ControlFlow::Continue(())
     }
-
-    fn pre_visit_statement(&mut self, _: &Standard) -> ControlFlow<Self::Break> {
-        let message = "a task or view only reads; write a SELECT after AS";
-        ControlFlow::Break(Box::new(self.statement.error(self.statement.start(), message)))
-    }
 }
 
 impl Reader<'_> {
@@ -196,17 +134,6 @@ impl Reader<'_> {
             scope.known = count;
         }
     }
-
-    /// Refuses the first clause that is set: DataFusion would ignore it.
-    fn refuse(&self, place: &Location, clauses: &[(bool, &str)]) -> ControlFlow<Box<Error>> {
-        match clauses.iter().find(|(is_set, _)| *is_set) {
-            None => ControlFlow::Continue(()),
-            Some((_, clause)) => {
-                let message = format!("{clause} has no meaning in a task's query; remove it");
-                ControlFlow::Break(Box::new(self.statement.error(place.clone(), message)))
-            }
-        }
-    }
 }
 
 impl Binding {
@@ -216,15 +143,6 @@ impl Binding {
             query: std::ptr::from_ref(cte.query.as_ref()),
             is_recursive: with.recursive,
         })
-    }
-}
-
-/// Whether a part of `body` is `TABLE name`, which the visitor would not show and DataFusion can't plan.
-fn names_table(body: &SetExpr) -> bool {
-    match body {
-        SetExpr::Table(_) => true,
-        SetExpr::SetOperation { left, right, .. } => names_table(left) || names_table(right),
-        _ => false,
     }
 }
 

@@ -6,6 +6,7 @@ use datafusion::sql::parser::CreateExternalTable;
 use percent_encoding::percent_decode_str;
 
 use crate::error::Result;
+use crate::sql::clauses::declared;
 use crate::sql::format::format;
 use crate::sql::name;
 use crate::sql::tokens::Statement;
@@ -35,6 +36,7 @@ pub(crate) fn source(statement: &Statement<'_>, create: CreateExternalTable, fol
     if let Some((_, clause, advice)) = refused.iter().find(|(is_set, ..)| *is_set) {
         return Err(statement.refuse(clause, advice));
     }
+    declared(statement, &create.columns, &create.constraints)?;
     let format = format(statement, &create.file_type, &create.options)?;
     let place = |(at, location): (usize, &String)| {
         let text = path(location).map_err(|message| statement.error(statement.after("LOCATION", at + 1), message))?;

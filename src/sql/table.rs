@@ -8,10 +8,9 @@ use sqlparser::ast::{
 
 use crate::chunk::{ChunkBy, Chunking, MAX_CHUNKS};
 use crate::error::{Error, Result};
-use crate::sql::name;
 use crate::sql::options::{WithOptions, task_options};
-use crate::sql::reads;
 use crate::sql::tokens::Statement;
+use crate::sql::{checked, name};
 use crate::task::{Task, TaskQuery};
 
 /// The task that `create` defines.
@@ -31,7 +30,7 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
         }
     };
     refuse_other_clauses(statement, create).map_err(named)?;
-    let Some(query) = query else {
+    let Some(mut query) = query else {
         let message = "a table needs the query that it is made of; write AS and a SELECT, \
                        or CREATE EXTERNAL TABLE for files";
         return Err(named(statement.error(statement.end(), message)));
@@ -41,7 +40,7 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
     let WithOptions { task: options, chunking: found, read_by, stage } =
         task_options(statement, &options, chunking.is_some()).map_err(named)?;
     let chunking = chunking.or(found);
-    let reads = reads::reads(statement, &query).map_err(named)?;
+    let reads = checked(statement, &mut query).map_err(named)?;
     let task = Task::new(name, TaskQuery::Sql(query), reads, statement.start());
     Ok(Task { chunking, options, read_by, stage, keys_location, ..task })
 }

@@ -4,12 +4,16 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::ParserError;
-use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location as SqlPlace, Span, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, ErrorKind, Location, Result};
+use crate::sql::depth::check_terms;
 
 /// DataFusion's default dialect; it also knows Hive's `CLUSTERED BY`.
 const DIALECT: GenericDialect = GenericDialect {};
+
+/// How deep expressions and queries may stand in each other, as the parser counts: each `IS DISTINCT FROM` in a row is one.
+const MAX_NESTED: usize = 1000;
 
 /// The tokens of one statement, its `;` replaced by an end token.
 #[derive(Debug)]
@@ -58,8 +62,10 @@ impl Statement<'_> {
     /// # Errors
     /// [`ErrorKind::Sql`] with the place that the parser names, else the statement's start.
     pub(crate) fn parse(&self) -> Result<Parsed> {
+        check_terms(self)?;
         let parsed = DFParserBuilder::new(self.tokens.clone())
             .with_dialect(&DIALECT)
+            .with_recursion_limit(MAX_NESTED)
             .build()
             .and_then(|mut parser| Ok((parser.parse_statement()?, parser.parser.peek_token())));
         match parsed {
@@ -141,6 +147,23 @@ impl Statement<'_> {
         self.place(code[if has_prefix { at - 2 } else { at }].span)
     }
 
+    /// Where the keywords of `clause` stand next, one after the other, at or behind `from`; `None` when they don't.
+    pub(crate) fn next(&self, clause: &str, from: SqlPlace) -> Option<Location> {
+        let words: Vec<_> = clause.split(' ').collect();
+        let code: Vec<_> = self.tokens.iter().filter(|token| is_code(token)).collect();
+        let behind = code.iter().position(|token| token.span.start >= from)?;
+        let found = code[behind..]
+            .windows(words.len())
+            .find(|window| window.iter().zip(&words).all(|(token, word)| is_word_or_sign(token, word)));
+        found.and_then(|window| window.first()).map(|token| self.place(token.span))
+    }
+
+    /// Where `word` stands last before `until`; `None` when it doesn't.
+    pub(crate) fn previous(&self, word: &str, until: SqlPlace) -> Option<Location> {
+        let before = self.tokens.iter().take_while(|token| token.span.start < until);
+        before.filter(|token| is_word_or_sign(token, word)).last().map(|token| self.place(token.span))
+    }
+
     /// Whether the first word is `keyword`.
     pub(crate) fn starts_with(&self, keyword: &str) -> bool {
         self.code().next().is_some_and(|(_, _, token)| is_word(token, keyword))
@@ -197,7 +220,7 @@ impl Statement<'_> {
     }
 
     /// Positions, depths in parentheses and tokens; a parenthesis has the depth outside of it.
-    fn code(&self) -> impl Iterator<Item = (usize, usize, &TokenWithSpan)> {
+    pub(crate) fn code(&self) -> impl Iterator<Item = (usize, usize, &TokenWithSpan)> {
         let mut depth = 0_usize;
         self.tokens.iter().enumerate().filter(|(_, token)| is_code(token)).map(move |(at, token)| {
             match token.token {
@@ -266,6 +289,14 @@ fn is_code(token: &TokenWithSpan) -> bool {
 
 fn is_word(token: &TokenWithSpan, keyword: &str) -> bool {
     matches!(&token.token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
+}
+
+/// As [`is_word`], also for signs such as `%`.
+fn is_word_or_sign(token: &TokenWithSpan, word: &str) -> bool {
+    match &token.token {
+        Token::Word(_) => is_word(token, word),
+        sign => sign.to_string() == word,
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use sqlparser::ast::{CreateTableOptions, CreateView};
 
 use crate::error::Result;
-use crate::sql::name;
-use crate::sql::reads;
 use crate::sql::tokens::Statement;
+use crate::sql::{checked, name};
 use crate::task::View;
 
 /// The view that `create` defines.
@@ -24,7 +23,7 @@ pub(crate) fn view(statement: &Statement<'_>, create: CreateView) -> Result<View
         name,
         name_before_not_exists: _,
         columns,
-        query,
+        mut query,
         options,
         cluster_by,
         comment,
@@ -75,7 +74,7 @@ pub(crate) fn view(statement: &Statement<'_>, create: CreateView) -> Result<View
         }
         names.push(name);
     }
-    let reads = reads::reads(statement, &query)?;
+    let reads = checked(statement, &mut query)?;
     Ok(View { name, columns: names, query, reads, location: statement.start() })
 }
 

@@ -9,6 +9,7 @@ const ROWS: &[&[&str]] = &[
     &["error", "config", "event", "failpoint", "shown"],
     &["arithmetic", "zone", "chunk"],
     &["hook", "task", "pipeline"],
+    &["sql"],
     &["plan"],
     &["execute"],
     &["cache"],
@@ -16,7 +17,6 @@ const ROWS: &[&[&str]] = &[
     &["source"],
     &["schedule", "run"],
     &["engine"],
-    &["sql"],
     &["testing"],
     &["cli"],
 ];

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::catalog::{TableFunctionArgs, TableProvider};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, DataFusionError, TableReference, plan_datafusion_err};
 use datafusion::datasource::provider_as_source;
@@ -19,8 +19,6 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::sql::planner::{ParserOptions, SqlToRel};
-use sqlparser::ast::{Query, Statement as SqlStatement};
 
 use crate::arithmetic::function::remedy;
 use crate::arithmetic::operator::as_checked;
@@ -28,11 +26,12 @@ use crate::error::{Error, ErrorKind, Location};
 use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
 use crate::plan::opaque::OpaqueNode;
+use crate::plan::query::{plan_query, readable};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known};
 use crate::task::dataframe::{RecordedStep, StepsOfFunction, TaskInputs};
 use crate::task::{TableRead, Task, TaskQuery, View};
-use crate::zone::{InstantTypes, rewrite};
+use crate::zone::InstantTypes;
 
 /// A planner's error as ours: its place where DataFusion knows it, else `start`.
 pub fn sql_error(error: DataFusionError, start: &Location) -> Error {
@@ -48,7 +47,7 @@ pub fn sql_error(error: DataFusionError, start: &Location) -> Error {
         _ => start.clone(),
     };
     let remedy = remedy(error.find_root()).map(|remedy| format!("; {remedy}")).unwrap_or_default();
-    Error::new(ErrorKind::Sql, format!("{}{remedy}", error.strip_backtrace())).with_location(location)
+    Error::new(ErrorKind::Sql, format!("{}{remedy}", readable(&error))).with_location(location)
 }
 
 /// Resolves names for DataFusion's SQL planner from a pipeline and schemas alone.
@@ -70,10 +69,10 @@ impl Names<'_> {
     /// DataFusion's, and those of functions and hooks.
     pub fn task(&self, task: &Task) -> datafusion::common::Result<Planned> {
         let plan = match &task.query {
-            TaskQuery::Sql(query) if task.parameters.is_empty() => self.plan(query)?,
+            TaskQuery::Sql(query) if task.parameters.is_empty() => plan_query(query, self)?,
             TaskQuery::Sql(query) => {
                 let values = task.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
-                self.plan(query)?.with_param_values(values.collect::<Vec<_>>())?
+                plan_query(query, self)?.with_param_values(values.collect::<Vec<_>>())?
             }
             TaskQuery::DataFrame(build) => {
                 let (plans, parameters, state) = (self.reads(task)?, task.parameters.clone(), self.state.clone());
@@ -117,18 +116,9 @@ impl Names<'_> {
         })
     }
 
-    fn plan(&self, query: &Query) -> datafusion::common::Result<LogicalPlan> {
-        let options =
-            ParserOptions { collect_spans: true, ..ParserOptions::from(&self.state.config_options().sql_parser) };
-        let mut query = query.clone();
-        rewrite(&mut query);
-        let statement = SqlStatement::Query(Box::new(query));
-        SqlToRel::new_with_options(self, options).sql_statement_to_plan(statement)
-    }
-
     fn view(&self, view: &View) -> datafusion::common::Result<LogicalPlan> {
         let ours = |e: DataFusionError| DataFusionError::External(Box::new(sql_error(e, &view.location)));
-        let plan = self.plan(&view.query).map_err(ours)?;
+        let plan = plan_query(&view.query, self).map_err(ours)?;
         if view.columns.is_empty() {
             return Ok(plan);
         }
@@ -190,25 +180,7 @@ impl ContextProvider for Names<'_> {
         name: &str,
         args: Vec<Expr>,
     ) -> datafusion::common::Result<Arc<dyn TableSource>> {
-        let function = self.state.table_functions().get(name);
-        let function = function.ok_or_else(|| plan_datafusion_err!("unknown table function `{name}`"))?;
-        let context = SimplifyContext::builder()
-            .with_config_options(Arc::clone(self.state.config_options()))
-            .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
-            .build();
-        let simplifier = ExprSimplifier::new(context);
-        let no_columns = DFSchema::empty();
-        let args = args
-            .into_iter()
-            .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
-            .collect::<datafusion::common::Result<Vec<_>>>()?;
-        // What is left of arithmetic over constants overflows.
-        for arg in args.iter().filter(|arg| as_checked(arg).is_some()) {
-            self.state
-                .create_physical_expr(arg.clone(), &no_columns)?
-                .evaluate(&RecordBatch::new_empty(no_columns.inner().clone()))?;
-        }
-        let rows = function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?;
+        let (args, rows) = table_function(name, args, self.state)?;
         Ok(provider_as_source(Arc::new(Call::try_new(name, &args, rows)?)))
     }
 
@@ -267,6 +239,37 @@ impl ContextProvider for Names<'_> {
     fn udwf_names(&self) -> Vec<String> {
         self.state.udwfs().into_iter().collect()
     }
+}
+
+/// The arguments of a table function, constants folded, and the rows that it gives for them.
+///
+/// # Errors
+/// When there is no such function, and its own.
+pub fn table_function(
+    name: &str,
+    args: Vec<Expr>,
+    state: &SessionState,
+) -> datafusion::common::Result<(Vec<Expr>, Arc<dyn TableProvider>)> {
+    let function = state.table_functions().get(name);
+    let function = function.ok_or_else(|| plan_datafusion_err!("unknown table function `{name}`"))?;
+    let context = SimplifyContext::builder()
+        .with_config_options(Arc::clone(state.config_options()))
+        .with_query_execution_start_time(state.execution_props().query_execution_start_time)
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let no_columns = DFSchema::empty();
+    let args = args
+        .into_iter()
+        .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
+        .collect::<datafusion::common::Result<Vec<_>>>()?;
+    // What is left of arithmetic over constants overflows.
+    for arg in args.iter().filter(|arg| as_checked(arg).is_some()) {
+        state
+            .create_physical_expr(arg.clone(), &no_columns)?
+            .evaluate(&RecordBatch::new_empty(no_columns.inner().clone()))?;
+    }
+    let rows = function.create_table_provider_with_args(TableFunctionArgs::new(&args, state))?;
+    Ok((args, rows))
 }
 
 /// That a hook's plan has the input's columns.

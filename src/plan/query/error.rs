@@ -1,0 +1,349 @@
+//! Errors of planning, in words for who wrote the SQL: one line, with the place and what to write instead.
+
+use std::ops::ControlFlow;
+
+use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
+use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span};
+use sqlparser::ast::{Expr, Ident, Query, TableFactor, Visit, Visitor};
+use sqlparser::tokenizer::Span as SqlSpan;
+
+use crate::plan::query::syntax::normalised;
+
+/// Most columns that a message names.
+const MAX_NAMES: usize = 12;
+
+/// How alike a name must be to be suggested, of 1.
+const ALIKE: f64 = 0.6;
+
+/// An error at `span`.
+pub(super) fn at(span: SqlSpan, message: impl Into<String>) -> DataFusionError {
+    let message = message.into();
+    let diagnostic = Diagnostic::new_error(message.clone(), Span::try_from_sqlparser_span(span));
+    DataFusionError::Plan(message).with_diagnostic(diagnostic)
+}
+
+/// The error with its place in `query`, if it has none and says what it is about.
+pub(super) fn placed(error: DataFusionError, query: &Query) -> DataFusionError {
+    if error.diagnostic().is_some_and(|diagnostic| diagnostic.span.is_some()) {
+        return error;
+    }
+    let wanted = match error.find_root() {
+        DataFusionError::SchemaError(cause, _) => match cause.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields: _ } | SchemaError::AmbiguousReference { field } => {
+                Wanted::Column(field.as_ref().clone())
+            }
+            SchemaError::DuplicateQualifiedField { qualifier: _, name }
+            | SchemaError::DuplicateUnqualifiedField { name } => Wanted::Column(Column::from_name(name)),
+        },
+        DataFusionError::Plan(message) => match message.strip_prefix("unknown table function `") {
+            Some(rest) => Wanted::TableFunction(rest.trim_end_matches('`').to_string()),
+            None => return error,
+        },
+        _ => return error,
+    };
+    let mut find = Find { wanted, found: None };
+    let _ = query.visit(&mut find);
+    match find.found.and_then(Span::try_from_sqlparser_span) {
+        Some(span) => error.with_diagnostic(Diagnostic::new_error("here", Some(span))),
+        None => error,
+    }
+}
+
+enum Wanted {
+    Column(Column),
+    TableFunction(String),
+}
+
+/// Where something is named first.
+struct Find {
+    wanted: Wanted,
+    found: Option<SqlSpan>,
+}
+
+impl Find {
+    fn is_column(&self, names: &[Ident]) -> Option<SqlSpan> {
+        let Wanted::Column(column) = &self.wanted else { return None };
+        let name = names.iter().rposition(|name| normalised(name) == column.name)?;
+        let is_of = match (&column.relation, name.checked_sub(1)) {
+            (Some(relation), Some(before)) => normalised(&names[before]) == relation.table(),
+            (_, None) | (None, Some(_)) => true,
+        };
+        is_of.then(|| names[0].span)
+    }
+}
+
+impl Visitor for Find {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let found = match expr {
+            Expr::Identifier(name) => self.is_column(std::slice::from_ref(name)),
+            Expr::CompoundIdentifier(names) => self.is_column(names),
+            _ => None,
+        };
+        match found.filter(|span| span.start.line > 0) {
+            Some(span) => {
+                self.found = Some(span);
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let (Wanted::TableFunction(wanted), TableFactor::Table { name, args: Some(_), .. }) = (&self.wanted, factor)
+            && let Some(name) = name.0.first().and_then(|part| part.as_ident())
+            && name.to_string() == *wanted
+        {
+            self.found = Some(name.span);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// DataFusion's error as one line that says what is wrong and what to do.
+pub fn readable(error: &DataFusionError) -> String {
+    let root = error.find_root();
+    let message = match root {
+        DataFusionError::SchemaError(cause, _) => return schema_error(cause),
+        DataFusionError::Plan(message)
+        | DataFusionError::NotImplemented(message)
+        | DataFusionError::Execution(message)
+        | DataFusionError::Configuration(message) => message.clone(),
+        DataFusionError::Internal(message) => format!("DataFusion fails: {message}; write the query in another way"),
+        other => other.strip_backtrace(),
+    };
+    planning_error(&one_line(&message))
+}
+
+/// Without line breaks, what DataFusion says of itself, and text of its structures.
+fn one_line(message: &str) -> String {
+    let message = message.split("This issue was likely caused by a bug in DataFusion").next().unwrap_or_default();
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Structures begin with a name and a brace, or with an enumeration's variant inside of one.
+    let dumps =
+        [" { ", "(Some(", "Column(Column", "(WindowFunction", "(ScalarFunction", "(AggregateFunction", "Literal("];
+    let end = dumps.iter().filter_map(|dump| message.find(dump)).min();
+    let text = match end {
+        // The word before the brace is its name.
+        Some(end) => {
+            let start = &message[..end];
+            start.rsplit_once([' ', '(']).map_or(start, |(before, _)| before).to_string()
+        }
+        None => message,
+    };
+    text.trim().trim_end_matches(['.', ':', ',', ';']).to_string()
+}
+
+fn planning_error(message: &str) -> String {
+    if let Some(name) = between(message, "Invalid function '", "'") {
+        let hint = match (instead(name), between(message, "Did you mean '", "'")) {
+            (Some(instead), _) => format!("; write {instead}"),
+            (None, Some(other)) if normalized_levenshtein(name, other) >= ALIKE => format!("; did you mean `{other}`?"),
+            (None, _) => "; DataFusion's functions are listed in its manual".to_string(),
+        };
+        return format!("there is no function `{name}`{hint}");
+    }
+    if let Some(name) = between(message, "unknown table function `", "`") {
+        return match name.starts_with("read_") || name.ends_with("_scan") || name.ends_with("scan_parquet") {
+            true => format!(
+                "{name} does not read files here; declare them with CREATE EXTERNAL TABLE name STORED AS PARQUET LOCATION \
+                 'path', and read name"
+            ),
+            false => format!(
+                "there is no table function `{name}`; there are range and generate_series, and unnest for lists"
+            ),
+        };
+    }
+    if let Some(column) = between(message, "column \"", "\" must appear in the GROUP BY clause") {
+        let column = column.replace('"', "");
+        return format!(
+            "`{column}` is neither in GROUP BY nor inside an aggregate; add it to GROUP BY, or write min({column})"
+        );
+    }
+    if let Some(name) =
+        between(message, "Projections require unique expression names but the expression \"", "\" at position")
+    {
+        return format!("two columns are called `{}`; name one of them with AS", name.replace('"', ""));
+    }
+    if let Some(function) = between(message, "Failed to coerce arguments to satisfy a call to '", "' function") {
+        let given = between(message, "argument types '", "'").unwrap_or(function);
+        return format!("{function} can't take these arguments: {given}; CAST them to what it takes");
+    }
+    if let Some(name) = between(message, "No value found for placeholder with name ", " ")
+        .or(message.strip_prefix("No value found for placeholder with name ").map(str::trim))
+    {
+        return no_value(name);
+    }
+    if message.contains("Correlated scalar subquery must be aggregated") {
+        return "a subquery that names columns of the query around it must give one row; write an aggregate in it, such as \
+                max(x), or join with it"
+            .to_string();
+    }
+    if message.contains("DISTINCT ON expressions must match initial ORDER BY") {
+        return "ORDER BY must begin with the columns of DISTINCT ON; add them before the others".to_string();
+    }
+    if let Some(rest) = message.strip_prefix("Too many columns! The subquery should only return one column: ") {
+        return format!("the subquery gives several columns ({rest}), and one is compared; select one column in it");
+    }
+    if message.contains("Aggregate functions are not allowed in the WHERE clause") {
+        return "aggregates can't stand in WHERE, which is of rows before they are grouped; write HAVING".to_string();
+    }
+    let mut letters = message.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
+            format!("{}{}", first.to_ascii_lowercase(), &message[1..])
+        }
+        _ => message.to_string(),
+    }
+}
+
+/// What a parameter without a value is told.
+fn no_value(name: &str) -> String {
+    format!("`{name}` has no value; write the value, or give it with Task::parameter in a program")
+}
+
+/// What DataFusion calls a function of another system.
+fn instead(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "list" | "collect_list" | "group_array" => "array_agg(x)",
+        "collect_set" => "array_agg(DISTINCT x)",
+        "listagg" | "group_concat" => "string_agg(x, ',')",
+        "isnull" | "ifnull" => "coalesce(x, y)",
+        "iff" | "if" => "CASE WHEN … THEN … ELSE … END",
+        "date_format" | "strftime" => "to_char(x, '%Y-%m-%d')",
+        "str_to_date" | "strptime" => "to_timestamp(x, '%Y-%m-%d')",
+        "datediff" | "date_diff" => "CAST(b AS DATE) - CAST(a AS DATE)",
+        "dateadd" | "date_add" => "x + INTERVAL '1 day'",
+        "getdate" | "sysdate" => "now()",
+        "len" => "length(x)",
+        "size" | "array_size" | "len_array" => "cardinality(x)",
+        "explode" => "unnest(x)",
+        "countif" | "count_if" => "count(*) FILTER (WHERE …)",
+        "sumif" | "sum_if" => "sum(x) FILTER (WHERE …)",
+        "regexp_extract" => "regexp_match(x, 'expression')[1]",
+        "json_extract" | "get_json_object" | "json_extract_string" => {
+            "column['field'] of a column that is declared as a struct"
+        }
+        _ => return None,
+    })
+}
+
+fn schema_error(error: &SchemaError) -> String {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => not_found(field, valid_fields),
+        SchemaError::AmbiguousReference { field } => {
+            let name = &field.name;
+            format!("`{name}` is a column of several tables; write it with its table: table.{name}")
+        }
+        SchemaError::DuplicateQualifiedField { qualifier, name } => {
+            format!("two columns are called `{qualifier}.{name}`; name one of the tables, or of the columns, with AS")
+        }
+        SchemaError::DuplicateUnqualifiedField { name } => {
+            format!("two columns are called `{name}`; name one of them with AS")
+        }
+    }
+}
+
+/// That there is no column, and which one may be meant.
+fn not_found(field: &Column, valid: &[Column]) -> String {
+    let wanted = shown(field);
+    let is_of = |other: &&Column| field.relation.is_none() || other.relation == field.relation;
+    let same = valid.iter().filter(is_of).find(|other| other.name.eq_ignore_ascii_case(&field.name));
+    if let Some(other) = same {
+        let name = &other.name;
+        return format!(
+            "there is no column {wanted}; names without quotes are lower case, so write \"{name}\" in double quotes"
+        );
+    }
+    let alike = |other: &&Column| (normalized_levenshtein(&other.name, &field.name) * 1000.0) as u32;
+    let best = valid.iter().max_by_key(alike).filter(|other| alike(other) >= (ALIKE * 1000.0) as u32);
+    if let Some(other) = best {
+        return format!("there is no column {wanted}; did you mean {}?", shown(other));
+    }
+    match valid {
+        [] => format!("there is no column {wanted} here"),
+        valid => {
+            let names: Vec<_> = valid.iter().take(MAX_NAMES).map(shown).collect();
+            let more = valid.len().saturating_sub(MAX_NAMES);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("there is no column {wanted}; the columns are {}{more}", names.join(", "))
+        }
+    }
+}
+
+/// The column as it is written in SQL.
+fn shown(column: &Column) -> String {
+    let part = |name: &str| {
+        let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if is_plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    };
+    match &column.relation {
+        Some(relation) => format!("`{}.{}`", part(relation.table()), part(&column.name)),
+        None => format!("`{}`", part(&column.name)),
+    }
+}
+
+/// What stands between two texts.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(start)?;
+    Some(rest.split_once(end)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::common::{Column, DataFusionError};
+
+    use crate::plan::query::error::{not_found, readable};
+
+    #[test]
+    fn planning_errors_are_one_line_without_structures() {
+        for (message, expected) in [
+            (
+                "Invalid function 'nulif'.\nDid you mean 'nullif'?",
+                "there is no function `nulif`; did you mean `nullif`?",
+            ),
+            (
+                "Invalid function 'listagg'.\nDid you mean 'least'?",
+                "there is no function `listagg`; write string_agg(x, ',')",
+            ),
+            (
+                "Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column \"t.a\" must \
+                 appear in the GROUP BY clause or must be part of an aggregate function, currently only \"t.k\" appears",
+                "`t.a` is neither in GROUP BY nor inside an aggregate; add it to GROUP BY, or write min(t.a)",
+            ),
+            (
+                "Unsupported JOIN operator Semi(On(BinaryOp { left: Identifier(Ident { value: \"a\" }) }))",
+                "unsupported JOIN operator Semi(On",
+            ),
+            (
+                "Failed to coerce arguments to satisfy a call to 'abs' function: coercion from Utf8 to the signature \
+              Numeric(1) failed No function matches the given name and argument types 'abs(Utf8)'. You might need",
+                "abs can't take these arguments: abs(Utf8); CAST them to what it takes",
+            ),
+        ] {
+            assert_eq!(readable(&DataFusionError::Plan(message.to_string())), expected, "{message}");
+        }
+        let context = DataFusionError::Plan("no".to_string()).context("type_coercion");
+        assert_eq!(readable(&context), "no");
+    }
+
+    #[test]
+    fn a_column_that_is_not_there_is_told_from_one_in_other_letters() {
+        let valid = [
+            Column::new(Some("hits"), "UserID"),
+            Column::new(Some("hits"), "ClientTimeZone"),
+            Column::new(Some("hits"), "k"),
+        ];
+        for (name, expected) in [
+            ("clienttimezone", "names without quotes are lower case, so write \"ClientTimeZone\" in double quotes"),
+            ("userids", "did you mean `hits.\"UserID\"`?"),
+            ("something_else", "the columns are `hits.\"UserID\"`, `hits.\"ClientTimeZone\"`, `hits.k`"),
+        ] {
+            let message = not_found(&Column::from_name(name), &valid);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}
