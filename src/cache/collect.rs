@@ -16,7 +16,7 @@ use crate::cache::publish::{self, VERSIONS, list_path};
 use crate::cache::split::SPLITS;
 use crate::cache::stage;
 use crate::cache::store::{self, DAMAGED, read_folder};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::event::EventSink;
 
 /// Name of the file that runs and collection lock, inside the cache folder.
