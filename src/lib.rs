@@ -245,8 +245,8 @@
 //! Content is what rows say, whatever their order, encoding and files: a sum of row hashes for each chunk, made while
 //! chunks and splits are written. So a source that changed in a few rows runs a few chunks, and a chunk that comes out
 //! as it was runs nothing that reads it. Of what a chunk reads by row group or whole from a source, it is the bytes of
-//! the needed columns. A source's files are looked at by path, size, modification time and etag first; what was found
-//! out of them is noted in the index. [`FreshInput`] and [`RunOptions`] have the ways to look away, or to look again.
+//! the needed columns. A source's files are looked at by path, size, inode and times first; what was found out of
+//! them is noted in the index. [`FreshInput`] and [`RunOptions`] have the ways to look away, or to look again.
 //!
 //! Processes that want the same chunk wait for the one that makes it. [`Engine::collect`] removes what no published or
 //! pinned table is made of, [`EngineBuilder::cache_limit_bytes`] does so after each run.

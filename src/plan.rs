@@ -25,5 +25,6 @@ pub mod resolve;
 pub mod rewrite;
 pub mod slice;
 pub mod split;
+mod step_form;
 pub mod steps;
 pub mod two_phase;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use parquet::arrow::{ARROW_SCHEMA_META_KEY, parquet_to_arrow_schema};
+use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 use crate::chunk::range::{KeyValue, Range as KeyRange, has_ranges};
@@ -110,9 +110,11 @@ impl RowGroups {
     pub fn byte_ranges(&self, file: usize, names: &BTreeSet<&str>) -> Vec<ByteRanges> {
         let Some(footer) = self.footers.get(file) else { return Vec::new() };
         let file = footer.file_metadata();
-        let pairs = file.key_value_metadata().into_iter().flatten();
-        let arrow: Vec<_> = pairs.filter(|pair| pair.key == ARROW_SCHEMA_META_KEY).map(|pair| &pair.value).collect();
-        let types = format!("{:?} {arrow:?}", file.schema_descr().root_schema());
+        let is_named = |name: &str| names.contains(name);
+        let stored = file.schema_descr().root_schema().get_fields().iter().filter(|of| is_named(of.name()));
+        let types = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata());
+        let types = types.iter().flat_map(Schema::fields).filter(|field| is_named(field.name()));
+        let types = format!("{:?} {:?}", stored.collect::<Vec<_>>(), types.collect::<Vec<_>>());
         let in_group = |group: &RowGroupMetaData| {
             let mut found = ByteRanges { ranges: Vec::new(), read_as: format!("{types} {}", group.num_rows()) };
             for column in group.columns() {

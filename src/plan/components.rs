@@ -9,6 +9,7 @@ use datafusion::DATAFUSION_VERSION;
 use datafusion::common::{Column, DFSchema, Result, plan_err};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 use parquet::file::properties::DEFAULT_CREATED_BY as PARQUET_VERSION;
 
@@ -19,6 +20,7 @@ use crate::plan::fingerprint::{Canon, Fingerprint, Hash};
 use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::need::Need;
 use crate::plan::prove::{Input, Proof, Role};
+use crate::plan::repair::OptimizerRules;
 use crate::plan::resolve::Resolved;
 use crate::task::{Task, TaskOptions};
 
@@ -355,9 +357,10 @@ fn named(exprs: &[Expr], schema: &Schema) -> Vec<Expr> {
     exprs.iter().map(|expr| over(expr, &names)).collect()
 }
 
-/// Adds names, types and what else is known of columns.
+/// Adds names and types of columns.
 fn add_columns(canon: &mut Canon, schema: &Schema, columns: BTreeSet<usize>) {
-    let fields = columns.into_iter().filter_map(|at| schema.fields().get(at)).cloned();
+    let fields = columns.into_iter().filter_map(|at| schema.fields().get(at));
+    let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true));
     canon.schema(&Arc::new(Schema::new(fields.collect::<Vec<_>>())));
 }
 
@@ -393,19 +396,20 @@ fn options(options: &TaskOptions) -> Fingerprint {
 
 /// The plan with the columns of scans that something reads. Positions of others must not be in any name: a column that a source
 /// gets, and nobody reads, runs nothing.
-fn pruned(plan: &LogicalPlan) -> Result<LogicalPlan> {
-    Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]).optimize(
-        plan.clone(),
-        &OptimizerContext::new(),
-        |_, _| {},
-    )
+fn pruned(plan: &LogicalPlan) -> LogicalPlan {
+    // DISTINCT ON keeps columns that it does not read as long as it is no aggregate.
+    let rules: OptimizerRules =
+        vec![Arc::new(ReplaceDistinctWithAggregate::new()), Arc::new(OptimizeProjections::new())];
+    let rules = Optimizer::with_rules(rules);
+    // A plan that it can't work on keeps all its columns.
+    rules.optimize(plan.clone(), &OptimizerContext::new(), |_, _| {}).unwrap_or_else(|_| plan.clone())
 }
 
 fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
     let Resolved { plan, scans: _, schema, volatile: _, text, functions: _, open: _ } = resolved;
     let mut canon = Canon::default();
     canon.schema(schema);
-    canon.plan(&pruned(plan)?)?;
+    canon.plan(&pruned(plan))?;
     if canon.opaque {
         canon.hash.text(text);
     }

@@ -700,7 +700,11 @@ fn no_such_key(key: &str, resolved: &Resolved) -> Error {
         Some(name) => format!("; names without quotes are lower case, so write \"{name}\" in double quotes"),
         None => String::new(),
     };
-    Error::new(ErrorKind::Sql, format!("no input of the query has the key `{key}`{hint}; the inputs are: {inputs}"))
+    let inputs = match inputs.as_str() {
+        "" => "it reads no source or task".to_string(),
+        inputs => format!("the inputs are: {inputs}"),
+    };
+    Error::new(ErrorKind::Sql, format!("no input of the query has the key `{key}`{hint}; {inputs}"))
 }
 
 /// Why no column that a key may mean can be one; `None` when one of them can.

@@ -35,6 +35,7 @@ use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::call::Call;
 use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
+use crate::plan::step_form;
 use crate::plan::two_phase::{TwoPhase, is_any_rows, numbered, renamed, two_phase};
 use crate::task::{ReadBy, Task, TaskQuery};
 
@@ -527,14 +528,16 @@ impl Planner<'_> {
         if !stands_alone(at)? {
             return Ok(None);
         }
-        let step = rest.part(chunk)?;
+        let columns = Arc::clone(chunk.schema().inner());
+        let step = rest.part(step_form::stored(chunk)?)?;
         let is_small = part == Part::Phase || gives_few_rows(at);
         let (rest, at, rules) = (rest.clone(), at.clone(), self.rules);
         // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
         let rest = move |name: &str, proof: &Proof| {
             let known = Known { stored: Stored::by(proof), ..Known::new(Arc::clone(proof.schema()), 0) };
             let source = Arc::new(InputSource::new(name, known));
-            let finished = finish(LogicalPlanBuilder::scan(name, source, None)?.build()?)?;
+            let rows = step_form::restored(LogicalPlanBuilder::scan(name, source, None)?.build()?, &columns)?;
+            let finished = finish(rows)?;
             // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
             let replaced =
                 rest.plan.clone().transform_down_with_subqueries(|node| match is_same(&node, &at, rules)? {

@@ -11,7 +11,7 @@
 //! | a task's output, whole | content of all its chunks |
 //! | a source whose order counts, besides | bytes of the needed columns of all files, in order |
 //!
-//! A source's files are told by path, size and time first: what was found out of them is noted in the index.
+//! A source's files are told by path, size, inode and times first: what was found out of them is noted in the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -196,6 +196,16 @@ fn known_of_declared(declared: &[(Field, bool)], is_missing_null: bool) -> Vec<K
     declared.iter().map(known).collect()
 }
 
+/// That text has values of the declared types.
+fn check_types(source: &Source, columns: &[(Field, bool)], is_of: fn(&DataType) -> bool) -> Result<()> {
+    let Some((field, _)) = columns.iter().find(|(field, _)| !is_of(field.data_type())) else { return Ok(()) };
+    let (name, data_type, format) = (quoted(field.name()), sql_name(field.data_type()), &source.format);
+    let message = format!(
+        "column {name}: a {data_type} can't be read from {format}; declare it as VARCHAR and CAST it in the query"
+    );
+    Err(planner_error(source, DataFusionError::Plan(message)))
+}
+
 async fn text_columns_of_csv(
     source: &Source,
     options: &CsvOptions,
@@ -205,13 +215,7 @@ async fn text_columns_of_csv(
     rows: usize,
 ) -> Result<Vec<KnownColumn>> {
     if let Some(columns) = &declared.columns {
-        if let Some((field, _)) = columns.iter().find(|(field, _)| !is_of_text(field.data_type())) {
-            let (name, data_type) = (quoted(field.name()), sql_name(field.data_type()));
-            let message = format!(
-                "column {name}: a {data_type} can't be read from CSV; declare it as VARCHAR and CAST it in the query"
-            );
-            return Err(planner_error(source, DataFusionError::Plan(message)));
-        }
+        check_types(source, columns, is_of_text)?;
         return Ok(known_of_declared(columns, options.truncated_rows));
     }
     let sampled_options = options.clone();
@@ -273,6 +277,7 @@ async fn text_columns_of_json(
     rows: usize,
 ) -> Result<Vec<KnownColumn>> {
     if let Some(columns) = &declared.columns {
+        check_types(source, columns, json::is_of_json)?;
         return Ok(known_of_declared(columns, true));
     }
     let options = options.clone();

@@ -283,15 +283,25 @@ impl Walk<'_> {
                 format!("no file matches {shown}; check the path and the pattern (** is for any number of folders)")
             }
             (true, _) => format!("no file is in {shown}; check the path"),
-            (false, Some(ending)) => format!(
-                "no file of {shown} ends with .{endings}: there are {}; write '{}' to read such files as {format}",
-                there.join(", "),
-                path.join(format!("**/*{ending}")).display()
-            ),
-            (false, None) => format!("no file with rows is in {shown}: there are {}", there.join(", ")),
+            (false, Some(ending)) => {
+                let advice = match Format::named_by(ending) {
+                    Some(other) if other != format.name() => format!("write STORED AS {other}"),
+                    _ => {
+                        let pattern = path.join(format!("**/*{ending}"));
+                        format!("write '{}' to read such files as {format}", pattern.display())
+                    }
+                };
+                format!("no file of {shown} ends with .{endings}: {}; {advice}", there_is(&there))
+            }
+            (false, None) => format!("no file with rows is in {shown}: {}", there_is(&there)),
         };
         NotFound { message, cause: None }
     }
+}
+
+fn there_is(files: &[String]) -> String {
+    let is_one = matches!(files, [one] if one.starts_with("1 "));
+    format!("there {} {}", if is_one { "is" } else { "are" }, files.join(", "))
 }
 
 fn files(count: usize, ending: &str) -> String {

@@ -351,6 +351,11 @@ pub fn sample(path: &Path, options: &JsonOptions, rows: usize) -> Result<Vec<(St
     Ok(all)
 }
 
+/// Whether JSON has values of a declared type.
+pub fn is_of_json(data_type: &DataType) -> bool {
+    Column::new(data_type, &Origin::Declared, 0).is_some()
+}
+
 /// The rows of a file, in batches.
 pub struct Rows {
     objects: Objects,

@@ -122,6 +122,18 @@ impl Format {
         }
     }
 
+    /// The name of the format whose files end with `ending`, such as `.csv.gz`, if there is one.
+    pub fn named_by(ending: &str) -> Option<&'static str> {
+        let all = [
+            Self::Parquet(Vec::new()),
+            Self::Arrow,
+            Self::Csv(CsvOptions::default()),
+            Self::Json(JsonOptions::default()),
+        ];
+        let ending = ending.trim_start_matches('.').split('.').next().unwrap_or_default();
+        all.iter().find(|format| format.endings().contains(&ending)).map(Self::name)
+    }
+
     /// Whether its files may be compressed as a whole.
     pub fn may_be_compressed(&self) -> bool {
         matches!(self, Self::Csv(_) | Self::Json(_))

@@ -174,7 +174,7 @@ async fn sums_fail_only_where_the_result_does_not_fit() {
         // Parts of this sum don't fit. In two phases where it is cut by k.
         ("k", "SELECT sum(b) AS v FROM n", Ok(&["-3"])),
         ("k", "SELECT sum(e) AS v FROM n", Ok(&["-2"])),
-        ("k", "SELECT sum(w) AS v FROM n", Ok(&["-2"])),
+        ("k", "SELECT CAST(sum(w) AS VARCHAR) AS v FROM n", Ok(&["-2"])),
         (
             "k",
             "SELECT sum(b) AS v FROM n WHERE k < 3",
@@ -184,7 +184,7 @@ async fn sums_fail_only_where_the_result_does_not_fit() {
         ("k", "SELECT sum(e) AS v FROM n WHERE k < 3", Err("a sum does not fit DECIMAL(38, 0)")),
         (
             "k",
-            "SELECT sum(CAST(e AS DECIMAL(60, 0))) AS v FROM n WHERE k < 3",
+            "SELECT CAST(sum(CAST(e AS DECIMAL(60, 0))) AS VARCHAR) AS v FROM n WHERE k < 3",
             Ok(&["100000000000000000000000000000000000000"]),
         ),
         ("k", "SELECT sum(u) AS v FROM n", Err("a sum does not fit BIGINT UNSIGNED")),
@@ -212,8 +212,8 @@ async fn sums_fail_only_where_the_result_does_not_fit() {
         ("k", "SELECT avg(b) AS v FROM n WHERE k IN (2, 6)", Ok(&["1.5"])),
         ("k", "SELECT avg(e) AS v FROM n WHERE k IN (2, 6)", Ok(&["1.5000"])),
         ("k", "SELECT avg(e) AS v FROM n WHERE k = 1", Err("verflow")),
-        ("k", "SELECT avg(w) AS v FROM n WHERE k IN (1, 4, 6)", Ok(&["0.6666"])),
-        ("k", "SELECT avg(DISTINCT w) AS v, count(*) AS c FROM n WHERE k IN (2, 6)", Ok(&["1.5000 2"])),
+        ("k", "SELECT CAST(avg(w) AS VARCHAR) AS v FROM n WHERE k IN (1, 4, 6)", Ok(&["0.6666"])),
+        ("k", "SELECT CAST(avg(DISTINCT w) AS VARCHAR) AS v, count(*) AS c FROM n WHERE k IN (2, 6)", Ok(&["1.5000 2"])),
         ("k", "SELECT sum(arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '-3 months' AS v FROM n", Ok(&["true"])),
         ("k", "SELECT sum(arrow_cast(i, 'Interval(YearMonth)')) = INTERVAL '1 month' AS v FROM n WHERE k < 3", Err(OVERFLOW)),
         (
@@ -301,7 +301,11 @@ async fn casts_and_functions_keep_values_or_fail() {
         ("k", "SELECT k, d + 9223372036854775807 AS v FROM far", Err(OVERFLOW)),
         ("k", "SELECT k, d + INTERVAL '300000 years' AS v FROM far", Err("overflow")),
         ("k", "SELECT k, ns + INTERVAL '1 day' AS v FROM far", Err("out of range")),
-        ("k", "SELECT k, ns - TIMESTAMP '1970-01-01' AS v FROM far WHERE k = 1", Ok(&["1 PT1714521600S"])),
+        (
+            "k",
+            "SELECT k, CAST(ns - TIMESTAMP '1970-01-01' AS VARCHAR) AS v FROM far WHERE k = 1",
+            Ok(&["1 19844 days 0 hours 0 mins 0.000000000 secs"]),
+        ),
         (
             "k",
             "SELECT k, date_trunc('month', us) AS v FROM far",
@@ -360,11 +364,10 @@ async fn a_constant_that_makes_datafusion_panic_is_an_error_at_its_task() {
     let text = "CREATE TABLE first AS SELECT arrow_cast(-9223372036854775808, 'Date64') AS d";
     let pipeline = sql::parse(text, "test.sql", folder.path()).unwrap();
     let engine = crate::support::engine(&folder.path().join("cache"));
-    let error = engine.run(&pipeline, &Default::default()).await.unwrap_err();
-    assert!(error.to_string().contains("a constant can't be evaluated"), "{error}");
-    assert_eq!(error.task(), Some("first"));
+    let report = engine.run(&pipeline, &Default::default()).await.unwrap();
+    assert!(report.tasks[0].reason.contains("DATE64"), "{report:#?}");
     let series = "CREATE TABLE series AS SELECT * FROM generate_series(1, 9223372036854775807 + 1)";
     let pipeline = sql::parse(series, "test.sql", folder.path()).unwrap();
-    let error = engine.run(&pipeline, &Default::default()).await.unwrap_err();
-    assert!(error.to_string().contains("9223372036854775807 + 1 does not fit BIGINT"), "{error}");
+    let report = engine.run(&pipeline, &Default::default()).await.unwrap();
+    assert!(report.tasks[0].reason.contains("9223372036854775807 + 1 does not fit BIGINT"), "{report:#?}");
 }

@@ -283,18 +283,18 @@ fn query_refuses_what_is_no_query_over_published_tables() {
     let tables = lab.tables();
     for (sql, words) in [
         ("SELEC 1", "SELEC"),
-        ("", "No SQL"),
-        ("SELECT 1; SELECT 2", "single SQL statement"),
+        ("", "write a SELECT"),
+        ("SELECT 1; SELECT 2", "one query"),
         ("SELECT * FROM nowhere", "nowhere"),
         ("SELECT * FROM orders", "orders"),
         ("SELECT nothing FROM regions", "nothing"),
-        ("CREATE TABLE x AS SELECT 1", "DDL not supported"),
-        ("CREATE VIEW x AS SELECT 1", "DDL not supported"),
-        ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 'data/orders.parquet'", "DDL not supported"),
-        ("DROP TABLE regions", "DDL not supported"),
-        ("INSERT INTO regions SELECT * FROM regions", "DML not supported"),
-        ("DELETE FROM regions", "DML not supported"),
-        ("COPY regions TO 'copy.csv' STORED AS CSV", "DML not supported"),
+        ("CREATE TABLE x AS SELECT 1", "write a SELECT"),
+        ("CREATE VIEW x AS SELECT 1", "write a SELECT"),
+        ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 'data/orders.parquet'", "write a SELECT"),
+        ("DROP TABLE regions", "write a SELECT"),
+        ("INSERT INTO regions SELECT * FROM regions", "write a SELECT"),
+        ("DELETE FROM regions", "write a SELECT"),
+        ("COPY regions TO 'copy.csv' STORED AS CSV", "write a SELECT"),
     ] {
         let refused = lab.chunkwise(&["query", sql, "--cache", "cache"]);
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{sql}");

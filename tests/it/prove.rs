@@ -117,7 +117,7 @@ const JOINS: &[Accepted] = &[
 
 const SUBQUERIES: &[Accepted] = &[
     ("k", "SELECT k FROM a WHERE k IN (SELECT k FROM b) OR v = 1", "a b"),
-    ("k", "SELECT k FROM a WHERE k NOT IN (SELECT k FROM b WHERE k IS NOT NULL) OR v = 1", "a b"),
+    ("k", "SELECT k FROM a WHERE k IS NOT NULL AND k NOT IN (SELECT k FROM b WHERE k IS NOT NULL) OR v = 1", "a"),
     ("k", "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k) OR v = 1", "a b"),
     ("k", "SELECT k, v FROM a WHERE k IN (SELECT k FROM b)", "a b"),
     ("k", "SELECT k, v FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k)", "a b"),

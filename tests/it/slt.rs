@@ -210,8 +210,9 @@ impl Chunked {
         let (keys, chunks) = cut.split_once(" into ").ok_or("write: -- cut by keys into n")?;
         let chunks: u32 = chunks.parse().map_err(|_| format!("no number: {chunks}"))?;
         let cutting = match keys {
-            "auto" => format!("WITH (chunk_by = 'auto', chunks = {chunks})"),
-            keys => format!("CLUSTERED BY ({keys}) INTO {chunks} BUCKETS"),
+            // A version of its own, since other queries of the file may mean the same.
+            "auto" => format!("WITH (chunk_by = 'auto', chunks = {chunks}, version = '{name}')"),
+            keys => format!("CLUSTERED BY ({keys}) INTO {chunks} BUCKETS WITH (version = '{name}')"),
         };
         let definitions: String = self.definitions.iter().map(|definition| format!("{definition};\n")).collect();
         let text = format!("{definitions}CREATE TABLE {name} {cutting} AS\n{sql}");

@@ -9,8 +9,8 @@ use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{SessionContext, ident};
 
 use crate::support::{
-    Multiset, cut, engine, make_parquet, oracle, parquet_source, query_rows, rows_of, run, try_run, write_arrow,
-    write_parquet,
+    Multiset, cut, engine, make_parquet, oracle, parquet_source, query_rows, rows_as_text, rows_of, run, try_run,
+    write_arrow, write_parquet,
 };
 
 /// Arrow types, each with how a value of it is made of the integer `i`, 0 to 12; `=` stands for a cast to the type.
@@ -404,6 +404,37 @@ async fn files_of_every_format_and_place_are_cut_alike() {
         assert_rows_in_their_chunks(&engine, &task.name, &["k"], 3).await;
     }
     assert_ne!(Multiset::of(engine.table(&report.tasks[10].name).await.unwrap()).await, alike);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_store_what_no_table_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let interval =
+        "CASE k % 4 WHEN 0 THEN INTERVAL '1 month' WHEN 1 THEN INTERVAL '2 days' WHEN 2 THEN INTERVAL '-1 hour' END";
+    let dictionary = "arrow_cast(CASE WHEN k % 3 > 0 THEN concat('x', k % 3) END, 'Dictionary(Int32, Utf8View)')";
+    let queries = [
+        format!("SELECT count(*) AS n, CAST(i AS VARCHAR) AS i FROM (SELECT {interval} AS i FROM t) GROUP BY i"),
+        format!("SELECT CAST(max(i) AS VARCHAR) AS i, count(DISTINCT i) AS n FROM (SELECT {interval} AS i FROM t)"),
+        format!("SELECT count(*) AS n, CAST(d AS VARCHAR) AS d FROM (SELECT {dictionary} AS d FROM t) GROUP BY d"),
+        format!(
+            "SELECT k, CAST(d AS VARCHAR) AS d, rank() OVER (ORDER BY d, k) AS r FROM (SELECT {dictionary} AS d, k FROM t ORDER BY k LIMIT 7)"
+        ),
+        format!(
+            "SELECT k, CAST(i AS VARCHAR) AS i, rank() OVER (ORDER BY k) AS r FROM (SELECT {interval} AS i, k FROM t ORDER BY k LIMIT 7)"
+        ),
+    ];
+    let mut sql = "CREATE TABLE t AS SELECT value AS k FROM generate_series(1, 50) AS t(value);".to_string();
+    for (at, query) in queries.iter().enumerate() {
+        sql += &format!(
+            "CREATE TABLE whole{at} WITH (chunks = 1) AS {query}; CREATE TABLE cut{at} CLUSTERED BY (k) INTO 3 BUCKETS AS {query};"
+        );
+    }
+    run(&engine, &sql, folder.path()).await;
+    for (at, query) in queries.iter().enumerate() {
+        let whole = rows_as_text(&engine, &format!("SELECT * FROM whole{at}")).await;
+        assert_eq!(rows_as_text(&engine, &format!("SELECT * FROM cut{at}")).await, whole, "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

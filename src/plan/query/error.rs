@@ -7,6 +7,7 @@ use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span}
 use sqlparser::ast::{Expr, Ident, Query, TableFactor, Visit, Visitor};
 use sqlparser::tokenizer::Span as SqlSpan;
 
+use crate::error::Error;
 use crate::plan::query::syntax::normalised;
 
 /// Most columns that a message names.
@@ -111,6 +112,9 @@ pub fn readable(error: &DataFusionError) -> String {
         | DataFusionError::NotImplemented(message)
         | DataFusionError::Execution(message)
         | DataFusionError::Configuration(message) => message.clone(),
+        DataFusionError::External(cause) if let Some(ours) = cause.downcast_ref::<Error>() => {
+            return ours.message().to_string();
+        }
         DataFusionError::Internal(message) => format!("DataFusion fails: {message}; write the query in another way"),
         other => other.strip_backtrace(),
     };

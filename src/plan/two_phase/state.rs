@@ -95,10 +95,12 @@ pub fn why_not_merged(function: &AggregateFunction, schema: &DFSchema, rules: Ru
         });
     }
     // Alone, DISTINCT becomes a GROUP BY, which takes both zeros for one; beside others it does not.
-    // Of what is no float itself there is no -0.0.
+    // Numbers of other types that are cast have no -0.0.
     let is_float = |arg: &Expr| {
-        let arg = if let Expr::Cast(cast) = unaliased(arg) { &cast.expr } else { arg };
-        arg.get_type(schema).is_ok_and(|data_type| data_type.is_floating() || data_type.is_string())
+        let of = |expr: &Expr| expr.get_type(schema).ok();
+        let from = if let Expr::Cast(cast) = unaliased(arg) { of(&cast.expr) } else { None };
+        of(arg).is_some_and(|data_type| data_type.is_floating())
+            && from.is_none_or(|from| from.is_floating() || from.is_string())
     };
     if *distinct && args.iter().any(is_float) && rules.ask(Rule::DistinctFloats) {
         return Some(format!("whether {name}(DISTINCT …) takes -0.0 and 0.0 for one depends on how it is computed"));
