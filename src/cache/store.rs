@@ -19,6 +19,7 @@ use crate::failpoint::failpoint;
 use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::prove::Proof;
+use crate::plan::published::schema_of_files;
 
 /// Name of the folder of chunk files, inside the cache folder.
 pub const CHUNKS: &str = "chunks";
@@ -109,7 +110,7 @@ impl ChunkEntry {
             rows,
             written_unix_ns,
             content: content.to_string(),
-            columns: blake3::hash(encode_arrow_schema(schema).as_bytes()).to_string(),
+            columns: blake3::hash(encode_arrow_schema(&schema_of_files(schema)).as_bytes()).to_string(),
             components: components.0.clone(),
         };
         let json = serde_json::to_string(&footer)

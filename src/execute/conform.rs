@@ -32,8 +32,8 @@ fn converted(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef> {
     convert(column, planned).map_err(|error| match error {
         NotConverted::Value { shown } => {
             let message = format!(
-                "column `{name}` has {shown}, a {given} that {planned}, the type that it is stored as, does not hold; CAST it \
-                 to one that does"
+                "column `{name}` has {shown}, a {given} that {planned}, the type that it is stored as, does not hold; round it \
+                 in the query, or CAST it to VARCHAR"
             );
             Error::new(ErrorKind::Execute, message)
         }

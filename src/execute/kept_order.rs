@@ -27,22 +27,8 @@ use datafusion::physical_plan::{
 pub struct KeptOrder;
 
 impl PhysicalOptimizerRule for KeptOrder {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        if plan.is::<GlobalLimitExec>() || plan.is::<ProjectionExec>() {
-            let children = plan.children().into_iter().map(|child| self.optimize(Arc::clone(child), config));
-            let children = children.collect::<Result<Vec<_>>>()?;
-            return with_children(plan, children);
-        }
-        let kept = plan.transform_up(|node| {
-            let Some(limit) = node.downcast_ref::<GlobalLimitExec>().filter(|limit| limit.fetch().is_none()) else {
-                return Ok(Transformed::no(node));
-            };
-            match skip(limit.input(), limit.skip())? {
-                Some(skipping) => Ok(Transformed::yes(skipping)),
-                None => Ok(Transformed::no(node)),
-            }
-        })?;
-        Ok(kept.data)
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        kept(plan)
     }
 
     fn name(&self) -> &str {
@@ -52,6 +38,23 @@ impl PhysicalOptimizerRule for KeptOrder {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+fn kept(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if plan.is::<GlobalLimitExec>() || plan.is::<ProjectionExec>() {
+        let children = plan.children().into_iter().map(|child| kept(Arc::clone(child))).collect::<Result<Vec<_>>>()?;
+        return with_children(plan, children);
+    }
+    let kept = plan.transform_up(|node| {
+        let Some(limit) = node.downcast_ref::<GlobalLimitExec>().filter(|limit| limit.fetch().is_none()) else {
+            return Ok(Transformed::no(node));
+        };
+        match skip(limit.input(), limit.skip())? {
+            Some(skipping) => Ok(Transformed::yes(skipping)),
+            None => Ok(Transformed::no(node)),
+        }
+    })?;
+    Ok(kept.data)
 }
 
 /// `plan` without its first rows, if they come in the order of a sort.

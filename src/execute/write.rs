@@ -10,7 +10,8 @@ use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::add_encoded_arrow_schema_to_metadata;
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -22,6 +23,7 @@ use crate::execute::conform::conform;
 use crate::execute::content::{Content, RowHasher};
 use crate::execute::session::exact;
 use crate::hook::ChunkRows;
+use crate::plan::published::schema_of_files;
 use crate::task::TaskOptions;
 
 /// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
@@ -58,12 +60,14 @@ impl ChunkWriter {
     /// [`ErrorKind::Storage`] when the file can't be written.
     pub fn new(file: std::fs::File, schema: &SchemaRef, options: &TaskOptions, hooks: RowsHooks) -> Result<Self> {
         let TaskOptions { version: _, compression, row_group_rows } = options;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(*compression)
             .set_max_row_group_row_count(Some(*row_group_rows))
             .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
             .build();
-        let writer = ArrowWriter::try_new(ChecksumWriter::new(file), Arc::clone(schema), Some(properties))
+        add_encoded_arrow_schema_to_metadata(&schema_of_files(schema), &mut properties);
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(ChecksumWriter::new(file), Arc::clone(schema), options)
             .map_err(write_error)?;
         let hasher = RowHasher::try_new(schema).map_err(arrow_error)?;
         let (schema, content) = (Arc::clone(schema), Content::default());

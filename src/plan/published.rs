@@ -12,6 +12,7 @@
 //! | dictionaries, run-end encoded values | their values | an encoding, not a type: Parquet has its own |
 //! | `ListView`, `LargeListView` | `List`, `LargeList` | as above |
 //! | `Interval`, `Duration`, unions, structs without fields, decimals of more than 38 digits | refused | no form that all read |
+//! | `Utf8View`, `BinaryView` | the same; the files say `Utf8`, `Binary` ([`schema_of_files`]) | pandas reads no lists of views, pyarrow doesn't sort them |
 //! | all others | as they are | |
 //!
 //! Lists, structs and maps are converted inside. No value may change on the way: one that has no place in the other
@@ -107,6 +108,26 @@ pub fn published_type(data_type: &DataType) -> Result<DataType, &'static str> {
     })
 }
 
+/// The Arrow schema that files with these columns name for other readers: text and bytes in the layout that all know.
+pub fn schema_of_files(schema: &Schema) -> Schema {
+    let fields: Vec<_> = schema.fields().iter().map(without_views).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn without_views(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::List(item) => DataType::List(without_views(item)),
+        DataType::LargeList(item) => DataType::LargeList(without_views(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(without_views(item), *length),
+        DataType::Map(entries, is_sorted) => DataType::Map(without_views(entries), *is_sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(without_views).collect()),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
+}
+
 /// A decimal that counts tens, hundreds, … (a negative scale) becomes one that counts ones.
 fn decimal(digits: u8, scale: i8) -> Result<DataType, &'static str> {
     let (digits, scale) = match scale < 0 {
@@ -130,9 +151,9 @@ fn published_field(field: &FieldRef) -> Result<FieldRef, &'static str> {
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::DataType::{self, *};
-    use arrow::datatypes::{Field, Fields, IntervalUnit, TimeUnit};
+    use arrow::datatypes::{Field, Fields, IntervalUnit, Schema, TimeUnit};
 
-    use crate::plan::published::published_type;
+    use crate::plan::published::{published_type, schema_of_files};
 
     fn list(item: DataType) -> DataType {
         DataType::new_list(item, true)
@@ -184,5 +205,14 @@ mod tests {
             let published = published_type(&data_type).unwrap();
             assert_eq!(published_type(&published), Ok(published.clone()));
         }
+    }
+
+    #[test]
+    fn files_name_no_views() {
+        let of = |text: DataType, bytes: DataType| {
+            let nested = [list(text.clone()), a_struct(list(bytes.clone())), text, bytes, Int64];
+            Schema::new(nested.map(|data_type| Field::new("c", data_type, true)).to_vec())
+        };
+        assert_eq!(schema_of_files(&of(Utf8View, BinaryView)), of(Utf8, Binary));
     }
 }

@@ -1,6 +1,6 @@
 //! The columns of a source: as declared, or as all its files together have them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ const INFERRED_ROWS_IN_ALL: usize = 100_000;
 
 /// At least so many rows of each file are looked at.
 const LEAST_INFERRED_ROWS: usize = 10;
+
+/// DataFusion's option that says in which unit timestamps of 96 bits are read.
+const COERCE_INT96: &str = "format.coerce_int96";
 
 /// What CREATE EXTERNAL TABLE says of columns.
 pub struct Declared {
@@ -475,16 +478,31 @@ async fn parquet_columns(
     state: &SessionState,
 ) -> Result<Columns> {
     let failed = |fault: Fault| source_error(source, fault);
-    let options = options.iter().map(|(name, value)| (format!("format.{name}"), value.clone())).collect();
-    let format = ParquetFormatFactory::new().create(state, &options).map_err(|e| planner_error(source, e))?;
+    let mut options: HashMap<String, String> =
+        options.iter().map(|(name, value)| (format!("format.{name}"), value.clone())).collect();
+    let format_of = |options: &HashMap<String, String>| {
+        ParquetFormatFactory::new().create(state, options).map_err(|e| planner_error(source, e))
+    };
+    let mut format = format_of(&options)?;
     let store = store(state).map_err(|e| planner_error(source, e))?;
     let paths: Vec<_> =
         files.iter().zip(listed).map(|(file, meta)| (file.path.clone(), meta.object_meta.clone())).collect();
-    let footers = parquet::footers(&paths, format.as_ref(), &store, state).await.map_err(failed)?;
+    let mut footers = parquet::footers(&paths, format.as_ref(), &store, state).await.map_err(failed)?;
+    if !options.contains_key(COERCE_INT96) {
+        let is_read = |name: &str| match &declared.columns {
+            Some(columns) => columns.iter().any(|(field, _)| field.name() == name),
+            None => true,
+        };
+        if parquet::has_int96_in_microseconds(&paths, &footers, is_read).map_err(failed)? {
+            options.insert(COERCE_INT96.into(), "us".into());
+            format = format_of(&options)?;
+            footers = parquet::footers(&paths, format.as_ref(), &store, state).await.map_err(failed)?;
+        }
+    }
     let found: Vec<(PathBuf, SchemaRef)> =
         files.iter().zip(&footers).map(|(file, footer)| (file.path.clone(), Arc::clone(&footer.schema))).collect();
     let schema = common(&found, declared, partitions).map_err(failed)?;
-    for (path, of_file) in &found {
+    for ((path, of_file), footer) in found.iter().zip(&footers) {
         let read = Schema::new(
             of_file.fields().iter().filter(|f| schema.index_of(f.name()).is_ok()).cloned().collect::<Vec<_>>(),
         );
@@ -492,6 +510,14 @@ async fn parquet_columns(
             let message = format!(
                 "column {} is an INTERVAL, of which Arrow's Parquet reader drops the months; declare the columns without it, or \
                  store its parts",
+                quoted(&column)
+            );
+            return Err(failed(Fault::new(path, message)));
+        }
+        if let Some(column) = parquet::variant_column(&footer.metadata, &read) {
+            let message = format!(
+                "column {} is a VARIANT, of which Arrow's Parquet reader shows the bytes that it is stored as; declare the columns \
+                 without it, or write it as JSON text",
                 quoted(&column)
             );
             return Err(failed(Fault::new(path, message)));

@@ -1,6 +1,7 @@
 //! What Parquet files say of their columns, and how far their statistics can be relied on.
 
-use std::path::PathBuf;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -8,12 +9,14 @@ use datafusion::common::DataFusionError;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::SessionState;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
-use parquet::basic::Type;
+use parquet::arrow::ARROW_SCHEMA_META_KEY;
+use parquet::basic::{LogicalType, Type};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::schema::types::Type as SchemaType;
 
-use crate::source::fault::Fault;
+use crate::source::fault::{Fault, quoted};
 use crate::source::open::beginning;
 
 /// Footers that are read at a time.
@@ -47,20 +50,96 @@ pub async fn footers(
         async move {
             let reader = DFParquetMetadata::new(store.as_ref(), &meta).with_file_metadata_cache(Some(cache));
             let metadata = reader.fetch_metadata().await.map_err(|e| unreadable(&path, e))?;
-            let schema = format.infer_schema(state, store, std::slice::from_ref(&meta)).await;
-            Ok(Footer { schema: schema.map_err(|e| unreadable(&path, e))?, metadata })
+            let schema = format.infer_schema(state, store, std::slice::from_ref(&meta));
+            // Arrow panics where the schema that the writer left for it has types that it does not know.
+            match AssertUnwindSafe(schema).catch_unwind().await {
+                Ok(schema) => Ok(Footer { schema: schema.map_err(|e| unreadable(&path, e))?, metadata }),
+                Err(_) => Err(unknown_type(&path, &metadata)),
+            }
         }
     };
     futures::stream::iter(files.to_vec()).map(footer).buffered(AT_A_TIME).try_collect().await
 }
 
-fn unreadable(path: &std::path::Path, cause: DataFusionError) -> Fault {
+fn unreadable(path: &Path, cause: DataFusionError) -> Fault {
     let start = beginning(path, MAGIC.len() as u64).unwrap_or_default();
     let message = match start.starts_with(MAGIC) {
         true => "is damaged or cut off: its footer can't be read; write the file again",
         false => "is not a Parquet file; check STORED AS and LOCATION",
     };
     Fault::new(path, message).because(cause)
+}
+
+/// Polars' integers of 128 bits, most of all: 16 bytes without a type of Parquet's.
+fn unknown_type(path: &Path, metadata: &ParquetMetaData) -> Fault {
+    let is_bare = |column: &SchemaType| {
+        column.is_primitive()
+            && column.get_physical_type() == Type::FIXED_LEN_BYTE_ARRAY
+            && column.get_basic_info().logical_type_ref().is_none()
+    };
+    let columns = metadata.file_metadata().schema().get_fields().iter();
+    let bare: Vec<_> =
+        columns.filter(|column| any_part(column, &is_bare)).map(|column| quoted(column.name())).collect();
+    let which = if bare.is_empty() { "a column".into() } else { format!("column {}", bare.join(" or ")) };
+    let message = format!(
+        "{which} has a type that Arrow's Parquet reader does not know, such as an integer of 128 bits; write it as a decimal of at \
+         most 38 digits, or as text"
+    );
+    Fault::new(path, message)
+}
+
+fn any_part(column: &SchemaType, is_it: &dyn Fn(&SchemaType) -> bool) -> bool {
+    is_it(column) || (column.is_group() && column.get_fields().iter().any(|part| any_part(part, is_it)))
+}
+
+/// Whether timestamps of 96 bits are to be read in microseconds, those of the columns that `is_read` says.
+///
+/// They hold years and nanoseconds that no timestamp of Arrow's holds together, and Arrow's reader wraps what is too far for
+/// nanoseconds and cuts off what is too fine for microseconds. Spark writes microseconds; a file with a schema of Arrow's
+/// says itself what it has.
+///
+/// # Errors
+/// A file of whose writer neither is known, or files that have to be read differently.
+pub fn has_int96_in_microseconds(
+    files: &[(PathBuf, ObjectMeta)],
+    footers: &[Footer],
+    is_read: impl Fn(&str) -> bool,
+) -> Result<bool, Fault> {
+    let is_int96 = |part: &SchemaType| part.is_primitive() && part.get_physical_type() == Type::INT96;
+    let mut known = None;
+    for ((path, _), footer) in files.iter().zip(footers) {
+        let file = footer.metadata.file_metadata();
+        let mut columns = file.schema().get_fields().iter();
+        let Some(column) = columns.find(|column| is_read(column.name()) && any_part(column, &is_int96)) else {
+            continue;
+        };
+        let has_key = |is_it: &dyn Fn(&str) -> bool| {
+            file.key_value_metadata().is_some_and(|pairs| pairs.iter().any(|pair| is_it(&pair.key)))
+        };
+        let of_file = match has_key(&|key| key == ARROW_SCHEMA_META_KEY) {
+            true => Some(false),
+            false => has_key(&|key| key.starts_with("org.apache.spark.")).then_some(true),
+        };
+        if of_file.is_none() || known.is_some_and(|known| Some(known) != of_file) {
+            let message = format!(
+                "column {} is a timestamp of 96 bits, and not all files say how fine: add OPTIONS (format.coerce_int96 'us') to read \
+                 microseconds and cut off what is finer, or 'ns' if all are in the years 1678 to 2261",
+                quoted(column.name())
+            );
+            return Err(Fault::new(path, message));
+        }
+        known = of_file;
+    }
+    Ok(known.unwrap_or(false))
+}
+
+/// The column of a file, if any, that is a VARIANT, of which Arrow shows the bytes that it is stored as.
+pub fn variant_column(metadata: &ParquetMetaData, schema: &Schema) -> Option<String> {
+    let is_variant =
+        |part: &SchemaType| matches!(part.get_basic_info().logical_type_ref(), Some(LogicalType::Variant(_)));
+    let columns = metadata.file_metadata().schema().get_fields().iter();
+    let mut read = columns.filter(|column| schema.index_of(column.name()).is_ok());
+    read.find(|column| any_part(column, &is_variant)).map(|column| column.name().to_string())
 }
 
 /// The column of a file, if any, whose values are not read as they are.

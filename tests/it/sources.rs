@@ -9,8 +9,14 @@ use arrow::array::{
     Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray, StructArray,
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
 };
-use arrow::datatypes::{Field, Fields, Int32Type};
+use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, TimeUnit};
 use chunkwise::{Engine, Event, RunOptions};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, encode_arrow_schema};
+use parquet::data_type::{Int96, Int96Type};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 
 use crate::support::{engine, rows_as_text, write_arrow, write_parquet};
 
@@ -643,4 +649,76 @@ async fn a_column_without_a_type_is_null_and_nothing_else() {
     write(folder.path(), &[("late.csv", &late)]);
     check(folder.path(), &csv("late.csv", ""), "*", Err(&["late.csv, line 1502", "'late'", "had no value of it"]))
         .await;
+}
+
+/// What Polars writes as `ARROW:schema` of a column `v` of Int128.
+const INT128: &str = concat!(
+    "/////3YAAAAEAAAA8v///xQAAAAEAAEAAAAKAAsACAAKAAQA+P///wwAAAAIAAgAAAAEAAEAAAAEAAAA7P//",
+    "/zgAAAAgAAAAGAAAAAECAAAQABIABAAQABEACAAAAAwAAAAAAPT///+AAAAAAQAAAAgACQAEAAgAAQAAAHYA",
+);
+
+/// A Parquet file with these columns and this pair of metadata, in the making.
+fn bare_parquet(path: &Path, columns: &str, pair: (&str, &str)) -> SerializedFileWriter<fs::File> {
+    let schema = parse_message_type(&format!("message m {{ {columns} }}")).unwrap();
+    let pair = KeyValue::new(pair.0.to_string(), pair.1.to_string());
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![pair])).build();
+    let file = fs::File::create(path).unwrap();
+    SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_arrow_does_not_know_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let int128 = "OPTIONAL FIXED_LEN_BYTE_ARRAY (16) v;";
+    bare_parquet(&at.join("int128.parquet"), int128, (ARROW_SCHEMA_META_KEY, INT128)).close().unwrap();
+    let words = ["t.sql:1:1", "int128.parquet: column 'v' has a type", "write it as a decimal"];
+    check(at, &of_parquet("int128.parquet"), "*", Err(&words)).await;
+    let variant = "OPTIONAL INT64 id; OPTIONAL GROUP v (VARIANT) { REQUIRED BINARY metadata; REQUIRED BINARY value; }";
+    bare_parquet(&at.join("variant.parquet"), variant, ("", "")).close().unwrap();
+    let words = ["t.sql:1:1", "variant.parquet: column 'v' is a VARIANT", "write it as JSON"];
+    check(at, &of_parquet("variant.parquet"), "*", Err(&words)).await;
+    let without = "CREATE EXTERNAL TABLE t (id BIGINT) STORED AS PARQUET LOCATION 'variant.parquet'";
+    check(at, without, "*", Ok(&[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timestamps_of_96_bits_are_as_fine_as_their_writer_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // Julian days of the years 1 and 9999, with the microseconds that Spark writes.
+    let far = [(1_721_426, 0), (5_373_484, 86_399_999_999_000)];
+    let write = |name: &str, pair: (&str, &str), values: &[(u32, u64)]| {
+        let value =
+            |(day, nanoseconds): &(u32, u64)| Int96::from(vec![*nanoseconds as u32, (nanoseconds >> 32) as u32, *day]);
+        let values: Vec<Int96> = values.iter().map(value).collect();
+        fs::create_dir_all(at.join(name).parent().unwrap()).unwrap();
+        let mut file = bare_parquet(&at.join(name), "REQUIRED INT96 v;", pair);
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int96Type>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.close().unwrap();
+    };
+    let spark = ("org.apache.spark.version", "4.0.0");
+    let of_arrow = encode_arrow_schema(&Schema::new(vec![Field::new(
+        "v",
+        DataType::Timestamp(TimeUnit::Nanosecond, None),
+        false,
+    )]));
+    write("spark/1.parquet", spark, &far);
+    write("arrow.parquet", (ARROW_SCHEMA_META_KEY, &of_arrow), &[(2_440_588, 1)]);
+    write("hive.parquet", ("writer.model.name", "hive"), &far);
+    write("both/1.parquet", spark, &far);
+    write("both/2.parquet", (ARROW_SCHEMA_META_KEY, &of_arrow), &[(2_440_588, 1)]);
+    let years = ["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"];
+    check(at, &of_parquet("spark/"), "v", Ok(&years)).await;
+    check(at, &of_parquet("arrow.parquet"), "v", Ok(&["1970-01-01T00:00:00.000000001"])).await;
+    for (place, file) in [("hive.parquet", "hive.parquet"), ("both/", "both/2.parquet")] {
+        let words = ["t.sql:1:1", file, "column 'v' is a timestamp of 96 bits", "format.coerce_int96 'us'"];
+        check(at, &of_parquet(place), "v", Err(&words)).await;
+    }
+    let in_microseconds = format!("{} OPTIONS (format.coerce_int96 'us')", of_parquet("hive.parquet"));
+    check(at, &in_microseconds, "v", Ok(&years)).await;
 }

@@ -7,10 +7,11 @@ use arrow::array::{AsArray, RecordBatch};
 use chunkwise::{Engine, RunOptions, RunReport, Status, chunk_of_udf};
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{SessionContext, ident};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::support::{
-    Multiset, cut, engine, make_parquet, oracle, parquet_source, query_rows, rows_as_text, rows_of, run, try_run,
-    write_arrow, write_parquet,
+    Multiset, cut, engine, files_in, make_parquet, oracle, parquet_source, query_rows, rows_as_text, rows_of, run,
+    try_run, write_arrow, write_parquet,
 };
 
 /// Arrow types, each with how a value of it is made of the integer `i`, 0 to 12; `=` stands for a cast to the type.
@@ -480,6 +481,39 @@ async fn keys_have_the_case_and_signs_of_their_columns() {
     for (task, keys) in report.tasks.iter().zip(keys) {
         assert_eq!(task.keys, keys);
         assert_rows_in_their_chunks(&engine, &task.name, &keys, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_inside_other_types_is_stored_as_all_readers_know_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT k, arrow_cast(t, 'Utf8View') AS text, arrow_cast(t, 'BinaryView') AS bytes,
+                       make_array(arrow_cast(t, 'Utf8View'), NULL) AS list,
+                       named_struct('a', make_array(named_struct('b', arrow_cast(t, 'BinaryView')))) AS deep,
+                       map([arrow_cast(concat('k', k), 'Utf8View')], [arrow_cast(t, 'Utf8View')]) AS map
+                FROM (SELECT value AS k, CASE WHEN value % 3 > 0 THEN repeat('ü', value) END AS t
+                      FROM generate_series(1, 20))";
+    let batch = rows_of(rows).await;
+    assert!(format!("{:?}", batch.schema()).contains("List(Field { data_type: Utf8View"), "{:?}", batch.schema());
+    write_parquet(&folder.path().join("s.parquet"), &batch);
+    let sql = format!(
+        "{}; CREATE TABLE a CLUSTERED BY (k) INTO 3 BUCKETS AS SELECT * FROM s;
+         CREATE TABLE b CLUSTERED BY (k) INTO 3 BUCKETS AS SELECT * FROM a WHERE deep IS NOT NULL;
+         CREATE TABLE c AS SELECT text, list, map FROM b",
+        parquet_source(folder.path(), "s")
+    );
+    let cache = tempfile::tempdir().unwrap();
+    let engine = engine(cache.path());
+    run(&engine, &sql, folder.path()).await;
+    let whole = Multiset::of_batches(&[batch]);
+    for table in ["a", "b"] {
+        assert_eq!(Multiset::of(engine.table(table).await.unwrap()).await, whole, "{table}");
+    }
+    let files = files_in(&cache.path().join("chunks"));
+    assert!(files.len() >= 7, "{files:?}");
+    for file in files {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(file).unwrap()).unwrap();
+        assert!(!format!("{:?}", reader.schema()).contains("View"), "{:?}", reader.schema());
     }
 }
 

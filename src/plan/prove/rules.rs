@@ -36,7 +36,7 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct Refused {
     /// Why.
-    pub refusal: Refusal,
+    pub refusal: Box<Refusal>,
     /// The node.
     pub at: Option<Box<LogicalPlan>>,
     /// Which other ways to cut are refused for the same reason.
@@ -53,7 +53,7 @@ pub fn attempt(
     keys: &[String],
     search: Search,
 ) -> Result<Accepted, Refused> {
-    let whole = |refusal: Box<Refusal>| Refused { refusal: *refusal, at: None, blocked: Blocked::Unknown };
+    let whole = |refusal: Box<Refusal>| Refused { refusal, at: None, blocked: Blocked::Unknown };
     check_families(resolved, assignment).map_err(whole)?;
     let found = prove(resolved, assignment, keys, search, false)?;
     let keys_of_root = match &found.property {
@@ -94,7 +94,7 @@ fn prove(
         Err(refusal) => {
             let blocked = prover.refused.as_ref().map_or(Blocked::Unknown, |at| blocked(&refusal, at));
             let at = prover.refused.filter(|_| !refusal.is_final).map(Box::new);
-            Err(Refused { refusal: *refusal, at, blocked })
+            Err(Refused { refusal, at, blocked })
         }
     }
 }

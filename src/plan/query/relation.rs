@@ -46,9 +46,9 @@ pub(super) fn label(factor: &TableFactor) -> Option<&str> {
 ///
 /// # Errors
 /// The relation itself, if it is none of ours.
-pub(super) fn unmark(factor: TableFactor) -> std::result::Result<Marked, TableFactor> {
-    let Some(label) = label(&factor).map(str::to_string) else { return Err(factor) };
-    let TableFactor::NestedJoin { table_with_joins, .. } = factor else { return Err(factor) };
+pub(super) fn unmark(factor: TableFactor) -> std::result::Result<Marked, Box<TableFactor>> {
+    let Some(label) = label(&factor).map(str::to_string) else { return Err(Box::new(factor)) };
+    let TableFactor::NestedJoin { table_with_joins, .. } = factor else { return Err(Box::new(factor)) };
     let TableWithJoins { relation, joins } = *table_with_joins;
     let factors = [relation].into_iter().chain(joins.into_iter().map(|join| join.relation)).collect();
     Ok(Marked { label, factors })

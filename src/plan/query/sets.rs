@@ -205,7 +205,7 @@ impl RelationPlanner for Sets {
     ) -> Result<RelationPlanning> {
         let Marked { label, factors } = match unmark(relation) {
             Ok(marked) => marked,
-            Err(other) => return Ok(RelationPlanning::Original(Box::new(other))),
+            Err(other) => return Ok(RelationPlanning::Original(other)),
         };
         let inputs = factors.into_iter().map(|factor| context.plan(factor)).collect::<Result<Vec<_>>>()?;
         let plan = match label.as_str() {

@@ -179,7 +179,7 @@ impl RelationPlanner for Learn {
     ) -> Result<RelationPlanning> {
         let marked = match unmark(relation) {
             Ok(marked) => marked,
-            Err(other) => return Ok(RelationPlanning::Original(Box::new(other))),
+            Err(other) => return Ok(RelationPlanning::Original(other)),
         };
         let number = marked.label.parse::<usize>();
         let (Ok(number), Some(factor)) = (number, marked.factors.into_iter().next()) else {

@@ -35,7 +35,7 @@ pub(super) enum Visible {
         /// What it is called.
         name: String,
         /// What it is.
-        value: Expr,
+        value: Box<Expr>,
     },
     /// All columns of a relation that nobody asked for, by its name.
     Unknown(Option<Ident>),
@@ -60,7 +60,7 @@ impl Scope {
                 // Named by several, it is ambiguous, as DataFusion will say.
                 && self.visible.iter().filter(|other| other.name() == Some(name)).count() == 1
             {
-                merged.insert(name.clone(), value.clone());
+                merged.insert(name.clone(), value.as_ref().clone());
             }
         }
         merged
@@ -238,7 +238,7 @@ impl Scope {
                         Kind::Full => coalesce(left, right),
                         Kind::Left | Kind::OnlyLeft => left.clone(),
                     };
-                    Visible::Merged { name: name.clone(), value }
+                    Visible::Merged { name: name.clone(), value: Box::new(value) }
                 }
                 None => part,
             });
@@ -263,7 +263,7 @@ impl Visible {
     pub(super) fn value(&self, span: Span) -> Expr {
         match self {
             Self::Column(column) => column.expr(span),
-            Self::Merged { value, .. } => value.clone(),
+            Self::Merged { value, .. } => value.as_ref().clone(),
             Self::Unknown(_) => Expr::Value(Value::Null.into()),
         }
     }
