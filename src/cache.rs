@@ -38,6 +38,7 @@ use crate::cache::publish::{Guard, PublishedFile, PublishedTable, Version};
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::cache::temp::{PendingFolder, TempFolder};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::EventSink;
 use crate::execute::checksum::{Checksum, Verified, checksum_of};
 use crate::failpoint::failpoint;
 use crate::plan::components::Components;
@@ -272,6 +273,14 @@ impl Cache {
         self.note_published(prepared)?;
         failpoint(&self.folder)?;
         Ok(switched)
+    }
+
+    /// Takes `table` from readers.
+    ///
+    /// # Errors
+    /// As [`stage::unpublish`].
+    pub fn unpublish(&self, table: &str, events: &EventSink) -> Result<()> {
+        stage::unpublish(&self.folder, &self.temp, table, events)
     }
 
     /// Publishes tables as those of a stage: readers see all of them as before, or all new, each whole.

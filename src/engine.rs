@@ -352,8 +352,9 @@ impl Engine {
             }
         }
         // On a thread whose stack is known.
+        let cache = self.settings.cache_folder.clone();
         let planned = self.threads()?.spawn_blocking(move || -> datafusion::common::Result<_> {
-            let tables = PublishedTables { state, tables };
+            let tables = PublishedTables { state, cache, tables };
             let mut plan = plan_query(&query, &tables)?;
             if let Some(Explained { analyze, verbose }) = explained {
                 plan = LogicalPlanBuilder::from(plan).explain(verbose, analyze)?.build()?;
@@ -392,6 +393,19 @@ impl Engine {
         let cache = self.open_cache()?;
         let in_use = || Error::new(ErrorKind::Storage, "a run uses the cache; try again when it is done");
         cache.collect(options)?.ok_or_else(in_use)
+    }
+
+    /// Takes `table` from readers, also from its stage. What it is made of stays until nobody has used it for long enough for
+    /// [`Engine::collect`], so that a run that publishes it again finds its chunks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the table is not published.
+    pub fn unpublish(&self, table: &str) -> Result<()> {
+        let folder = &self.settings.cache_folder;
+        if publish::link(folder, table)?.is_none() {
+            return Err(publish::not_published(folder, table)?);
+        }
+        self.open_cache()?.unpublish(table, &self.events)
     }
 
     /// Keeps the published version of `table` until it is unpinned, also when another is published.

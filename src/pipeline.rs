@@ -108,12 +108,6 @@ impl Pipeline {
                     continue;
                 }
             };
-            if let Item::Task(task) = &item
-                && let Some(name) = [&name].into_iter().chain(&task.stage).find(|name| !is_folder(name))
-            {
-                let message = format!("`{name}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
-                return Err(Error::new(ErrorKind::Sql, message).with_location(task.location.clone()));
-            }
             if name.contains('#') {
                 let message = format!("`{name}` has a `#`, which stands in the names of steps; rename it");
                 return Err(Error::new(ErrorKind::Sql, message).with_location(location));
@@ -130,6 +124,7 @@ impl Pipeline {
                 Item::Function(_) => {}
             }
         }
+        pipeline.check_folders()?;
         pipeline.check_names(&defined.into_keys().collect())?;
         pipeline.order = pipeline.sorted()?;
         pipeline.check_stages()?;
@@ -151,11 +146,8 @@ impl Pipeline {
                         format!("task `{task}` can't get another name or other inputs; build another pipeline");
                     return Err(Error::new(ErrorKind::Usage, message));
                 }
-                if let Some(stage) = changed.stage.as_ref().filter(|stage| !is_folder(stage)) {
-                    let message = format!("`{stage}` is also the name of a folder; use {FOLDER_CHARACTERS} only");
-                    return Err(Error::new(ErrorKind::Sql, message).with_location(changed.location));
-                }
                 *found = changed;
+                self.check_folders()?;
                 self.check_stages()?;
                 Ok(self)
             }
@@ -285,6 +277,30 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Names of tasks and of stages are names of folders; on some disks `Orders` and `orders` are one.
+    fn check_folders(&self) -> Result<()> {
+        let (mut tasks, mut stages) = (BTreeMap::new(), BTreeMap::new());
+        for task in self.tasks.values() {
+            let stage = task.stage.as_ref().map(|stage| ("stage", stage, &mut stages));
+            for (what, name, others) in [("task", &task.name, &mut tasks)].into_iter().chain(stage) {
+                let other = others.entry(name.to_ascii_lowercase()).or_insert(name);
+                let message = if !is_folder(name) {
+                    format!("`{name}` is also the name of a folder; use {FOLDER_CHARACTERS} only")
+                } else if name.len() > LONGEST_NAME {
+                    format!("`{name}` is also the name of a folder; use at most {LONGEST_NAME} characters")
+                } else if *other != name {
+                    format!(
+                        "the {what}s `{other}` and `{name}` are one folder on disks that don't tell case; rename one"
+                    )
+                } else {
+                    continue;
+                };
+                return Err(Error::new(ErrorKind::Sql, message).with_location(task.location.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses stages that wait for each other: what reads a table of a stage from outside waits for all of its tasks.
     fn check_stages(&self) -> Result<()> {
         let is_other = |stage: &String| self.tasks.get(stage).is_some_and(|other| other.stage.as_ref() != Some(stage));
@@ -393,6 +409,9 @@ fn cycle_of_stages(readings: &[Reading<'_>]) -> Error {
         None => error,
     }
 }
+
+/// Most characters of the name of a task or stage: file systems take 255, and other files are named after them.
+const LONGEST_NAME: usize = 200;
 
 /// What the names of tasks and stages are made of.
 pub const FOLDER_CHARACTERS: &str = "ASCII letters, digits, `_` and `-`";

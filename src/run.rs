@@ -571,6 +571,15 @@ impl Input {
         }
     }
 
+    /// Its columns.
+    fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Source(source) => source.table().schema(),
+            Self::Served(served) => served.whole().schema(),
+            Self::Output(output) => Arc::clone(&output.schema),
+        }
+    }
+
     fn served(&self) -> Option<Arc<Served>> {
         match self {
             Self::Served(served) => Some(Arc::clone(served)),

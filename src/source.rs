@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ::arrow::datatypes::{Schema, SchemaRef};
+use ::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::PartitionedFile;
@@ -47,6 +47,7 @@ use crate::source::find::{Found, FoundFile, Skipped, find};
 use crate::source::hive::Partitions;
 use crate::source::stamp::Stamp;
 use crate::table::FilesTable;
+use crate::task::format::Format;
 use crate::task::source::Source;
 
 /// The files of one source as they were when a run began.
@@ -91,7 +92,17 @@ impl Snapshot {
         let declared = columns::declared(source, state).await?;
         let partitions = match &declared.partitions {
             Some(columns) => hive::declared(&listed.files, columns).map_err(failed)?,
-            None if declared.columns.is_some() => {
+            None if let Some(columns) = &declared.columns => {
+                let in_folders = hive::found(&listed.files).columns;
+                let is_in_folders = |(field, _): &&(Field, bool)| in_folders.iter().any(|c| c.name() == field.name());
+                // A key that no object has is NULL, so nothing else would tell.
+                if let (Format::Json(_), Some((field, _))) = (&source.format, columns.iter().find(is_in_folders)) {
+                    let name = field.name();
+                    let message = format!(
+                        "column '{name}' is in the names of folders; add PARTITIONED BY ({name}), or leave it out"
+                    );
+                    return Err(planner_error(source, DataFusionError::Plan(message)));
+                }
                 Partitions { values: vec![Vec::new(); listed.files.len()], ..Partitions::default() }
             }
             None => hive::found(&listed.files),

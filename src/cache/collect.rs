@@ -16,7 +16,7 @@ use crate::cache::publish::{self, VERSIONS, list_path};
 use crate::cache::split::SPLITS;
 use crate::cache::stage;
 use crate::cache::store::{self, DAMAGED, read_folder};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::event::EventSink;
 
 /// Name of the file that runs and collection lock, inside the cache folder.
@@ -28,8 +28,8 @@ const GRACE: Duration = Duration::from_secs(60 * 60);
 /// What to remove from a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectOptions {
-    /// What was not used for so long goes. `None`: nothing goes for its age but versions that others took the place of an
-    /// hour ago; their chunks stay.
+    /// What was not used for so long goes. `None`: nothing goes for its age. In both cases versions go that others took the
+    /// place of an hour ago, and none before, since they may be being read.
     pub older_than: Option<Duration>,
     /// What was used least recently goes until all files have at most so many bytes. `None`: no limit.
     pub limit_bytes: Option<u64>,
@@ -102,16 +102,15 @@ pub fn collect(
     let now = SystemTime::now();
     let is_older = |used: SystemTime, than: Duration| now.duration_since(used).is_ok_and(|age| age >= than);
     let kept = kept_versions(cache)?;
-    let grace = options.older_than.map_or(GRACE, |older_than| older_than.min(GRACE));
     for version in versions(cache)?.into_iter().filter(|version| !kept.contains(version)) {
         let left = fs::metadata(list_path(&version)).and_then(|list| list.modified());
-        if left.map_or(true, |left| is_older(left, grace)) {
+        if left.map_or(true, |left| is_older(left, GRACE)) {
             remove(&version)?;
             done.removed += 1;
         }
     }
     for (folder, left) in stage::left(cache)? {
-        if is_older(left, grace) {
+        if is_older(left, GRACE) {
             remove(&folder)?;
             done.removed += 1;
         }
@@ -227,9 +226,7 @@ fn remove(path: &Path) -> Result<()> {
 /// [`ErrorKind::Usage`] when the table is not published.
 pub fn pin(cache: &Path, table: &str) -> Result<()> {
     let Some(version) = publish::current(cache, table)? else {
-        let known = publish::tables(cache)?.join(", ");
-        let message = format!("no table `{table}` is published; published are: {known}");
-        return Err(Error::new(ErrorKind::Usage, message));
+        return Err(publish::not_published(cache, table)?);
     };
     let path = publish::pin_path(&cache.join(VERSIONS).join(table).join(version));
     File::create(&path).and_then(|pin| pin.sync_all()).map_err(|e| Error::storage("create", &path, e))

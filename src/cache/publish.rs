@@ -425,9 +425,16 @@ pub fn summary(cache: &Path, table: &str, version: String) -> Result<PublishedSu
     Ok(summary)
 }
 
-/// Names of the published tables, sorted.
-pub fn tables(cache: &Path) -> Result<Vec<String>> {
-    Ok(snapshot(cache)?.into_keys().collect())
+/// The error that `table` is not published.
+pub fn not_published(cache: &Path, table: &str) -> Result<Error> {
+    let folder = cache.display();
+    let known = snapshot(cache)?.into_keys().collect::<Vec<_>>().join(", ");
+    let message = match known.as_str() {
+        _ if !cache.is_dir() => format!("there is no cache folder {folder}; run tasks with it first, or name another"),
+        "" => format!("no table `{table}` is published in {folder}; published are: none yet"),
+        known => format!("no table `{table}` is published in {folder}; published are: {known}"),
+    };
+    Ok(Error::new(ErrorKind::Usage, message))
 }
 
 fn link_path(folder: &Path, entry: &ChunkEntry) -> PathBuf {

@@ -22,6 +22,7 @@ use crate::cache::publish::{
 use crate::cache::store::{create_folder, read_folder, sync_folder};
 use crate::cache::temp::TempFolder;
 use crate::error::{Error, Result};
+use crate::event::EventSink;
 use crate::failpoint::failpoint;
 use crate::plan::fingerprint::Fingerprint;
 
@@ -71,6 +72,34 @@ pub fn publish(
     all.extend(tables.iter().map(owned));
     switch(cache, temp, stage, &all)?;
     Ok(changed)
+}
+
+/// Takes `table` from readers, and from the stage that it is in. Its versions are as those that another took the place of.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] when it is not published.
+pub fn unpublish(cache: &Path, temp: &TempFolder, table: &str, events: &EventSink) -> Result<()> {
+    let _lock = Switching::begin(cache, events)?;
+    let Some(link) = publish::link(cache, table)? else { return Err(publish::not_published(cache, table)?) };
+    let seen = publish::snapshot(cache)?;
+    let links = publish::links(cache)?;
+    if let Some(version) = seen.get(table) {
+        publish::leave(cache, table, version);
+    }
+    let published = cache.join(TABLES).join(table);
+    fs::remove_file(&published).map_err(|e| Error::storage("remove", &published, e))?;
+    failpoint(&published)?;
+    sync_folder(&cache.join(TABLES))?;
+    let Link::Stage(stage) = link else { return Ok(()) };
+    let is_of_stage = |other: &String| other != table && links.get(other).and_then(Link::stage) == Some(&stage);
+    let staying: Tables = seen.iter().filter(|(other, _)| is_of_stage(other)).map(owned).collect();
+    if !staying.is_empty() {
+        return switch(cache, temp, &stage, &staying);
+    }
+    let folder = stage_folder(cache, &stage);
+    let current = folder.join(CURRENT);
+    fs::remove_file(&current).map_err(|e| Error::storage("remove", &current, e))?;
+    sync_folder(&folder)
 }
 
 /// The folders in `stages/`, of all stages, that are not published, and when each was left.

@@ -55,6 +55,14 @@ enum Command {
         #[command(flatten)]
         cache: CacheArgument,
     },
+    /// Take published tables from readers, such as those of tasks that are gone; their chunks stay for `gc`
+    Rm {
+        /// The tables
+        #[arg(required = true, value_name = "TABLE")]
+        tables: Vec<String>,
+        #[command(flatten)]
+        cache: CacheArgument,
+    },
     /// Keep the published version of a table, also when another is published
     Pin {
         /// The table
@@ -82,6 +90,14 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
         Command::Gc { older_than, limit, cache } => {
             let limit_bytes = limit.map(|limit| limit as u64);
             gc(&engine(cache)?, &CollectOptions { older_than: Some(*older_than), limit_bytes })
+        }
+        Command::Rm { tables, cache } => {
+            let engine = engine(cache)?;
+            for table in tables {
+                engine.unpublish(table)?;
+                say(format_args!("`{table}` is not published any more"));
+            }
+            Ok(ExitCode::SUCCESS)
         }
         Command::Pin { table, cache } => engine(cache)?.pin(table).map(|()| ExitCode::SUCCESS),
         Command::Unpin { table, cache } => {

@@ -1,12 +1,15 @@
 //! `chunkwise run`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cache::publish;
 use crate::cli::progress::Progress;
 use crate::cli::{CacheArgument, complain, until_interrupted};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::budget::PROCESS_BYTES;
 use crate::pipeline::Pipeline;
 use crate::run::report::RunReport;
 use crate::run::{FreshInput, RunOptions};
@@ -55,7 +58,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Memory that the process may have: bytes, or with KB, MB, GB, KiB, MiB, GiB [default: half of what there is]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
     memory: Option<usize>,
     /// Bytes that the cache may have after the run, besides published and pinned tables [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
@@ -110,12 +113,42 @@ pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options, verbose: bo
     }
     let report = until_interrupted(builder.build()?, async |engine| engine.run(pipeline, run).await);
     progress.finish(report.as_ref().ok().and_then(Option::as_ref));
+    if let Ok(Some(_)) = report {
+        tell_orphans(pipeline, &options.cache.folder)?;
+    }
     report
 }
+
+/// Says which tables are published that no task of `pipeline` makes: tasks may have been renamed or removed.
+fn tell_orphans(pipeline: &Pipeline, cache: &Path) -> Result<()> {
+    let made: BTreeSet<_> = pipeline.tasks().map(|task| task.name.clone()).collect();
+    let published = publish::snapshot(cache)?.into_keys();
+    let orphans: Vec<_> = published.filter(|table| !made.contains(table)).collect();
+    if !orphans.is_empty() {
+        let more = orphans.len().saturating_sub(MOST_TOLD);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let told = orphans[..orphans.len().min(MOST_TOLD)].join(", ");
+        complain(format_args!(
+            "note: {told}{more}: published, and made by no task here; `chunkwise cache rm` takes a table away"
+        ));
+    }
+    Ok(())
+}
+
+/// Of what is left of other pipelines so many tables are named.
+const MOST_TOLD: usize = 5;
 
 fn percent(text: &str) -> Result<f64, String> {
     let percent = text.trim_end_matches('%').parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
     percent.ok_or_else(|| "use a number from 0 to 100".into())
+}
+
+/// As [`bytes`], for what the process may have.
+fn memory(text: &str) -> Result<usize, String> {
+    let least = PROCESS_BYTES >> 20;
+    let at_least =
+        |bytes| if bytes < PROCESS_BYTES { Err(format!("the process itself needs {least} MiB")) } else { Ok(bytes) };
+    bytes(text).and_then(at_least)
 }
 
 /// Reads `1500000`, `1.5GB` or `512 MiB`.

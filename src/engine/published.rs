@@ -1,19 +1,21 @@
 //! Published tables and DataFusion's functions, for the planner of questions.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{Result, TableReference, plan_datafusion_err};
+use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 
+use crate::cache::publish::not_published;
 use crate::plan::resolve::names::table_function;
 use crate::zone::InstantTypes;
 
@@ -22,15 +24,21 @@ use crate::zone::InstantTypes;
 pub struct PublishedTables {
     /// Functions and settings.
     pub state: SessionState,
-    /// The tables.
+    /// The cache folder, for errors.
+    pub cache: PathBuf,
+    /// Tables that the question reads.
     pub tables: BTreeMap<String, Arc<dyn TableProvider>>,
 }
 
 impl ContextProvider for PublishedTables {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         let table = self.tables.get(name.table()).filter(|_| name.schema().is_none());
-        let table = table.ok_or_else(|| plan_datafusion_err!("no table `{name}` is published"))?;
-        Ok(provider_as_source(Arc::clone(table)))
+        match table {
+            Some(table) => Ok(provider_as_source(Arc::clone(table))),
+            None => Err(match not_published(&self.cache, &name.to_string()) {
+                Ok(error) | Err(error) => DataFusionError::External(Box::new(error)),
+            }),
+        }
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {

@@ -5,7 +5,7 @@
 //! row groups being written. So much is held back.
 
 /// What the process has before anything runs, and what allocators don't give back.
-const PROCESS_BYTES: usize = 64 << 20;
+pub const PROCESS_BYTES: usize = 64 << 20;
 
 /// What a running chunk has beside what its operators reserve.
 const CHUNK_BYTES: usize = 32 << 20;

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use arrow::ARROW_VERSION;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::DATAFUSION_VERSION;
-use datafusion::common::{DFSchema, Result, plan_err};
-use datafusion::logical_expr::Expr;
+use datafusion::common::{Column, DFSchema, Result, plan_err};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::{Optimizer, OptimizerContext};
 use parquet::file::properties::DEFAULT_CREATED_BY as PARQUET_VERSION;
 
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::CHUNK_FUNCTION_VERSION;
 use crate::chunk::cases::Cases;
 use crate::plan::fingerprint::{Canon, Fingerprint, Hash};
-use crate::plan::keys::expr::KeyExpr;
+use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::need::Need;
 use crate::plan::prove::{Input, Proof, Role};
 use crate::plan::resolve::Resolved;
@@ -70,8 +72,12 @@ impl Components {
         let mut parts: BTreeMap<String, String> =
             versions().into_iter().map(|(name, version)| (name.to_string(), version)).collect();
         parts.insert("query".to_string(), query_fingerprint(resolved)?.to_string());
-        parts.insert("cut".to_string(), cut(proof)?.to_string());
-        parts.insert(FUNCTION.to_string(), function(proof));
+        parts.insert("cut".to_string(), cut(proof, resolved)?.to_string());
+        let function = match proof.function() {
+            ChunkFunction::PerInput(_) => chunk_predicates_fingerprint(proof, resolved, None),
+            _ => function(proof),
+        };
+        parts.insert(FUNCTION.to_string(), function);
         parts.insert("options".to_string(), options(&task.options).to_string());
         if !task.parameters.is_empty() {
             let mut values = Canon::default();
@@ -176,14 +182,14 @@ fn volatile_component(function: &str) -> String {
 /// Name of the component that is the chunk function; of ranges, a chunk's own is its range.
 pub const FUNCTION: &str = "chunks";
 
-/// The chunk function: N, or the bounds as JSON.
+/// The chunk function: N, or the bounds as JSON; of predicates of inputs only that it is they.
 fn function(proof: &Proof) -> String {
     match proof.function() {
         ChunkFunction::Hash(chunks) => chunks.to_string(),
         ChunkFunction::Range(bounds) => bounds.to_json(),
         ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates()),
         ChunkFunction::Branches(chunks) => format!("{chunks} queries"),
-        ChunkFunction::PerInput(_) => chunk_predicates_fingerprint(proof, None),
+        ChunkFunction::PerInput(chunks) => format!("{chunks} predicates"),
     }
 }
 
@@ -215,16 +221,16 @@ pub fn branch_components(resolved: &Resolved, proof: &Proof, chunk: u32, reads: 
 
 /// What decides whether a row of an input is in chunk `chunk`, or in which it is, where inputs have predicates of their own, as a
 /// fingerprint.
-pub fn chunk_predicates_fingerprint(proof: &Proof, chunk: Option<u32>) -> String {
+pub fn chunk_predicates_fingerprint(proof: &Proof, resolved: &Resolved, chunk: Option<u32>) -> String {
     let mut hash = Hash::default();
-    for (number, input) in proof.inputs().iter().enumerate() {
+    for (number, (input, scan)) in proof.inputs().iter().zip(&resolved.scans).enumerate() {
         let Some(predicates) = predicates_of(input) else { continue };
         let of_chunk = match chunk {
             Some(chunk) => predicates.get(chunk as usize).map(std::slice::from_ref).unwrap_or_default(),
             None => predicates,
         };
         hash.number(number);
-        hash.bytes(predicates_fingerprint(of_chunk).as_bytes());
+        hash.bytes(predicates_fingerprint(&named(of_chunk, &scan.schema), &scan.schema).as_bytes());
     }
     hash.finish().to_string()
 }
@@ -237,12 +243,13 @@ fn predicates_of(input: &Input) -> Option<&[Expr]> {
     }
 }
 
-/// Predicates over columns of known types, as a fingerprint.
-pub fn predicates_fingerprint(predicates: &[Expr]) -> Fingerprint {
+/// Predicates over columns of `schema` by their bare names, as a fingerprint.
+pub fn predicates_fingerprint(predicates: &[Expr], schema: &Schema) -> Fingerprint {
     let mut canon = Canon::default();
     // What they say of a row is these versions' word.
     add_versions(&mut canon);
-    // Columns stand in them by number or bare name.
+    let read = predicates.iter().flat_map(Expr::column_refs).filter_map(|column| schema.index_of(column.name()).ok());
+    add_columns(&mut canon, schema, read.collect());
     if let Err(error) = canon.exprs(predicates, &DFSchema::empty()) {
         canon.hash.text(&error.to_string());
     }
@@ -268,26 +275,26 @@ pub fn chunk_case_fingerprint(cases: &Cases, chunk: u32) -> String {
     case_fingerprint(cases, cases.deciding(chunk))
 }
 
-/// What a split of scan number `scan` keeps of its input and how it cuts it.
+/// What a split of scan number `scan`, an input with the columns of `schema`, keeps of it and how it cuts it.
 ///
 /// # Errors
 /// When a filter can't be fingerprinted.
-pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
-    let slices = slice_fingerprint(proof, scan, need)?;
+pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need, schema: &Schema) -> Result<Fingerprint> {
+    let slices = slice_fingerprint(proof, scan, need, schema)?;
     // Those of other inputs don't cut this one.
     let function = match proof.inputs().get(scan).and_then(predicates_of) {
-        Some(predicates) => predicates_fingerprint(predicates).to_string(),
+        Some(predicates) => predicates_fingerprint(&named(predicates, schema), schema).to_string(),
         None => function(proof),
     };
     Ok(Fingerprint::of([("slices", slices.as_bytes().as_slice()), (FUNCTION, function.as_bytes())]))
 }
 
 /// What the chunks' slices of scan number `scan` are made of, whichever chunks they are: what is needed of the input, and by what
-/// it is cut.
+/// it is cut. Columns are told by name and type, not by their places among those of `schema` that nobody reads.
 ///
 /// # Errors
 /// When a filter can't be fingerprinted.
-pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fingerprint> {
+pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need, schema: &Schema) -> Result<Fingerprint> {
     let Need { columns, filters, functions, bytes: _, memory_bytes: _, is_ordered } = need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
@@ -297,9 +304,10 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need) -> Result<Fing
     canon.hash.text("split");
     add_versions(&mut canon);
     canon.hash.text(table);
-    canon.hash.number(columns.len());
-    columns.iter().for_each(|at| canon.hash.number(*at));
-    add_keys(&mut canon, keys)?;
+    let filtered = filters.iter().flat_map(Expr::column_refs).filter_map(|column| schema.index_of(column.name()).ok());
+    add_columns(&mut canon, schema, columns.clone());
+    add_columns(&mut canon, schema, filtered.collect());
+    add_keys(&mut canon, keys, schema)?;
     canon.hash.number((*is_ordered).into());
     // The filters stand over bare columns, which have no position here: their names are hashed.
     canon.exprs(filters, &DFSchema::empty())?;
@@ -319,16 +327,16 @@ pub fn columns_fingerprint(schema: &SchemaRef) -> Fingerprint {
 }
 
 /// Keys, and what cuts each scan.
-fn cut(proof: &Proof) -> Result<Fingerprint> {
+fn cut(proof: &Proof, Resolved { scans, .. }: &Resolved) -> Result<Fingerprint> {
     let mut canon = Canon::default();
     canon.hash.number(proof.keys().len());
     proof.keys().iter().for_each(|key| canon.hash.text(key));
     canon.hash.number(proof.inputs().len());
-    for Input { table: _, role } in proof.inputs() {
+    for (Input { table: _, role }, scan) in proof.inputs().iter().zip(scans) {
         match role {
             Role::Partitioned { keys, names: _ } => {
                 canon.hash.text("cut");
-                add_keys(&mut canon, keys)?;
+                add_keys(&mut canon, keys, &scan.schema)?;
             }
             Role::Replicated { why: _ } => canon.hash.text("whole"),
         }
@@ -341,16 +349,28 @@ fn cut(proof: &Proof) -> Result<Fingerprint> {
     Ok(canon.hash.finish())
 }
 
-/// Adds keys to a fingerprint; predicates are the chunk function, of which a chunk has its own part.
-fn add_keys(canon: &mut Canon, keys: &[KeyExpr]) -> Result<()> {
+/// Expressions over positions of columns, by the names of these.
+fn named(exprs: &[Expr], schema: &Schema) -> Vec<Expr> {
+    let names: Vec<_> = schema.fields().iter().map(|field| Column::new_unqualified(field.name())).collect();
+    exprs.iter().map(|expr| over(expr, &names)).collect()
+}
+
+/// Adds names, types and what else is known of columns.
+fn add_columns(canon: &mut Canon, schema: &Schema, columns: BTreeSet<usize>) {
+    let fields = columns.into_iter().filter_map(|at| schema.fields().get(at)).cloned();
+    canon.schema(&Arc::new(Schema::new(fields.collect::<Vec<_>>())));
+}
+
+/// Adds keys over columns of `schema` to a fingerprint; predicates are the chunk function, of which a chunk has its own part.
+fn add_keys(canon: &mut Canon, keys: &[KeyExpr], schema: &Schema) -> Result<()> {
     canon.hash.number(keys.len());
     for key in keys {
         match key.predicates() {
             Some(_) => canon.hash.text("its predicates"),
             None => {
                 canon.hash.text("key");
-                // Columns stand in it by number.
-                canon.exprs(std::slice::from_ref(key.expr()), &DFSchema::empty())?;
+                add_columns(canon, schema, key.columns().into_iter().collect());
+                canon.exprs(&named(std::slice::from_ref(key.expr()), schema), &DFSchema::empty())?;
                 canon.schema(&Arc::new(Schema::new(vec![Field::new("", key.data_type().clone(), true)])));
             }
         }
@@ -371,11 +391,21 @@ fn options(options: &TaskOptions) -> Fingerprint {
     ])
 }
 
+/// The plan with the columns of scans that something reads. Positions of others must not be in any name: a column that a source
+/// gets, and nobody reads, runs nothing.
+fn pruned(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]).optimize(
+        plan.clone(),
+        &OptimizerContext::new(),
+        |_, _| {},
+    )
+}
+
 fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
     let Resolved { plan, scans: _, schema, volatile: _, text, functions: _, open: _ } = resolved;
     let mut canon = Canon::default();
     canon.schema(schema);
-    canon.plan(plan)?;
+    canon.plan(&pruned(plan)?)?;
     if canon.opaque {
         canon.hash.text(text);
     }

@@ -265,7 +265,7 @@ impl Canon {
     }
 
     fn scan(&mut self, scan: &TableScan) -> Result<()> {
-        let TableScan { table_name, source, projection, projected_schema, filters, fetch, statistics_requests: _ } =
+        let TableScan { table_name, source, projection: _, projected_schema, filters, fetch, statistics_requests: _ } =
             scan;
         match source.downcast_ref::<InputSource>() {
             Some(input) => {
@@ -285,9 +285,8 @@ impl Canon {
                 }
             },
         }
+        // By name and type: where a column stands among those that are not read says nothing.
         self.schema(projected_schema.inner());
-        self.hash.number(projection.is_some().into());
-        self.positions(projection.as_deref().unwrap_or_default());
         self.count(*fetch);
         self.exprs(filters, projected_schema)
     }

@@ -10,7 +10,8 @@
 //! the plan, here, before anything is proved, and where the order of a source counts, chunks read it in that order and are
 //! named by it (see [`ordered_scans`]).
 //!
-//! Left to DataFusion is which of the rows that tie in the ORDER BY of a window comes first.
+//! Two things stay open, and EXPLAIN says so: which of the rows that tie in the ORDER BY of a window comes first, and which rows
+//! LIMIT takes of a source without any order: the first of its files, and where the task is cut those of the least values.
 
 pub mod function;
 mod hash;

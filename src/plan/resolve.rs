@@ -399,10 +399,13 @@ pub fn scan_numbers(plan: &LogicalPlan) -> datafusion::common::Result<Vec<usize>
     Ok(found)
 }
 
+/// Readers that take folders like `chunk=0000` for a partitioned table have a column of this name.
+const OF_FOLDERS: &str = "chunk";
+
 /// The columns of the task's table when its query gives these.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] at the task: two columns of one name, a type without a form that others read.
+/// [`ErrorKind::Sql`] at the task: two columns of one name, a column whose name folders have, a type without a form that others read.
 pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
     let fail = |message: String| {
         Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))
@@ -411,6 +414,12 @@ pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
     for (i, field) in fields.iter().enumerate() {
         if fields[..i].iter().any(|other| other.name() == field.name()) {
             return fail(format!("two output columns are named `{}`; rename one with AS", field.name()));
+        }
+        if field.name().eq_ignore_ascii_case(OF_FOLDERS) {
+            let name = field.name();
+            return fail(format!(
+                "readers would have the numbers of the table's folders, {OF_FOLDERS}=0000 and so on, in the place of the output column `{name}`; rename it with AS"
+            ));
         }
     }
     published_schema(schema).or_else(|NotPublished { column, data_type, advice }| {

@@ -69,7 +69,7 @@ impl TaskJob {
                     *own = branch_components(resolved, proof, chunk, &reads).map_err(execution_error)?;
                 }
                 ChunkFunction::PerInput(_) => {
-                    own.0.insert(FUNCTION.into(), chunk_predicates_fingerprint(proof, Some(chunk)));
+                    own.0.insert(FUNCTION.into(), chunk_predicates_fingerprint(proof, resolved, Some(chunk)));
                 }
             }
         }
@@ -136,7 +136,7 @@ impl TaskJob {
             // Rows that the chunk's query filters out are not its business.
             let job = SplitJob { proof: &one, scan: 0, ..self.slice_job(input, need, proof, scan) };
             let (contents, _) = self.context.splits.contents(&job, false).await?;
-            let filtered = slice_fingerprint(&one, 0, need).map_err(execution_error)?;
+            let filtered = slice_fingerprint(&one, 0, need, &input.schema()).map_err(execution_error)?;
             let identity = |content: Content| {
                 let content = content.to_bytes();
                 Fingerprint::of([("filtered", filtered.as_bytes().as_slice()), ("content", content.as_slice())])
@@ -155,7 +155,7 @@ impl TaskJob {
                 let writes = slice.mode() == InputMode::Split && !self.is_dry;
                 let (contents, bytes) = self.context.splits.contents(&job, writes).await?;
                 // Not the function: which rows are in a chunk is in its own component.
-                let slices = slice_fingerprint(proof, scan, job.need).map_err(execution_error)?;
+                let slices = slice_fingerprint(proof, scan, job.need, &input.schema()).map_err(execution_error)?;
                 let identity = |content: Content| {
                     let content = content.to_bytes();
                     Fingerprint::of([("slices", slices.as_bytes().as_slice()), ("content", content.as_slice())])
@@ -269,13 +269,11 @@ impl Output {
 
 /// Whether rows with the needed columns can be hashed.
 fn is_hashed(input: &Input, need: &Need) -> bool {
-    let schema = match input {
-        Input::Source(source) => source.table().schema(),
-        Input::Served(_) => return false,
-        Input::Output(output) => Arc::clone(&output.schema),
-    };
+    if input.served().is_some() {
+        return false;
+    }
     let columns: Vec<usize> = need.columns.iter().copied().collect();
-    schema.project(&columns).is_ok_and(|columns: Schema| RowHasher::try_new(&columns).is_ok())
+    input.schema().project(&columns).is_ok_and(|columns: Schema| RowHasher::try_new(&columns).is_ok())
 }
 
 /// Whether files of it are not there yet, since nothing runs.

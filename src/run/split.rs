@@ -232,7 +232,7 @@ impl SplitJob<'_> {
     /// # Errors
     /// When a filter can't be fingerprinted.
     pub fn id(&self) -> Result<SplitId> {
-        let cut = cut_fingerprint(self.proof, self.scan, self.need).map_err(execution_error)?;
+        let cut = cut_fingerprint(self.proof, self.scan, self.need, &self.input.schema()).map_err(execution_error)?;
         Ok(SplitId { cut, input: self.input.identity() })
     }
 

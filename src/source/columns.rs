@@ -85,7 +85,8 @@ pub async fn declared(source: &Source, state: &SessionState) -> Result<Declared>
     let columns = schema.fields().iter().filter(|field| !in_paths.contains(field.name()));
     let columns: Vec<_> = columns.map(|field| (field.as_ref().clone(), is_null_declared(field.name()))).collect();
     Ok(Declared {
-        columns: (!schema.fields().is_empty()).then_some(columns),
+        // PARTITIONED BY may declare its own alone.
+        columns: (!columns.is_empty()).then_some(columns),
         partitions: (!in_paths.is_empty()).then_some(partitions),
     })
 }
@@ -171,10 +172,16 @@ fn text(source: &Source, columns: Vec<KnownColumn>, declared: &Declared) -> Resu
         location: source.location.clone(),
         columns,
         may_have_others: declared.columns.is_some() && !matches!(source.format, Format::Csv(_)),
+        of_folders: of_folders(declared),
     };
     let schema = Arc::new(table.schema());
     let reader = Reader::Whole(Arc::new(TextFiles { format: source.format.clone(), table: Arc::new(table) }));
     Ok(Columns { schema, reader, rows: None, row_groups: None })
+}
+
+/// Names of columns that are the folders', whatever the files have.
+fn of_folders(declared: &Declared) -> Vec<String> {
+    declared.partitions.iter().flatten().map(|field| field.name().clone()).collect()
 }
 
 /// The columns that are declared, as text files have them.
@@ -212,12 +219,14 @@ async fn text_columns_of_csv(
         paths.into_iter().map(|path| Ok((path.clone(), csv::sample(&path, &sampled_options, rows)?))).collect()
     })
     .await?;
+    let of_folders = of_folders(declared);
     let mut names = Names::default();
     let mut kinds: Vec<(String, csv::Kinds)> = Vec::new();
     for (path, columns) in &sampled {
-        let header: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-        names.add(path, &header, partitions).map_err(|fault| source_error(source, fault))?;
-        for (name, seen) in columns {
+        let own = || columns.iter().filter(|(name, _)| !of_folders.contains(name));
+        let header: Vec<&str> = own().map(|(name, _)| name.as_str()).collect();
+        names.add(path, &header, partitions_of(declared, partitions)).map_err(|fault| source_error(source, fault))?;
+        for (name, seen) in own() {
             match kinds.iter_mut().find(|(known, _)| known == name) {
                 Some((_, known)) => *known = known.and(*seen),
                 None => kinds.push((name.clone(), *seen)),
@@ -236,6 +245,7 @@ async fn text_columns_of_csv(
         location: source.location.clone(),
         columns: kinds.into_iter().map(known).collect(),
         may_have_others: false,
+        of_folders,
     };
     // A file without a header has no say; one with another is told before anything runs.
     for (path, columns) in sampled.iter().filter(|(_, columns)| !columns.is_empty()) {
@@ -271,12 +281,14 @@ async fn text_columns_of_json(
     })
     .await?;
     let failed = |fault: Fault| source_error(source, fault);
+    let of_folders = of_folders(declared);
     let mut names = Names::default();
     let mut keys = Vec::new();
     for (path, of_file) in &sampled {
-        let header: Vec<&str> = of_file.iter().map(|(key, _)| key.as_str()).collect();
-        names.add(path, &header, partitions).map_err(failed)?;
-        keys = json::keys_and(keys, of_file.clone());
+        let own: Vec<_> = of_file.iter().filter(|(key, _)| !of_folders.contains(key)).cloned().collect();
+        let header: Vec<&str> = own.iter().map(|(key, _)| key.as_str()).collect();
+        names.add(path, &header, partitions_of(declared, partitions)).map_err(failed)?;
+        keys = json::keys_and(keys, own);
     }
     let known = |(name, seen): (String, json::Seen)| {
         let data_type = seen.data_type().map_err(|what| {

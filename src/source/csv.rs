@@ -1,7 +1,7 @@
 //! CSV: rows of fields, by the names in the first line where there is one.
 
 use std::collections::HashSet;
-use std::io::BufRead;
+use std::io::{BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -15,6 +15,9 @@ use crate::source::fault::{Fault, quoted};
 use crate::source::open::open;
 use crate::source::read::TextTable;
 use crate::task::format::CsvOptions;
+
+/// Length of the line behind a file's last one.
+const END_BYTES: usize = 16;
 
 /// Which values a column has, as far as they were seen: a bit for each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,6 +115,9 @@ pub fn sample(path: &Path, options: &CsvOptions, rows: usize) -> Result<Vec<(Str
 struct Records {
     path: PathBuf,
     reader: csv::Reader<Box<dyn BufRead + Send>>,
+    /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end for
+    /// its close.
+    end: String,
     record: StringRecord,
     header: Option<Vec<String>>,
     /// Fields that a record must have; 0 as long as that is not known.
@@ -135,6 +141,12 @@ impl Records {
             infer_rows: _,
             compression,
         } = options;
+        let special = [Some(*delimiter), Some(*quote), *escape, *comment, *terminator];
+        let mark = (1..b' ').rev().find(|byte| !special.contains(&Some(*byte))).unwrap_or_default();
+        let end = char::from(mark).to_string().repeat(END_BYTES);
+        let line_end = char::from(terminator.unwrap_or(b'\n'));
+        let text: Box<dyn BufRead + Send> =
+            Box::new(open(path, *compression)?.chain(Cursor::new(format!("{line_end}{end}"))));
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -144,13 +156,13 @@ impl Records {
             .double_quote(*double_quote)
             .terminator(terminator.map_or(Terminator::CRLF, Terminator::Any))
             .comment(*comment)
-            .from_reader(open(path, *compression)?);
+            .from_reader(text);
         let null = match null_regex {
             Some(pattern) => Some(Regex::new(pattern).map_err(|e| Fault::new(path, "format.null_regex").because(e))?),
             None => None,
         };
         let (path, record, truncated_rows) = (path.to_path_buf(), StringRecord::new(), *truncated_rows);
-        let mut records = Self { path, reader, record, header: None, fields: 0, truncated_rows, null };
+        let mut records = Self { path, reader, end, record, header: None, fields: 0, truncated_rows, null };
         if *has_header && records.next()? {
             let header: Vec<String> = records.record.iter().map(str::to_string).collect();
             check_header(&records.path, &header)?;
@@ -166,6 +178,14 @@ impl Records {
             Ok(false) => return Ok(false),
             Ok(true) => {}
             Err(error) => return Err(self.fault(error)),
+        }
+        if self.record.iter().next_back().is_some_and(|last| last.ends_with(&self.end)) {
+            if self.record.len() == 1 && self.record[0] == self.end {
+                return Ok(false);
+            }
+            let message =
+                "a quote that opens in this row is never closed; close it, or set format.quote to another character";
+            return Err(Fault::new(&self.path, message).at(self.line()));
         }
         let (has, must) = (self.record.len(), self.fields);
         if must == 0 {

@@ -221,7 +221,11 @@ impl Walk<'_> {
         })?;
         for name in names(folder)? {
             let (path, text) = (folder.join(&name), name.to_string_lossy().into_owned());
-            if !pattern.matches_with(&text, MATCH) || (is_hidden(&text) && !part.starts_with(&text[..1])) {
+            if !pattern.matches_with(&text, MATCH) {
+                continue;
+            }
+            if is_hidden(&text) && !part.starts_with(&text[..1]) {
+                self.skip(&path, Skipped::Hidden);
                 continue;
             }
             // `year=*` names a column, `*` a folder.
@@ -244,7 +248,9 @@ impl Walk<'_> {
         self.matching(folder, rest, open)?;
         for name in names(folder)? {
             let (path, text) = (folder.join(&name), name.to_string_lossy().into_owned());
-            if path.is_dir() && !is_hidden(&text) {
+            if path.is_dir() && is_hidden(&text) {
+                self.skip(&path, Skipped::Hidden);
+            } else if path.is_dir() {
                 let open: Vec<String> = open.iter().cloned().chain([text]).collect();
                 self.enter(&path, |walk| walk.at_any_depth(&path, rest, &open))?;
             }

@@ -405,7 +405,10 @@ impl Rows {
                     match numbers.get(key.as_ref()) {
                         Some(Some(number)) => values[*number] = Some(*value),
                         Some(None) => {}
-                        None => table.check_unknown(key).map_err(|message| Fault::new(&path, message).at(line))?,
+                        None => {
+                            let has = |name: &str| entries.iter().any(|(key, _)| key == name);
+                            table.check_unknown(key, has).map_err(|message| Fault::new(&path, message).at(line))?;
+                        }
                     }
                 }
                 for ((number, column), value) in columns.iter_mut().zip(values) {

@@ -44,6 +44,8 @@ pub struct TextTable {
     pub columns: Vec<KnownColumn>,
     /// Whether files may have others, which are left out.
     pub may_have_others: bool,
+    /// Columns that are in the paths, whatever the files have under their names.
+    pub of_folders: Vec<String>,
 }
 
 /// A column of a source's text files.
@@ -97,7 +99,8 @@ impl TextTable {
         };
         let fields: Vec<Option<usize>> = self.columns.iter().map(field).collect();
         let names = |names: &[String]| names.join(", ");
-        if let Some(unknown) = (0..header.len()).find(|at| !fields.contains(&Some(*at)))
+        let is_unknown = |at: &usize| !fields.contains(&Some(*at)) && !self.of_folders.contains(&header[*at]);
+        if let Some(unknown) = (0..header.len()).find(is_unknown)
             && !self.may_have_others
         {
             let known: Vec<String> = self.columns.iter().map(|known| known.name.clone()).collect();
@@ -124,13 +127,20 @@ impl TextTable {
         Ok(fields)
     }
 
-    /// That files may have a key that is no column.
+    /// That a row with these `keys` may have a key that is no column.
     ///
     /// # Errors
     /// What is wrong, and what to do.
-    pub fn check_unknown(&self, key: &str) -> Result<(), String> {
-        if self.may_have_others {
+    pub fn check_unknown(&self, key: &str, keys: impl Fn(&str) -> bool) -> Result<(), String> {
+        if self.of_folders.iter().any(|name| name == key) {
             return Ok(());
+        }
+        if self.may_have_others {
+            let meant = self.columns.iter().find(|known| known.name.eq_ignore_ascii_case(key) && !keys(&known.name));
+            return meant.map_or(Ok(()), |known| {
+                let (shown, name) = (quoted(key), quoted(&known.name));
+                Err(format!("there is key {shown} and not {name}; declare it as \"{key}\", in double quotes"))
+            });
         }
         Err(format!(
             "key {} is in none of the objects that the columns of `{}` were inferred from; raise format.schema_infer_max_rec, or \

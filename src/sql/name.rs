@@ -14,6 +14,15 @@ pub(crate) fn normalised(ident: &Ident) -> String {
     }
 }
 
+/// As [`normalised`], of a name as it is written.
+pub(crate) fn normalised_text(name: &str) -> String {
+    let quote = name.chars().next().filter(|first| matches!(first, '"' | '`'));
+    match quote.and_then(|quote| Some((quote, name.strip_prefix(quote)?.strip_suffix(quote)?))) {
+        Some((quote, inside)) => inside.replace(&format!("{quote}{quote}"), &quote.to_string()),
+        None => name.to_ascii_lowercase(),
+    }
+}
+
 /// The only part of `name`, if it has one part.
 pub(crate) fn unqualified(name: &ObjectName) -> Option<&Ident> {
     match name.0.as_slice() {

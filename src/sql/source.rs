@@ -19,7 +19,7 @@ pub(crate) const NOT_STORED: &str = "files are read where they are, so remove it
 ///
 /// # Errors
 /// At its place: a clause without meaning here, an unknown format or option, a location that is not a local path.
-pub(crate) fn source(statement: &Statement<'_>, create: CreateExternalTable, folder: &Path) -> Result<Source> {
+pub(crate) fn source(statement: &Statement<'_>, mut create: CreateExternalTable, folder: &Path) -> Result<Source> {
     let name = name::defined(statement, &create.name)?;
     let refused = [
         (create.or_replace, "OR REPLACE", "a name is defined once, so remove it"),
@@ -36,6 +36,8 @@ pub(crate) fn source(statement: &Statement<'_>, create: CreateExternalTable, fol
     if let Some((_, clause, advice)) = refused.iter().find(|(is_set, ..)| *is_set) {
         return Err(statement.refuse(clause, advice));
     }
+    // DataFusion keeps them as they are written.
+    create.table_partition_cols.iter_mut().for_each(|name| *name = name::normalised_text(name));
     declared(statement, &create.columns, &create.constraints)?;
     let format = format(statement, &create.file_type, &create.options)?;
     let place = |(at, location): (usize, &String)| {

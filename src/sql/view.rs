@@ -127,7 +127,7 @@ mod tests {
             ("CREATE VIEW a.v AS SELECT 1", "1:13", "`a.v` is qualified"),
             ("CREATE VIEW \"\" AS SELECT 1", "1:13", "the name is empty"),
             ("CREATE VIEW v", "1:14", "expected AS, found the end of the statement"),
-            ("CREATE VIEW v AS DELETE FROM t", "1:1", "write a SELECT after AS"),
+            ("CREATE VIEW v AS DELETE FROM t", "1:1", "a query only reads; write a SELECT"),
         ]);
     }
 }

@@ -47,10 +47,7 @@ pub async fn published(
     verified: &Arc<Verified>,
 ) -> Result<VerifiedTable> {
     let Some(version) = publish::current(cache, name)? else {
-        let known = publish::tables(cache)?.join(", ");
-        let known = if known.is_empty() { "none yet".into() } else { known };
-        let message = format!("no table `{name}` is published in {}; published are: {known}", cache.display());
-        return Err(Error::new(ErrorKind::Usage, message));
+        return Err(publish::not_published(cache, name)?);
     };
     of_version(cache, name, version, chunk, state, verified).await
 }

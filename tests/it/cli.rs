@@ -198,6 +198,7 @@ fn arguments_out_of_range_are_wrong_usage() {
         (["--memory", "0"], "at least one byte"),
         (["--memory", "5 parsec"], "`parsec` is no unit"),
         (["--memory", "lots"], "--memory"),
+        (["--memory", "1"], "the process itself needs 64 MiB"),
         (["--memory", "-5GB"], "-5"),
         (["--sideways", "1"], "--sideways"),
     ] {

@@ -274,6 +274,12 @@ async fn a_function_may_read_nothing_but_its_inputs() {
     let table = |name: &str, input: &'static str| Task::dataframe(name, [input], move |inputs| inputs.table(input));
     let cases = [
         (builder().with(table("a/b", "orders")), "`a/b` is also the name of a folder"),
+        (builder().with(table(&"a".repeat(201), "orders")), "use at most 200 characters"),
+        (builder().with(table("T", "orders")).with(table("t", "orders")), "the tasks `T` and `t` are one folder"),
+        (
+            builder().with(table("a", "orders").stage("S")).with(table("b", "orders").stage("s")),
+            "the stages `S` and `s` are one folder",
+        ),
         (builder().with(table("t", "nothing")), "unknown table `nothing`"),
         (builder().with(table("t", "t")), "cycle: t → t"),
         (builder().with(table("orders", "items")), "`orders` is defined twice"),

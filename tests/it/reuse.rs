@@ -103,6 +103,41 @@ async fn a_changed_source_runs_exactly_what_reads_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_nobody_reads_runs_nothing_wherever_it_stands() {
+    let lab = Lab::new();
+    let sql = pipeline()
+        + "CREATE VIEW all_orders AS SELECT * FROM orders;
+        CREATE TABLE ranks CLUSTERED BY (k) INTO 3 BUCKETS AS
+        SELECT customer % 7 AS k, amount, row_number() OVER (PARTITION BY customer % 7 ORDER BY amount, customer) AS at FROM all_orders;
+        CREATE TABLE total AS SELECT sum(amount) AS amount FROM all_orders;
+        CREATE TABLE first AS SELECT DISTINCT ON (customer) customer, amount FROM all_orders ORDER BY customer, amount LIMIT 3;
+        CREATE TABLE unique WITH (chunk_by = 'range', chunks = 2) AS SELECT customer FROM all_orders GROUP BY customer;
+        CREATE TABLE kept CLUSTERED BY (customer) INTO 2 BUCKETS AS SELECT customer FROM orders o
+        WHERE EXISTS (SELECT 1 FROM customers c WHERE c.id = o.customer) UNION ALL SELECT id FROM customers;
+        CREATE TABLE chain AS WITH RECURSIVE r(n) AS (SELECT min(customer) FROM orders UNION ALL SELECT n + 1 FROM r WHERE n < 5)
+        SELECT n FROM r;";
+    lab.run(&sql).await;
+    let whole = orders(200, 1);
+    let extra: ArrayRef =
+        Arc::new(StringArray::from_iter_values((0..whole.num_rows()).map(|row| format!("note {row}"))));
+    let columns = |at: usize| {
+        let schema = whole.schema();
+        let mut columns: Vec<(String, ArrayRef)> = schema
+            .fields()
+            .iter()
+            .zip(whole.columns())
+            .map(|(field, column)| (field.name().clone(), Arc::clone(column)))
+            .collect();
+        columns.insert(at, ("extra".to_string(), Arc::clone(&extra)));
+        RecordBatch::try_from_iter(columns).unwrap()
+    };
+    for at in [2, 0, 1] {
+        write_parquet(&lab.path("orders.parquet"), &columns(at));
+        assert_eq!(lab.run(&sql).await.ran, chunks(&[]), "{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_edited_task_runs_with_what_reads_it_and_nothing_else() {
     let lab = Lab::new();
     lab.run(&pipeline()).await;

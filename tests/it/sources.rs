@@ -157,6 +157,9 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
             ("escape.csv", "id,s\n1,\"a\\\"b\"\n2,\"c,d\"\n"),
             ("comment.csv", "id\n# none\n1\n"),
             ("empty.csv", ""),
+            ("open.csv", "id,s\n1,x\n2,\"y\n3,z\n4,w\n"),
+            ("open_last.csv", "id,s\n1,\"x"),
+            ("one.csv", "s\n\"a\""),
             ("header.csv", "id,v\n"),
             ("not_null.csv", "id,v\n1,\n"),
         ],
@@ -205,6 +208,11 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
         Err(&["line 2", "'v' is NULL, and is declared NOT NULL"]),
     )
     .await;
+    // What comes behind an open quote is no text.
+    check(at, &csv("open.csv", ""), "*", Err(&["open.csv, line 3", "a quote that opens in this row is never closed"]))
+        .await;
+    check(at, &csv("open_last.csv", ""), "*", Err(&["open_last.csv, line 2", "never closed"])).await;
+    check(at, &csv("one.csv", ""), "*", Ok(&["a"])).await;
     check(at, &declared("id INT, v BYTEA", "not_null.csv"), "*", Err(&["column 'v'", "can't be read from CSV"])).await;
 }
 
@@ -363,22 +371,52 @@ async fn folders_and_patterns_mean_what_they_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_out_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &[("d/a.csv", "id\n1\n"), ("d/b.txt", "x"), ("d/.c.csv", "id\n2\n"), ("d/d.csv", "")]);
+    write(
+        folder.path(),
+        &[
+            ("d/a.csv", "id\n1\n"),
+            ("d/b.txt", "x"),
+            ("d/.c.csv", "id\n2\n"),
+            ("d/d.csv", ""),
+            ("d/x/.h/e.csv", "id\n3\n"),
+            ("d/x/_f.csv", "id\n4\n"),
+        ],
+    );
+    for (location, all) in [
+        (
+            "d/",
+            &[
+                "hidden names: ",
+                "d/.c.csv",
+                "another ending than the format's files: ",
+                "d/b.txt",
+                "are empty: ",
+                "d/d.csv",
+                "d/x/.h",
+            ][..],
+        ),
+        ("d/*.csv", &["hidden names: ", "d/.c.csv", "d/d.csv"]),
+        ("d/**/*.csv", &["hidden names: ", "d/.c.csv", "d/x/.h", "d/x/_f.csv"]),
+    ] {
+        let told = told(folder.path(), location).await;
+        for words in all {
+            assert!(told.contains(words), "{location} {words}\n{told}");
+        }
+    }
+}
+
+/// What is said to be left out of a location.
+async fn told(folder: &Path, location: &str) -> String {
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let listener = Arc::clone(&told);
-    let engine = Engine::builder().cache_folder(folder.path().join("cache")).on_event(move |event| {
+    let engine = Engine::builder().cache_folder(folder.join("cache")).on_event(move |event| {
         if let Event::LeftOut { source, note } = event {
             listener.lock().unwrap().push(format!("{source}: {note}"));
         }
     });
-    let sql = format!("{}; CREATE TABLE o AS SELECT * FROM t", csv("d/", ""));
-    crate::support::run(&engine.build().unwrap(), &sql, folder.path()).await;
-    let told = told.lock().unwrap().join("\n");
-    for words in
-        ["hidden names: ", "d/.c.csv", "another ending than the format's files: ", "d/b.txt", "are empty: ", "d/d.csv"]
-    {
-        assert!(told.contains(words), "{words}\n{told}");
-    }
+    let sql = format!("{}; CREATE TABLE o AS SELECT * FROM t", csv(location, ""));
+    crate::support::run(&engine.build().unwrap(), &sql, folder).await;
+    told.lock().unwrap().join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,6 +453,33 @@ async fn folders_that_are_keys_and_values_are_columns() {
     check(at, &format!("{by_k} 'mixed/'"), "*", Err(&["mixed/b.parquet", "is in no folder k=…"])).await;
     check(at, &of_parquet("own/"), "*", Err(&["own/k=1/a.parquet", "in the file and in the name of its folder"])).await;
     check(at, &format!("{by_k} 'own/'"), "*", Ok(&["1,1"])).await;
+    let alone = "CREATE EXTERNAL TABLE t STORED AS PARQUET PARTITIONED BY (Year INT, \"month\" INT) LOCATION 'd/'";
+    check(at, alone, "id, year + month", Ok(&["1,2024", "2,2036"])).await;
+    write(at, &[("own_csv/k=1/a.csv", "id,k\n10,7\n"), ("own_json/k=1/a.json", "{\"id\": 10, \"k\": 7}\n")]);
+    for (format, folder) in [("CSV", "own_csv/"), ("JSON", "own_json/")] {
+        let source = |columns: &str, by: &str| {
+            format!("CREATE EXTERNAL TABLE t {columns} STORED AS {format} {by} LOCATION '{folder}'")
+        };
+        check(at, &source("", ""), "*", Err(&["in the file and in the name of its folder", "PARTITIONED BY (k)"]))
+            .await;
+        check(at, &source("", "PARTITIONED BY (K)"), "*", Ok(&["10,1"])).await;
+        check(at, &source("(id INT, K INT)", "PARTITIONED BY (k)"), "id, k + 1", Ok(&["10,2"])).await;
+    }
+    write(
+        at,
+        &[
+            ("json/k=1/a.json", "{\"id\": 10}\n"),
+            ("upper.json", "{\"ID\": 1}\n"),
+            ("both.json", "{\"ID\": 1, \"id\": 2}\n"),
+        ],
+    );
+    let json = |columns: &str, location: &str| {
+        format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS JSON LOCATION '{location}'")
+    };
+    check(at, &json("id INT, k INT", "json/"), "*", Err(&["'k' is in the names of folders", "PARTITIONED BY (k)"]))
+        .await;
+    check(at, &json("id INT", "upper.json"), "*", Err(&["upper.json, line 1", "key 'ID' and not 'id'"])).await;
+    check(at, &json("id INT", "both.json"), "*", Ok(&["2"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,9 +16,7 @@ use chunkwise::{
 };
 use tempfile::TempDir;
 
-use crate::support::{collect, copy_folder, engine, files_in, make_parquet, parquet_source, run, try_run};
-
-const ALL: CollectOptions = CollectOptions { older_than: Some(Duration::ZERO), limit_bytes: None };
+use crate::support::{collect, collect_all, copy_folder, engine, files_in, make_parquet, parquet_source, run, try_run};
 
 /// A folder with a source of 300 rows.
 async fn lab() -> (TempDir, String, PathBuf) {
@@ -234,7 +232,7 @@ async fn tables_join_leave_and_move_and_keep_what_is_published() {
     // What left does not come back with its stage, nor what moved.
     run(&engine, &format!("{source}{}", task("c", "s", 5)), folder.path()).await;
     assert_eq!(seen(&engine, &["a", "b", "c"]).await.unwrap(), [3, 4, 5]);
-    collect(&engine, &ALL);
+    collect_all(&engine, &cache);
     assert_eq!(seen(&engine, &["a", "b", "c"]).await.unwrap(), [3, 4, 5]);
     assert!(["a", "b", "c"].iter().all(|table| is_plain_folder(&cache, table)));
     // Back to where they were, one as it is.
@@ -448,7 +446,7 @@ async fn what_is_published_stays_and_what_was_goes() {
     let lately = CollectOptions { older_than: Some(Duration::from_secs(600)), limit_bytes: None };
     assert_eq!(collect(&engine, &lately).removed, 0);
     // Two versions of `a` with two chunks each, and two folders of links; the split is counted as well if there is one.
-    let done = collect(&engine, &ALL);
+    let done = collect_all(&engine, &cache);
     assert!(done.removed >= 8, "{done:?}");
     let current = fs::canonicalize(cache.join("stages/s/current")).unwrap();
     let folders: Vec<_> = stage_folders(&cache, "s").iter().map(|path| fs::canonicalize(path).unwrap()).collect();
@@ -459,7 +457,7 @@ async fn what_is_published_stays_and_what_was_goes() {
     // What was published again is not what was left.
     run(&engine, &sql(4), folder.path()).await;
     run(&engine, &sql(3), folder.path()).await;
-    collect(&engine, &ALL);
+    collect_all(&engine, &cache);
     assert_eq!(seen(&engine, &["a", "b"]).await.unwrap(), [3, 1]);
     assert_eq!(stage_folders(&cache, "s").len(), 1);
 }
@@ -502,7 +500,7 @@ async fn an_index_is_made_again_and_damage_is_found_and_mended() {
     run(&next, &sql, folder.path()).await;
     assert_eq!(seen(&next, &["a", "b", "c"]).await.unwrap(), [1, 1, 1]);
     assert_eq!(fs::read_link(fs::canonicalize(cache.join("stages/s/current")).unwrap().join("a")).unwrap(), right);
-    collect(&next, &ALL);
+    collect_all(&next, &cache);
     assert_eq!(stage_folders(&cache, "s").len(), 1);
 
     // A file that is damaged is set aside, and the stage published with what is computed anew.

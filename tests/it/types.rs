@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
-use chunkwise::{Engine, RunReport, Status, chunk_of_udf};
+use chunkwise::{Engine, RunOptions, RunReport, Status, chunk_of_udf};
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{SessionContext, ident};
 
@@ -404,6 +404,28 @@ async fn files_of_every_format_and_place_are_cut_alike() {
         assert_rows_in_their_chunks(&engine, &task.name, &["k"], 3).await;
     }
     assert_ne!(Multiset::of(engine.table(&report.tasks[10].name).await.unwrap()).await, alike);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_would_see_otherwise_is_refused_before_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let cases = [
+        ("SELECT k AS \"Chunk\" FROM t", "the numbers of the table's folders"),
+        ("SELECT k, INTERVAL '1 month' AS i FROM t", "which Parquet readers don't agree on"),
+        ("SELECT k, k + 1 AS k FROM t", "two output columns are named `k`"),
+    ];
+    for (query, words) in cases {
+        for cut in ["", "CLUSTERED BY (k) INTO 2 BUCKETS"] {
+            let sql = format!(
+                "CREATE VIEW t AS SELECT value AS k FROM generate_series(1, 3); CREATE TABLE o {cut} AS {query}"
+            );
+            let pipeline = chunkwise::sql::parse(&sql, "t.sql", folder.path()).unwrap();
+            let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+            assert!(report.tasks[0].reason.contains(words), "{}", report.tasks[0].reason);
+            assert_eq!(report.tasks[0].error, Some(chunkwise::ErrorKind::Sql));
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

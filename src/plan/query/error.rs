@@ -257,7 +257,8 @@ fn not_found(field: &Column, valid: &[Column]) -> String {
             "there is no column {wanted}; names without quotes are lower case, so write \"{name}\" in double quotes"
         );
     }
-    let alike = |other: &&Column| (normalized_levenshtein(&other.name, &field.name) * 1000.0) as u32;
+    let lower = field.name.to_lowercase();
+    let alike = |other: &&Column| (normalized_levenshtein(&other.name.to_lowercase(), &lower) * 1000.0) as u32;
     let best = valid.iter().max_by_key(alike).filter(|other| alike(other) >= (ALIKE * 1000.0) as u32);
     if let Some(other) = best {
         return format!("there is no column {wanted}; did you mean {}?", shown(other));
