@@ -60,7 +60,7 @@ fn wide(sql: &str) -> Option<String> {
     }
     let mut statements = Parser::parse_sql(&GenericDialect {}, sql).ok()?;
     let decimal = || DataType::Decimal(ExactNumberInfo::PrecisionAndScale(38, 0));
-    let is_factor = |expr: &Expr| matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(number, _) if number.to_string() == FACTOR));
+    let is_factor = |expr: &Expr| matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(number, _) if number == FACTOR));
     let _: ControlFlow<()> = visit_expressions_mut(&mut statements, |expr| {
         match expr {
             Expr::BinaryOp { left, op: BinaryOperator::Multiply, right } if is_factor(right) => {

@@ -27,6 +27,7 @@ use datafusion::physical_plan::{
 pub struct KeptOrder;
 
 impl PhysicalOptimizerRule for KeptOrder {
+    #[expect(clippy::only_used_in_recursion, reason = "the trait has it")]
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         if plan.is::<GlobalLimitExec>() || plan.is::<ProjectionExec>() {
             let children = plan.children().into_iter().map(|child| self.optimize(Arc::clone(child), config));

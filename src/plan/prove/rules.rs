@@ -47,6 +47,7 @@ pub struct Refused {
 ///
 /// Where the plan's top operator is the chunks' part of one done in two phases, what is stored is exactly what each
 /// chunk gives, so only the operator's input has to be cut.
+#[expect(clippy::result_large_err, reason = "it is taken apart at once")]
 pub fn attempt(
     resolved: &Resolved,
     assignment: &Assignment,
@@ -76,6 +77,7 @@ struct Proved {
     once: Vec<Vec<usize>>,
 }
 
+#[expect(clippy::result_large_err, reason = "it is taken apart at once")]
 fn prove(
     resolved: &Resolved,
     assignment: &Assignment,

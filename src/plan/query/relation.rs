@@ -46,6 +46,7 @@ pub(super) fn label(factor: &TableFactor) -> Option<&str> {
 ///
 /// # Errors
 /// The relation itself, if it is none of ours.
+#[expect(clippy::result_large_err, reason = "what is given comes back")]
 pub(super) fn unmark(factor: TableFactor) -> std::result::Result<Marked, TableFactor> {
     let Some(label) = label(&factor).map(str::to_string) else { return Err(factor) };
     let TableFactor::NestedJoin { table_with_joins, .. } = factor else { return Err(factor) };

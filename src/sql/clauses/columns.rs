@@ -25,7 +25,7 @@ pub(crate) fn declared(
             clauses.column_option(option)?;
         }
     }
-    for constraint in constraints {
+    if let Some(constraint) = constraints.first() {
         let words = match constraint {
             TableConstraint::Unique(_) | TableConstraint::UniqueUsingIndex(_) => "UNIQUE",
             TableConstraint::PrimaryKey(_) | TableConstraint::PrimaryKeyUsingIndex(_) => "PRIMARY KEY",

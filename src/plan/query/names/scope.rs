@@ -27,6 +27,7 @@ pub(super) struct Scope {
 
 /// A part of what `*` stands for.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 pub(super) enum Visible {
     /// A column of a relation.
     Column(ColumnName),
