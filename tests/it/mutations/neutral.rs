@@ -45,6 +45,8 @@ const SAME: &[(&str, &str, &str)] = &[
     ("FETCH FIRST 5 ROWS ONLY", "FETCH FIRST 5 ONLY", "a word that says nothing"),
     ("FETCH FIRST 5 ROWS ONLY", "FETCH FIRST 5 ROWS", "a word that says nothing"),
     ("WITH y AS", "WITH RECURSIVE y AS", "the query does not read itself"),
+    ("FROM u |> SELECT k", "FROM u SELECT k", "a query may begin with FROM"),
+    ("BY NAME SELECT g, k", "BY NAME SELECT k, g", "columns are put together by name"),
     ("FROM t |> JOIN", "FROM t JOIN", "the same join"),
     ("|> AS y", "", "the name is used nowhere"),
     ("chunk_by = 'hash', chunks", "chunks", "the default where chunks are given"),
