@@ -51,6 +51,7 @@ pub(crate) fn check_terms(statement: &Statement<'_>) -> Result<()> {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => open.push(0),
             Token::RParen | Token::RBracket | Token::RBrace if open.len() > 1 => drop(open.pop()),
+            // More are closed than opened: the parser will say so.
             Token::RParen | Token::RBracket | Token::RBrace => {}
             token if ends_terms(token) => open.iter_mut().last().iter_mut().for_each(|terms| **terms = 0),
             other if !is_operand(other) => {

@@ -18,6 +18,7 @@ mod layers;
 mod literals;
 mod materialize;
 mod memory;
+mod mutations;
 mod order;
 mod planning;
 mod plans;

@@ -157,6 +157,9 @@ impl Calls<'_> {
                 }
             };
         }
+        if name == "grouping" {
+            return grouping(&call, function.over.is_some());
+        }
         let aggregate = self.tables.get_aggregate_meta(name);
         let window = self.tables.get_window_meta(name);
         match (&function.over, aggregate, window) {
@@ -212,6 +215,18 @@ fn nulls(call: &Call<'_>, aggregate: &AggregateUDF) -> Result<()> {
             format!("{clause} has no meaning for {name}; remove it, or write {name}(…) FILTER (WHERE …)"),
         )),
         _ => Ok(()),
+    }
+}
+
+/// DataFusion replaces the call by the number of the grouping set, and drops its clauses.
+fn grouping(call: &Call<'_>, is_window: bool) -> Result<()> {
+    let all = [Clause::Distinct, Clause::OrderBy, Clause::Filter, Clause::Nulls, Clause::WithinGroup];
+    match call.clause(&all).or(is_window.then_some("OVER")) {
+        None => Ok(()),
+        Some(clause) => Err(at(
+            call.span,
+            format!("grouping says which columns a row is grouped by, which {clause} has no meaning for; remove it"),
+        )),
     }
 }
 

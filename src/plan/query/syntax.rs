@@ -110,6 +110,11 @@ impl VisitorMut for Rewrite {
         }
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        lower_function(factor);
+        ControlFlow::Continue(())
+    }
+
     /// From below, so that what is taken out of an expression was looked at.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         match rewrite_expr(expr) {
@@ -142,6 +147,10 @@ fn rewrite_query(query: &mut Query) -> Result<()> {
         match operator {
             PipeOperator::Join(join) => name_side(join),
             PipeOperator::Select { exprs } | PipeOperator::Extend { exprs } => exprs.iter_mut().for_each(lower_names),
+            PipeOperator::Aggregate { full_table_exprs, group_by_expr } => {
+                let aliases = full_table_exprs.iter_mut().chain(group_by_expr).filter_map(|e| e.expr.alias.as_mut());
+                aliases.for_each(|alias| *alias = quoted(normalised(alias), alias.span));
+            }
             _ => {}
         }
     }
@@ -168,6 +177,16 @@ fn fetch(query: &mut Query) {
         _ => None,
     };
     query.limit_clause = Some(LimitClause::LimitOffset { limit, offset, limit_by: Vec::new() });
+}
+
+/// DataFusion finds table functions by their letters, while it knows other functions in any case.
+fn lower_function(factor: &mut TableFactor) {
+    let (TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. }) = factor else { return };
+    for part in &mut name.0 {
+        if let ObjectNamePart::Identifier(name) = part {
+            name.value = normalised(name);
+        }
+    }
 }
 
 /// Columns that `*` names are found by their letters, also those in quotes: so others in lower case.
