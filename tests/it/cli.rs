@@ -14,7 +14,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::write_parquet;
+use crate::support::{age, write_parquet};
 
 const ORDERS: &str = "CREATE EXTERNAL TABLE orders STORED AS PARQUET LOCATION '../data/orders.parquet';\n";
 const CUSTOMERS: &str = "CREATE EXTERNAL TABLE customers STORED AS PARQUET LOCATION '../data/customers.parquet';\n";
@@ -159,6 +159,8 @@ fn a_cache_is_listed_pinned_and_bounded() {
     assert_eq!(lab.run(&["--audit", "100%"]).code, Some(0));
     assert_eq!(chunk_files(&lab.path("cache")), 14);
     assert!(cache(&["gc"]).starts_with("0 chunks, splits and versions removed"));
+    assert!(cache(&["gc", "--older-than", "0s"]).starts_with("0 chunks, splits and versions removed"));
+    age(&lab.path("cache"));
     let removed = cache(&["gc", "--older-than", "0s"]);
     // The two chunks of `regions` and the one of `summary`, and their versions; of `revenue` all is pinned.
     assert!(removed.starts_with("5 chunks, splits and versions removed"), "{removed}");
@@ -166,6 +168,7 @@ fn a_cache_is_listed_pinned_and_bounded() {
     assert!(cache(&["unpin", "revenue"]).starts_with("1 versions"));
     let audited = lab.run(&["--audit", "100", "--cache-limit", "1GB"]);
     assert!(audited.stdout.contains("nothing changed; 4 computed again and found equal"), "{}", audited.stdout);
+    age(&lab.path("cache"));
     let removed = cache(&["gc", "--older-than", "0s", "--limit", "1KB"]);
     assert!(removed.starts_with("5 chunks, splits and versions removed"), "{removed}");
     assert!(cache(&["verify"]).contains("all as they were written"));

@@ -122,6 +122,12 @@ pub fn collect(engine: &Engine, options: &CollectOptions) -> Collected {
 
 /// Removes all that nobody needs, as if the versions that others took the place of had been replaced two hours ago.
 pub fn collect_all(engine: &Engine, cache: &Path) -> Collected {
+    age(cache);
+    collect(engine, &CollectOptions { older_than: Some(Duration::ZERO), limit_bytes: None })
+}
+
+/// Lets the versions that others took the place of have been replaced two hours ago.
+pub fn age(cache: &Path) {
     let lists =
         files_in(&cache.join("versions")).into_iter().filter(|path| path.extension().is_some_and(|e| e == "b3"));
     let below = |folder: &Path| fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
@@ -130,7 +136,6 @@ pub fn collect_all(engine: &Engine, cache: &Path) -> Collected {
     for path in lists.chain(stages.filter(|path| !path.is_symlink())) {
         fs::File::open(path).unwrap().set_times(before).unwrap();
     }
-    collect(engine, &CollectOptions { older_than: Some(Duration::ZERO), limit_bytes: None })
 }
 
 /// Parses `sql`, its locations relative to `folder`, and runs all of it; every task must succeed.

@@ -170,15 +170,14 @@ impl Prover<'_> {
         })
     }
 
-    /// The chunks' part of an operator that is done in two phases, below a projection that names its columns.
+    /// The chunks' part of an operator that is done in two phases, below projections that name its columns and make them such
+    /// as can be stored.
     fn phase(&mut self, plan: &LogicalPlan) -> Checked<Property> {
-        let operator = match plan {
-            LogicalPlan::Projection(node) => {
-                self.way.push(0);
-                &node.input
-            }
-            other => other,
-        };
+        let mut operator = plan;
+        while let LogicalPlan::Projection(node) = operator {
+            self.way.push(0);
+            operator = &node.input;
+        }
         let [input] = operator.inputs()[..] else { return Err(unsupported(plan)) };
         if self.tells {
             let finding = "each chunk does its part; a later step puts the parts together".into();

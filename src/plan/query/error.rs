@@ -239,7 +239,7 @@ fn schema_error(error: &SchemaError) -> String {
         SchemaError::FieldNotFound { field, valid_fields } => not_found(field, valid_fields),
         SchemaError::AmbiguousReference { field } => {
             let name = &field.name;
-            format!("`{name}` is a column of several tables; write it with its table: table.{name}")
+            format!("several columns are called `{name}`; write it with its table, table.{name}, or name one with AS")
         }
         SchemaError::DuplicateQualifiedField { qualifier, name } => {
             format!("two columns are called `{qualifier}.{name}`; name one of the tables, or of the columns, with AS")
