@@ -1,16 +1,17 @@
 //! What a chunk is made of, by name: its fingerprint is of all of it, and a miss can say what of it changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 use arrow::ARROW_VERSION;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::DATAFUSION_VERSION;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, DFSchema, Result, plan_err};
-use datafusion::logical_expr::{Distinct, DistinctOn, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
-use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use parquet::file::properties::DEFAULT_CREATED_BY as PARQUET_VERSION;
 
 use crate::chunk::ChunkFunction;
@@ -20,6 +21,7 @@ use crate::plan::fingerprint::{Canon, Fingerprint, Hash};
 use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::need::Need;
 use crate::plan::prove::{Input, Proof, Role};
+use crate::plan::repair::OptimizerRules;
 use crate::plan::resolve::Resolved;
 use crate::task::{Task, TaskOptions};
 
@@ -393,29 +395,18 @@ fn options(options: &TaskOptions) -> Fingerprint {
     ])
 }
 
+/// What DataFusion's rules ask for functions.
+static FUNCTIONS: LazyLock<SessionState> = LazyLock::new(|| SessionStateBuilder::new().with_default_features().build());
+
 /// The plan with the columns of scans that something reads. Positions of others must not be in any name: a column that a source
 /// gets, and nobody reads, runs nothing.
 fn pruned(plan: &LogicalPlan) -> LogicalPlan {
-    let rules = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
-    let narrow = plan.clone().transform_up_with_subqueries(distinct_on_what_it_reads).data();
-    // A plan that it can't work on keeps all its columns.
-    let pruned = narrow.and_then(|plan| rules.optimize(plan, &OptimizerContext::new(), |_, _| {}));
-    pruned.unwrap_or_else(|_| plan.clone())
-}
-
-/// DISTINCT ON over no other columns than it reads: DataFusion takes it for an operator that hands on its input's.
-fn distinct_on_what_it_reads(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let LogicalPlan::Distinct(Distinct::On(DistinctOn { on_expr, select_expr, sort_expr, input, schema: _ })) = node
-    else {
-        return Ok(Transformed::no(node));
-    };
-    let sorted = sort_expr.iter().flatten().map(|sort| &sort.expr);
-    let read: HashSet<&Column> = on_expr.iter().chain(&select_expr).chain(sorted).flat_map(Expr::column_refs).collect();
-    let columns: Vec<Expr> =
-        input.schema().columns().into_iter().filter(|column| read.contains(column)).map(Expr::Column).collect();
-    let input = LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?;
-    let distinct = DistinctOn::try_new(on_expr, select_expr, sort_expr, Arc::new(input))?;
-    Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(distinct))))
+    // DISTINCT ON keeps columns that it does not read as long as it is no aggregate.
+    let rules: OptimizerRules =
+        vec![Arc::new(ReplaceDistinctWithAggregate::new()), Arc::new(OptimizeProjections::new())];
+    let rules = Optimizer::with_rules(rules);
+    // A plan that they can't work on keeps all its columns.
+    rules.optimize(plan.clone(), &*FUNCTIONS, |_, _| {}).unwrap_or_else(|_| plan.clone())
 }
 
 fn query_fingerprint(resolved: &Resolved) -> Result<Fingerprint> {
