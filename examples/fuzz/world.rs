@@ -47,6 +47,9 @@ const OF_SOURCES: [&str; 3] = ["source `t", "/t0", "/t1"];
 const OVERFLOW: &str = "Arithmetic overflow";
 const NOT_OURS: &str = "Overflow happened";
 
+/// The error of a key that a case has by chance.
+const NO_SUCH_KEY: &str = "no input of the query has the key";
+
 /// Chunks that are given are refused with one of these.
 const NOT_GIVEN: [&str; 5] = [
     "is no value of a key of type",
@@ -206,6 +209,7 @@ impl World {
                         Outcome::Wrong("-- it has rows, although its numbers overflow\n".into())
                     }
                     _ if is_overflow(&task.reason) => Outcome::Skipped("its numbers overflow, and it fails".into()),
+                    _ if task.reason.contains(NO_SUCH_KEY) => Outcome::Skipped(invalid(&task.reason)),
                     _ if task.reason.contains("can't be cut at") => Outcome::Refused(rule(&task.reason)),
                     _ if NOT_GIVEN.iter().any(|words| task.reason.contains(words)) => {
                         Outcome::Refused("the chunks that are given are none of the key's".into())
@@ -361,7 +365,7 @@ pub fn is_invalid(kind: chunkwise::ErrorKind, message: &str) -> bool {
 }
 
 pub fn invalid(message: &str) -> String {
-    for known in ["no input of the query has the key", "can't be a key", "which Parquet readers don't agree on"] {
+    for known in [NO_SUCH_KEY, "can't be a key", "which Parquet readers don't agree on"] {
         if message.contains(known) {
             return known.into();
         }
