@@ -45,7 +45,7 @@ mod world;
 const PINS: &[(Rule, u64)] = &[
     (Rule::JoinOnKeys, 502),
     (Rule::KeptSide, 500),
-    (Rule::NullAware, 522),
+    (Rule::NullAware, 526),
     (Rule::PaddedKeys, 500),
     (Rule::EqualInAllRows, 500),
     (Rule::Conjuncts, 501),
@@ -63,6 +63,7 @@ const PINS: &[(Rule, u64)] = &[
     (Rule::ScalarSubquery, 518),
     (Rule::Stable, 501),
     (Rule::Volatile, 501),
+    (Rule::KeptOrder, 509),
     (Rule::OffsetLast, 502),
     (Rule::UnorderedStates, 500),
     (Rule::DistinctFloats, 500),

@@ -72,11 +72,13 @@ async fn a_zone_that_is_none_is_refused_by_its_name() {
     let engine = crate::support::engine(&folder.path().join("cache"));
     for (sql, part) in [
         ("SELECT TIMESTAMP '2024-01-01' AT TIME ZONE 'Nowhere' AS v", "there is no time zone 'Nowhere'"),
-        ("SELECT TIMESTAMP '2024-01-01' AT TIME ZONE concat('U', 'TC') AS v", "must be a text"),
+        ("SELECT TIMESTAMP '2024-01-01' AT TIME ZONE concat('U', 'TC') AS v", "takes the name of a zone"),
         ("SELECT 1 AT TIME ZONE 'UTC' AS v", "AT TIME ZONE is of a timestamp, not of Int64"),
     ] {
-        let pipeline = chunkwise::sql::parse(&format!("CREATE TABLE a AS {sql}"), "test.sql", folder.path()).unwrap();
-        let report = engine.run(&pipeline, &Default::default()).await.unwrap();
-        assert!(report.tasks[0].reason.contains(part), "{report:#?}");
+        let message = match chunkwise::sql::parse(&format!("CREATE TABLE a AS {sql}"), "test.sql", folder.path()) {
+            Ok(pipeline) => engine.run(&pipeline, &Default::default()).await.unwrap().tasks[0].reason.clone(),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains(part), "{message}");
     }
 }
