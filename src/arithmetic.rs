@@ -35,6 +35,7 @@ mod interval;
 mod kernel;
 mod lazy;
 pub mod operator;
+pub mod remedy;
 pub mod sum;
 pub mod terms;
 pub mod total;

@@ -22,8 +22,8 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::arithmetic::chain::is_chain;
 use crate::arithmetic::checked::with_checked_operators;
-use crate::arithmetic::function::remedy;
 use crate::arithmetic::operator::as_checked;
+use crate::arithmetic::remedy::remedy;
 use crate::error::{Error, ErrorKind, Location};
 use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
