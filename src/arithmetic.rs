@@ -15,21 +15,27 @@
 //! [`fold::CheckedFolding`] lets DataFusion fold checked expressions, and what overflows stays in the plan as one, so that
 //! it fails only if it is evaluated.
 //!
-//! An AND or OR evaluates what may fail only for the rows for which it decides ([`lazy`]), so that it does not depend on
-//! batches whether a query fails.
+//! An AND or OR evaluates what may fail only for the rows for which it decides ([`lazy`], [`condition`]), so that it does not
+//! depend on batches whether a query fails.
+//!
+//! Chains of very many operators are functions from the start, so that planning them takes linear time ([`chain`]).
 //!
 //! A predicate that says which chunk a row is in is evaluated for rows that the query itself never looks at, so it must not
 //! fail: [`operator::wrapping`] gives its arithmetic, which wraps around.
 
 pub mod average;
 mod cast;
+pub mod chain;
 pub mod checked;
 mod compare;
+mod condition;
 pub mod fold;
 pub mod function;
 mod interval;
 mod kernel;
 mod lazy;
 pub mod operator;
+pub mod remedy;
 pub mod sum;
+pub mod terms;
 pub mod total;

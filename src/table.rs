@@ -23,7 +23,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Fi
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
@@ -215,6 +215,19 @@ impl TableProvider for FilesTable {
     }
 }
 
+/// Most filters by which row groups are skipped: one suffices for each, and the time to plan them grows with their square.
+const MOST_FILTERS: usize = 100;
+
+/// Whether a filter computes with numbers, of which statistics say nothing.
+fn is_computed(filter: &Expr) -> bool {
+    use Operator::{Divide, Minus, Modulo, Multiply, Plus};
+    let computes = |part: &Expr| {
+        Ok(matches!(part, Expr::BinaryExpr(binary) if matches!(binary.op, Plus | Minus | Multiply | Divide | Modulo)))
+    };
+    // The closure never fails.
+    filter.exists(computes).unwrap_or(true)
+}
+
 /// The filters over a table's columns that can be computed from a row alone, put together; they only say what may be
 /// skipped.
 fn conjunction_physical(
@@ -227,7 +240,7 @@ fn conjunction_physical(
         Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
         other => Ok(Transformed::no(other)),
     };
-    let filters = filters.iter().filter_map(|filter| {
+    let filters = filters.iter().filter(|filter| !is_computed(filter)).take(MOST_FILTERS).filter_map(|filter| {
         let filter = filter.clone().transform(bare).ok()?.data;
         state.create_physical_expr(filter, &schema).ok()
     });

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeContainer};
 use datafusion::common::{DFSchema, Result};
+use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::average::Avg;
 use datafusion::functions_aggregate::sum::Sum;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
@@ -16,8 +17,9 @@ use datafusion::logical_expr::{
 
 use crate::arithmetic::average::CheckedAvg;
 use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, may_be_replaced, plain_cast};
+use crate::arithmetic::condition::Asked;
 use crate::arithmetic::function::{checked_function, plain_function};
-use crate::arithmetic::lazy::{Asked, lazily};
+use crate::arithmetic::lazy::{Over, lazily};
 use crate::arithmetic::operator::{self, Operation, as_checked};
 use crate::arithmetic::sum::CheckedSum;
 
@@ -25,21 +27,34 @@ use crate::arithmetic::sum::CheckedSum;
 ///
 /// # Errors
 /// DataFusion's, where an expression has no type.
-pub fn checked(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub fn checked(plan: LogicalPlan, props: &ExecutionProps) -> Result<LogicalPlan> {
     let checked = plan.transform_up_with_subqueries(|node| {
         // The filters of a scan only say what it may leave out, by statistics: a node above evaluates them.
         if matches!(node, LogicalPlan::TableScan(_)) {
             return Ok(Transformed::no(node));
         }
         let (schema, names) = (schema_below(&node)?, NamePreserver::new(&node));
-        let asked = if matches!(node, LogicalPlan::Filter(_)) { Asked::Truth } else { Asked::Value };
-        node.map_expressions(|expr| {
+        let over = Over { schema: &schema, props };
+        let checked = |expr: Expr, asked: Asked| {
             let name = names.save(&expr);
             let expr = with_checked_operators(expr, &schema)?
                 .transform_data(|expr| expr.transform_up(|part| Ok(with_checked_aggregate(part))))?
-                .transform_data(|expr| lazily(expr, asked, &schema))?;
+                .transform_data(|expr| lazily(expr, asked, over))?;
             Ok(expr.update_data(|expr| name.restore(expr)))
-        })
+        };
+        match node {
+            LogicalPlan::Join(mut join) => {
+                let keys = join.on.map_elements(|key| checked(key, Asked::Value))?;
+                let filter = join.filter.map_elements(|filter| checked(filter, Asked::Truth))?;
+                let changes = keys.transformed || filter.transformed;
+                (join.on, join.filter) = (keys.data, filter.data);
+                Ok(Transformed::new_transformed(LogicalPlan::Join(join), changes))
+            }
+            node => {
+                let asked = if matches!(node, LogicalPlan::Filter(_)) { Asked::Truth } else { Asked::Value };
+                node.map_expressions(|expr| checked(expr, asked))
+            }
+        }
     })?;
     Ok(checked.data)
 }
@@ -148,10 +163,10 @@ pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
                 Some(func) => Some(Expr::ScalarFunction(ScalarFunction { func, args: function.args.clone() })),
                 None => plain_cast(function),
             };
-            return Ok(plain.filter(|_| !is_constant(&part)).map_or(Transformed::no(part), Transformed::yes));
+            return Ok(plain.filter(|_| !is_left(&part)).map_or(Transformed::no(part), Transformed::yes));
         }
         let operation = match as_checked(&part) {
-            Some((operation, _)) if !is_constant(&part) => operation,
+            Some((operation, _)) if !is_left(&part) => operation,
             _ => return Ok(Transformed::no(part)),
         };
         let Expr::ScalarFunction(ScalarFunction { func, mut args }) = part else { return Ok(Transformed::no(part)) };
@@ -166,6 +181,12 @@ pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
             }
         })
     })
+}
+
+/// Whether a checked expression, of whose arguments those that are checked still are constants, is one too.
+fn is_left(checked: &Expr) -> bool {
+    let Expr::ScalarFunction(ScalarFunction { func: _, args }) = checked else { return false };
+    args.iter().all(|arg| as_checked(arg).is_some() || is_constant(arg))
 }
 
 /// Whether an expression has one value that is known while a query is planned.

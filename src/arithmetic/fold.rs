@@ -4,50 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result, plan_err};
-use datafusion::logical_expr::binary::BinaryTypeCoercer;
+use datafusion::common::{Result, plan_err};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
-use sqlparser::ast::BinaryOperator;
 
-use crate::arithmetic::checked::{
-    has_arithmetic, is_constant, schema_below, with_checked_operators, with_plain_operators,
-};
+use crate::arithmetic::checked::{has_arithmetic, schema_below, with_checked_operators, with_plain_operators};
 use crate::arithmetic::compare::{exactly, has_timestamps};
-use crate::arithmetic::operator::{Operation, checked};
-
-/// Plans operators over constants as checked ones.
-///
-/// DataFusion folds the arguments of table functions before anybody else sees them.
-#[derive(Debug)]
-pub struct CheckedConstants;
-
-impl ExprPlanner for CheckedConstants {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        let operator = match expr.op {
-            BinaryOperator::Plus => Operator::Plus,
-            BinaryOperator::Minus => Operator::Minus,
-            BinaryOperator::Multiply => Operator::Multiply,
-            BinaryOperator::Divide => Operator::Divide,
-            _ => return Ok(PlannerResult::Original(expr)),
-        };
-        if !is_constant(&expr.left) || !is_constant(&expr.right) {
-            return Ok(PlannerResult::Original(expr));
-        }
-        let types = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
-        // What can't be put together is an error of the type checker.
-        let Ok((left, right)) = BinaryTypeCoercer::new(&types.0, &operator, &types.1).get_input_types() else {
-            return Ok(PlannerResult::Original(expr));
-        };
-        let Some((operation, result)) = Operation::of(operator, &left, &right) else {
-            return Ok(PlannerResult::Original(expr));
-        };
-        let args = vec![expr.left.cast_to(&left, schema)?, expr.right.cast_to(&right, schema)?];
-        Ok(PlannerResult::Planned(checked(operation, args, result)))
-    }
-}
 
 /// What `fold` gives, or an error where it panics: DataFusion evaluates and shows constants, and some functions, or the text of
 /// the first date of all, are not made for all values.

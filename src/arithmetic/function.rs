@@ -17,7 +17,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampNanosecondType,
 };
-use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::datetime::date_bin::DateBinFunc;
 use datafusion::functions::datetime::date_part::DatePartFunc;
 use datafusion::functions::datetime::date_trunc::DateTruncFunc;
@@ -375,14 +375,4 @@ fn check_series(args: &[ColumnarValue], rows: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What to do about an error of DataFusion's own, where it does not say: of timestamps that don't fit nanoseconds.
-pub fn remedy(error: &DataFusionError) -> Option<&'static str> {
-    let text = error.to_string();
-    let is_known = ["exceeds the representable i64 range", "to Nanosecond", "represented as nanoseconds"];
-    is_known.iter().any(|known| text.contains(known)).then_some(
-        "nanoseconds reach from 1677 to 2262, so let all timestamps that meet be of microseconds: arrow_cast('9999-12-31', \
-         'Timestamp(Microsecond, None)') or CAST(… AS TIMESTAMP(6))",
-    )
 }

@@ -242,25 +242,40 @@ impl ScalarUDFImpl for Arithmetic {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let is_null = |arg: &ColumnarValue| matches!(arg, ColumnarValue::Scalar(value) if value.is_null());
-        if args.args.iter().any(is_null) {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?));
-        }
-        let (left, right) = match args.args.as_slice() {
-            [value] => (&ColumnarValue::Scalar(ScalarValue::new_zero(&value.data_type())?), value),
-            [left, right] => (left, right),
-            _ => return internal_err!("{} has {} arguments", self.name(), args.args.len()),
-        };
-        let result = args.return_field.data_type();
-        match self.on_overflow {
-            OnOverflow::WrapAround => wrapped(self.operation, left, right),
-            OnOverflow::Fail if result.is_integer() && self.operation != Operation::DaysBetween => {
-                integers(self.operation, left, right, &args.return_field)
+        match (self.on_overflow, args.args.as_slice()) {
+            (OnOverflow::Fail, operands) => compute_checked(self.operation, operands, &args.return_field),
+            (OnOverflow::WrapAround, [left, right]) if !is_null(left) && !is_null(right) => {
+                wrapped(self.operation, left, right)
             }
-            OnOverflow::Fail if self.operation == Operation::DaysBetween => days_between(left, right),
-            OnOverflow::Fail => decimals(self.operation, left, right, &args.return_field),
+            (OnOverflow::WrapAround, _) => {
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from(args.return_field.data_type())?))
+            }
         }
     }
+}
+
+/// The value of `operation` over `operands`, in the type of `result`, which is named by the expression.
+///
+/// # Errors
+/// When a value does not fit.
+pub fn compute_checked(operation: Operation, operands: &[ColumnarValue], result: &FieldRef) -> Result<ColumnarValue> {
+    if operands.iter().any(is_null) {
+        return Ok(ColumnarValue::Scalar(ScalarValue::try_from(result.data_type())?));
+    }
+    let (left, right) = match operands {
+        [value] => (&ColumnarValue::Scalar(ScalarValue::new_zero(&value.data_type())?), value),
+        [left, right] => (left, right),
+        _ => return internal_err!("{operation} has {} operands", operands.len()),
+    };
+    match operation {
+        Operation::DaysBetween => days_between(left, right),
+        _ if result.data_type().is_integer() => integers(operation, left, right, result),
+        _ => decimals(operation, left, right, result),
+    }
+}
+
+fn is_null(value: &ColumnarValue) -> bool {
+    matches!(value, ColumnarValue::Scalar(value) if value.is_null())
 }
 
 fn wrapped(operation: Operation, left: &ColumnarValue, right: &ColumnarValue) -> Result<ColumnarValue> {
@@ -443,7 +458,7 @@ pub fn type_name(data_type: &DataType) -> String {
 }
 
 /// Text of at most as many characters as an error should show of an expression.
-fn shortened(text: String) -> String {
+pub fn shortened(text: String) -> String {
     const MOST: usize = 80;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -43,7 +43,7 @@ impl QueryPlanner for PlannerOfFunctions {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let functions: Arc<dyn ExtensionPlanner + Send + Sync> = Arc::new(Functions);
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![functions]);
-        planner.create_physical_plan(&checked(logical_plan.clone())?, session).await
+        planner.create_physical_plan(&checked(logical_plan.clone(), session.execution_props())?, session).await
     }
 }
 

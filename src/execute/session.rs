@@ -19,7 +19,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
-use crate::arithmetic::fold::CheckedConstants;
+use crate::arithmetic::chain::LongChains;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
@@ -103,7 +103,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         let _ = state.register_udf(function);
     }
     // Never fails.
-    let _ = state.register_expr_planner(Arc::new(CheckedConstants));
+    let _ = state.register_expr_planner(Arc::new(LongChains));
     state.mark_start_execution();
     state
 }

@@ -6,6 +6,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::optimizer::Optimizer;
 
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::order::ordered_scans;
@@ -59,8 +60,12 @@ fn needs(
     keys: &[BTreeSet<usize>],
     state: &SessionState,
 ) -> Result<Vec<Need>> {
+    if scans.is_empty() {
+        return Ok(Vec::new());
+    }
     let ordered = ordered_scans(plan)?;
-    let optimised = state.optimize(plan)?;
+    // It is analysed already.
+    let optimised = Optimizer::with_rules(state.optimizers().to_vec()).optimize(plan.clone(), state, |_, _| {})?;
     let mut found: BTreeMap<usize, Need> = BTreeMap::new();
     optimised.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

@@ -36,7 +36,7 @@ use sqlparser::ast::{Query, Statement};
 use crate::plan::query::provider::Mended;
 use crate::zone;
 
-pub use error::readable;
+pub use error::{placed, readable};
 
 /// The plan of `query` over what `tables` knows.
 ///

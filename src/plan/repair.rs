@@ -1,5 +1,6 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
+mod conditional;
 pub mod types;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{EmptyRelation, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Union, Window};
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::extract_leaf_expressions::{ExtractLeafExpressions, PushDownLeafProjections};
@@ -19,6 +21,8 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::fold::CheckedFolding;
+use crate::arithmetic::terms::balanced;
+use crate::plan::repair::conditional::OutsideConditions;
 use crate::plan::repair::types::TypesKept;
 
 /// Rules of an optimizer.
@@ -28,11 +32,12 @@ pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
 pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRules {
     let repaired = rules.iter().map(|rule| -> Arc<dyn OptimizerRule + Send + Sync> {
         match rule.name() {
+            name if name == CommonSubexprEliminate::new().name() => Arc::new(OutsideConditions),
             name if name == EliminateCrossJoin::new().name() => Arc::new(JoinsOfOneKind),
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
             name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
             name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
-            name if name == SimplifyExpressions::new().name() => Arc::new(CheckedFolding::new(Arc::new(TypesKept))),
+            name if name == SimplifyExpressions::new().name() => simplification(),
             name if [ExtractLeafExpressions::new().name(), PushDownLeafProjections::new().name()].contains(&name) => {
                 Arc::new(FieldsAboveUnions(Arc::clone(rule)))
             }
@@ -40,6 +45,11 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
         }
     });
     repaired.chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _]).collect()
+}
+
+/// [`SimplifyExpressions`] over checked arithmetic, that keeps the types of columns.
+pub fn simplification() -> Arc<dyn OptimizerRule + Send + Sync> {
+    Arc::new(TypesKept::new(Arc::new(CheckedFolding::new(Arc::new(SimplifyExpressions::new())))))
 }
 
 /// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
@@ -180,7 +190,7 @@ impl OptimizerRule for FieldsAboveUnions {
     }
 }
 
-/// [`PushDownFilter`], but what no column is in stays above an aggregate that gives a row for no rows: below it, a filter
+/// [`PushDownFilter`], whose conditions become flat, but what no column is in stays above an aggregate that gives a row for no rows: below it, a filter
 /// that is never true would leave that row.
 #[derive(Debug)]
 struct FiltersAboveTotals;
@@ -206,7 +216,15 @@ impl OptimizerRule for FiltersAboveTotals {
         {
             return Ok(Transformed::no(plan));
         }
-        PushDownFilter::new().rewrite(plan, config)
+        let pushed = PushDownFilter::new().rewrite(plan, config)?;
+        if !pushed.transformed {
+            return Ok(pushed);
+        }
+        let flat = pushed.data.transform_down(|node| match node {
+            LogicalPlan::Filter(_) | LogicalPlan::Join(_) => node.map_expressions(|expr| Ok(balanced(expr))),
+            other => Ok(Transformed::no(other)),
+        })?;
+        Ok(Transformed::new(flat.data, true, pushed.tnr))
     }
 }
 

@@ -30,6 +30,7 @@ use crate::plan::order::notes::notes;
 use crate::plan::order::with_orders;
 use crate::plan::prove::rule::Rules;
 use crate::plan::published::{NotPublished, published_schema};
+use crate::plan::query::placed;
 use crate::plan::resolve::foreign::refuse_foreign;
 use crate::plan::resolve::names::{Names, Planned, sql_error};
 use crate::plan::resolve::normalise::normalise;
@@ -283,7 +284,10 @@ fn resolve_with(
                 inputs.contains_key(table) || own.contains(table)
             })?;
         }
-        let plan = normalise(plan, state).map_err(in_task)?;
+        let plan = normalise(plan, state).map_err(|e| match &task.query {
+            TaskQuery::Sql(query) => in_task(placed(e, query)),
+            TaskQuery::DataFrame(_) | TaskQuery::Opaque(_) => in_task(e),
+        })?;
         let open = notes(&plan).map_err(in_task)?.into();
         let plan = with_orders(plan, rules).map_err(in_task)?;
         let (plan, scans) = number_scans(plan).map_err(in_task)?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, Result};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 
+use crate::arithmetic::terms::together;
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::chunk::range::range_of_udf;
@@ -41,7 +41,7 @@ pub fn split_plan(
 ) -> Result<LogicalPlan> {
     let mut plan = LogicalPlanBuilder::scan("input", provider_as_source(table), None)?;
     let columns = plan.schema().columns();
-    if let Some(filter) = conjunction(need.filters.iter().cloned()) {
+    if let Some(filter) = together(Operator::And, need.filters.clone()) {
         plan = plan.filter(filter)?;
     }
     let needed = need.columns.iter().filter_map(|at| columns.get(*at)).cloned().map(Expr::Column);

@@ -61,7 +61,7 @@ impl TaskJob {
     pub async fn run(mut self) -> (TaskReport, Result<(Output, Option<Prepared>)>) {
         let start = Instant::now();
         let PlannedTask { task, steps } = self.planned.as_ref();
-        let name = task.name.clone();
+        let (name, location) = (task.name.clone(), task.location.clone());
         let mut report = TaskReport::new(&name, Status::Reused);
         report.keys =
             steps.iter().map(|step| step.proof.keys()).find(|keys| !keys.is_empty()).unwrap_or_default().to_vec();
@@ -70,7 +70,10 @@ impl TaskJob {
         // What steps hand on to each other is nobody's input.
         report.steps = steps.iter().map(|step| step_report(task, step)).collect();
         let read: BTreeSet<String> = self.inputs.keys().cloned().collect();
-        let result = self.run_steps(&mut report).await.map_err(|e| e.with_task(&name));
+        let result = self.run_steps(&mut report).await.map_err(|e| match e.kind() {
+            ErrorKind::Execute => e.with_task(&name).with_location(location),
+            _ => e.with_task(&name),
+        });
         let inputs = report.steps.iter().flat_map(|step| &step.inputs);
         report.inputs = inputs.filter(|input| read.contains(&input.table)).cloned().collect();
         report.wall_ms = report::millis(start.elapsed());

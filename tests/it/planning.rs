@@ -117,3 +117,64 @@ fn a_union_or_join_of_many_tables_has_keys() {
         }
     });
 }
+
+/// How many times as long the second task may take as the first one, which is a third as long: a linear time is three times
+/// as long at most, a square one nine times.
+const MOST_TIMES: f64 = 6.0;
+
+/// The query of a size.
+type Query<'a> = &'a dyn Fn(usize) -> String;
+
+/// `((a + 1 < 5 OR a + 2 < 6) AND a + 3 < 7) OR …`
+fn nested(depth: usize) -> String {
+    let op = |at: usize| if at.is_multiple_of(2) { "OR" } else { "AND" };
+    (0..depth).fold("a + 1 < 5".into(), |inner, at| format!("({inner} {} a + {at} < {})", op(at), at + 4))
+}
+
+#[test]
+fn what_a_condition_or_chain_costs_grows_with_its_length() {
+    on_a_large_stack(|| {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(costs_grow_with_length());
+    });
+}
+
+async fn costs_grow_with_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = crate::support::engine(&folder.path().join("cache"));
+    let row = "FROM (VALUES (1)) t(a)";
+    let terms = |op: &str, count: usize| {
+        let terms: Vec<_> =
+            (0..count).map(|at| format!("a + {at} < {}", if op == " AND " { at + 5 } else { at })).collect();
+        terms.join(op)
+    };
+    let cases: [(Query<'_>, usize, &[&str]); 6] = [
+        (&|size| format!("SELECT a {row} WHERE {}", terms(" AND ", size)), 2_100, &["1"]),
+        (&|size| format!("SELECT a {row} WHERE {}", terms(" OR ", size)), 2_100, &[]),
+        (&|size| format!("SELECT {} AS v {row}", nested(size)), 42, &["true"]),
+        (&|size| format!("SELECT a {row} WHERE {}", nested(size)), 42, &["1"]),
+        (&|size| format!("SELECT {} AS v", vec!["1"; size].join(" + ")), 480, &["480"]),
+        (&|size| format!("SELECT {} AS v {row}", vec!["a"; size].join(" + ")), 480, &["480"]),
+    ];
+    let mut tasks = 0;
+    for (query, size, expected) in cases {
+        let mut time = async |size: usize| {
+            tasks += 1;
+            let (name, query) = (format!("task_{tasks}"), query(size));
+            let start = std::time::Instant::now();
+            let report = crate::support::run(&engine, &format!("CREATE TABLE {name} AS {query}"), folder.path()).await;
+            (start.elapsed().as_secs_f64(), report.tasks.last().map(|task| task.name.clone()))
+        };
+        // Other processes may hold one of them up.
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let (short, _) = time(size / 3).await;
+            let (long, name) = time(size).await;
+            assert_eq!(crate::support::texts(&engine, &name.unwrap()).await, expected);
+            times.push(long / short);
+            if long / short <= MOST_TIMES {
+                break;
+            }
+        }
+        assert!(times.iter().any(|times| *times <= MOST_TIMES), "{times:?} for {:.80}", query(size));
+    }
+}

@@ -2,9 +2,10 @@
 
 use std::ops::ControlFlow;
 
+use arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
 use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span};
-use sqlparser::ast::{Expr, Ident, Query, TableFactor, Visit, Visitor};
+use sqlparser::ast::{Expr, Ident, Query, Spanned, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, Visitor};
 use sqlparser::tokenizer::Span as SqlSpan;
 
 use crate::error::Error;
@@ -24,7 +25,7 @@ pub(super) fn at(span: SqlSpan, message: impl Into<String>) -> DataFusionError {
 }
 
 /// The error with its place in `query`, if it has none and says what it is about.
-pub(super) fn placed(error: DataFusionError, query: &Query) -> DataFusionError {
+pub fn placed(error: DataFusionError, query: &Query) -> DataFusionError {
     if error.diagnostic().is_some_and(|diagnostic| diagnostic.span.is_some()) {
         return error;
     }
@@ -40,7 +41,10 @@ pub(super) fn placed(error: DataFusionError, query: &Query) -> DataFusionError {
             Some(rest) => Wanted::TableFunction(rest.trim_end_matches('`').to_string()),
             None => return error,
         },
-        _ => return error,
+        root => match uncastable(&root.to_string()) {
+            Some(value) => Wanted::Cast(value.to_string()),
+            None => return error,
+        },
     };
     let mut find = Find { wanted, found: None };
     let _ = query.visit(&mut find);
@@ -53,6 +57,15 @@ pub(super) fn placed(error: DataFusionError, query: &Query) -> DataFusionError {
 enum Wanted {
     Column(Column),
     TableFunction(String),
+    /// Of a constant of this text.
+    Cast(String),
+}
+
+/// The constant that a failed cast is of.
+fn uncastable(message: &str) -> Option<&str> {
+    between(message, "Can't cast value ", " to type ")
+        .or_else(|| between(message, "Cannot cast string '", "' to value of "))
+        .or_else(|| between(message, "Error parsing timestamp from '", "'"))
 }
 
 /// Where something is named first.
@@ -73,6 +86,27 @@ impl Find {
     }
 }
 
+impl Find {
+    fn is_constant(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Value(value) => self.is_value(value),
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr: _ } => {
+                matches!(&self.wanted, Wanted::Cast(wanted) if *wanted == expr.to_string())
+            }
+            Expr::Nested(expr) => self.is_constant(expr),
+            _ => false,
+        }
+    }
+
+    fn is_value(&self, value: &ValueWithSpan) -> bool {
+        let Wanted::Cast(wanted) = &self.wanted else { return false };
+        match &value.value {
+            Value::SingleQuotedString(text) | Value::Number(text, _) => text == wanted,
+            _ => false,
+        }
+    }
+}
+
 impl Visitor for Find {
     type Break = ();
 
@@ -80,6 +114,8 @@ impl Visitor for Find {
         let found = match expr {
             Expr::Identifier(name) => self.is_column(std::slice::from_ref(name)),
             Expr::CompoundIdentifier(names) => self.is_column(names),
+            Expr::Cast { expr, .. } => self.is_constant(expr).then(|| expr.span()),
+            Expr::TypedString(typed) => self.is_value(&typed.value).then_some(typed.value.span),
             _ => None,
         };
         match found.filter(|span| span.start.line > 0) {
@@ -116,6 +152,10 @@ pub fn readable(error: &DataFusionError) -> String {
             return ours.message().to_string();
         }
         DataFusionError::Internal(message) => format!("DataFusion fails: {message}; write the query in another way"),
+        DataFusionError::ArrowError(cause, _) => match cause.as_ref() {
+            ArrowError::CastError(message) | ArrowError::ParseError(message) => message.clone(),
+            other => other.to_string(),
+        },
         other => other.strip_backtrace(),
     };
     planning_error(&one_line(&message))

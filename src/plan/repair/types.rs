@@ -2,23 +2,31 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
-use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-/// [`SimplifyExpressions`], after which every column has the type that it had before.
+/// A rule that simplifies expressions, after which every column has the type that it had before.
 ///
 /// The type of some functions depends on whether an argument is a literal: `round(x, CAST(1 AS INT))` of a
 /// `DECIMAL(25, 2)` is a `DECIMAL(26, 2)`, and a `DECIMAL(25, 1)` once the cast is folded. DataFusion folds it and leaves
 /// the schema as it was, so that the rows that come are of another type than the plan says, or operators fail that
 /// compare the two.
 #[derive(Debug)]
-pub struct TypesKept;
+pub struct TypesKept {
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+}
+
+impl TypesKept {
+    /// `rule`, whose plans have the types that they had before.
+    pub fn new(rule: Arc<dyn OptimizerRule + Send + Sync>) -> Self {
+        Self { rule }
+    }
+}
 
 impl OptimizerRule for TypesKept {
     fn name(&self) -> &str {
@@ -26,7 +34,7 @@ impl OptimizerRule for TypesKept {
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
-        SimplifyExpressions::new().apply_order()
+        self.rule.apply_order()
     }
 
     fn supports_rewrite(&self) -> bool {
@@ -34,13 +42,32 @@ impl OptimizerRule for TypesKept {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let before = Arc::clone(plan.schema());
-        let simplified = SimplifyExpressions::new().rewrite(plan, config)?;
-        match simplified.transformed {
+        let (before, calls) = (Arc::clone(plan.schema()), calls_functions(&plan)?);
+        let simplified = self.rule.rewrite(plan, config)?;
+        match simplified.transformed && calls {
             true => simplified.map_data(|plan| with_types(coerced(plan)?, &before)),
             false => Ok(simplified),
         }
     }
+}
+
+/// Whether the type of some part of a plan's expressions may depend on what is a literal.
+fn calls_functions(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found = found
+            || expr.exists(|part| {
+                Ok(matches!(
+                    part,
+                    Expr::ScalarFunction(_)
+                        | Expr::AggregateFunction(_)
+                        | Expr::WindowFunction(_)
+                        | Expr::HigherOrderFunction(_)
+                ))
+            })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// The plan with the operands of its expressions coerced again, where folding a part changed that part's type.

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{JoinType, Result};
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Operator};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::arithmetic::terms::together;
 
 /// Moves equalities of columns from a filter to the side of a join whose rows the join keeps or drops but never pads.
 #[derive(Debug)]
@@ -47,7 +49,9 @@ impl OptimizerRule for EqualitiesBelowJoins {
         let (below, above): (Vec<Expr>, Vec<Expr>) = conjuncts.into_iter().partition(|e| {
             is_equality(e) && e.column_refs().into_iter().all(|column| side.schema().has_column(column))
         });
-        let Some(below) = conjunction(below) else { return Ok(Transformed::no(LogicalPlan::Filter(filter))) };
+        let Some(below) = together(Operator::And, below) else {
+            return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+        };
         let mut join = join.clone();
         let side = Arc::new(LogicalPlan::Filter(Filter::try_new(below, Arc::clone(side))?));
         if is_left {
@@ -56,7 +60,7 @@ impl OptimizerRule for EqualitiesBelowJoins {
             join.right = side;
         }
         let join = LogicalPlan::Join(join);
-        Ok(Transformed::yes(match conjunction(above) {
+        Ok(Transformed::yes(match together(Operator::And, above) {
             Some(above) => LogicalPlan::Filter(Filter::try_new(above, Arc::new(join))?),
             None => join,
         }))

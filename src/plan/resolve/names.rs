@@ -20,8 +20,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use crate::arithmetic::function::remedy;
+use crate::arithmetic::chain::is_chain;
+use crate::arithmetic::checked::with_checked_operators;
 use crate::arithmetic::operator::as_checked;
+use crate::arithmetic::remedy::remedy;
 use crate::error::{Error, ErrorKind, Location};
 use crate::hook::InputPlan;
 use crate::pipeline::Pipeline;
@@ -260,10 +262,13 @@ pub fn table_function(
     let no_columns = DFSchema::empty();
     let args = args
         .into_iter()
-        .map(|arg| simplifier.simplify(simplifier.coerce(arg, &no_columns)?))
+        .map(|arg| {
+            let arg = with_checked_operators(simplifier.coerce(arg, &no_columns)?, &no_columns)?.data;
+            simplifier.simplify(arg)
+        })
         .collect::<datafusion::common::Result<Vec<_>>>()?;
     // What is left of arithmetic over constants overflows.
-    for arg in args.iter().filter(|arg| as_checked(arg).is_some()) {
+    for arg in args.iter().filter(|arg| as_checked(arg).is_some() || is_chain(arg)) {
         state
             .create_physical_expr(arg.clone(), &no_columns)?
             .evaluate(&RecordBatch::new_empty(no_columns.inner().clone()))?;

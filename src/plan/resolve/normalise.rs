@@ -19,9 +19,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use crate::arithmetic::fold::CheckedFolding;
-use crate::plan::repair::types::TypesKept;
-use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules};
+use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules, simplification};
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 
 /// Functions whose value is what a plan says of their argument, not what is in its rows.
@@ -34,7 +32,7 @@ const OF_FIELDS: [&str; 2] = ["arrow_field", "arrow_metadata"];
 pub fn normalise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let rules: OptimizerRules = vec![
         Arc::new(RewriteSetComparison::new()),
-        Arc::new(CheckedFolding::new(Arc::new(TypesKept))),
+        simplification(),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),

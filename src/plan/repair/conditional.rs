@@ -1,0 +1,95 @@
+//! Common subexpressions, but not of what AND and OR may leave out.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::arithmetic::checked::has_arithmetic;
+
+/// [`CommonSubexprEliminate`], for which the first part of an AND or OR is no surer to be evaluated than the others, where one
+/// of them may fail.
+///
+/// It computes what is surely evaluated twice for all rows before. Of `a * a < 50 AND a < 9` that would be `a * a`, which counts
+/// only where `a < 9`. So the whole is hidden behind a part that is always true, and shown again.
+#[derive(Debug)]
+pub struct OutsideConditions;
+
+impl OptimizerRule for OutsideConditions {
+    fn name(&self) -> &str {
+        "common_sub_expression_eliminate_outside_conditions"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        CommonSubexprEliminate::new().apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let hidden = each_expression(plan, |expr| expr.transform_down(hidden))?;
+        if !hidden.transformed {
+            return CommonSubexprEliminate::new().rewrite(hidden.data, config);
+        }
+        let Transformed { data, transformed, tnr } = CommonSubexprEliminate::new().rewrite(hidden.data, config)?;
+        let data = each_expression(data, |expr| expr.transform_down(shown))?.data;
+        Ok(Transformed::new(data, transformed, tnr))
+    }
+}
+
+/// The plan with its expressions changed, under the names that they had.
+fn each_expression(
+    plan: LogicalPlan,
+    change: impl Fn(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    plan.transform_down_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(change(expr)?.update_data(|expr| name.restore(expr)))
+        })
+    })
+}
+
+/// An AND or OR that may fail behind a part that is always true; what is in it is no longer surely evaluated.
+fn hidden(expr: Expr) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op: Operator::And | Operator::Or, .. }) if may_fail(&expr)? => {
+            let binary = BinaryExpr::new(Box::new(lit(true)), Operator::And, Box::new(expr));
+            Ok(Transformed::new(Expr::BinaryExpr(binary), true, TreeNodeRecursion::Jump))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn shown(expr: Expr) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right })
+            if matches!(right.as_ref(), Expr::BinaryExpr(_)) && *left == lit(true) =>
+        {
+            Ok(Transformed::yes(*right))
+        }
+        // The name of what was hidden is its own.
+        Expr::Alias(alias) if alias.relation.is_none() && alias.metadata.is_none() => {
+            let changed = alias.expr.as_ref().clone().transform_down(shown)?;
+            let is_named = changed.transformed && changed.data.schema_name().to_string() == alias.name;
+            let changed = if is_named { changed } else { changed.update_data(|expr| expr.alias(alias.name)) };
+            Ok(Transformed::new(changed.data, changed.transformed, TreeNodeRecursion::Jump))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether some part may fail, as far as it can be seen from an expression alone.
+fn may_fail(expr: &Expr) -> Result<bool> {
+    let may = |part: &Expr| Ok(matches!(part, Expr::Cast(_)) || is_division(part));
+    Ok(has_arithmetic(expr) || expr.exists(may)?)
+}
+
+fn is_division(part: &Expr) -> bool {
+    matches!(part, Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, .. }))
+}
