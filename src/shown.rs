@@ -9,6 +9,7 @@ pub fn on_one_line(text: &str) -> Cow<'_, str> {
 }
 
 /// The text with its lines and tabs, all other control characters escaped.
+#[cfg(any(feature = "cli", test))]
 pub fn in_lines(text: &str) -> Cow<'_, str> {
     escaped(text, is_unsafe)
 }
