@@ -15,8 +15,8 @@
 //! [`fold::CheckedFolding`] lets DataFusion fold checked expressions, and what overflows stays in the plan as one, so that
 //! it fails only if it is evaluated.
 //!
-//! An AND or OR evaluates what may fail only for the rows for which it decides ([`lazy`], [`condition`]), so that it does not
-//! depend on batches whether a query fails.
+//! An AND or OR evaluates what may fail only for the rows for which it decides ([`lazy`], [`condition`]), so that it
+//! does not depend on batches whether a query fails.
 //!
 //! Chains of very many operators are functions from the start, so that planning them takes linear time ([`chain`]).
 //!

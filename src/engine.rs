@@ -52,13 +52,13 @@ const MAX_JOBS: usize = 1024;
 /// How deep queries recurse; threads have no more than 2 MiB otherwise.
 const STACK_BYTES: usize = 16 << 20;
 
-/// Whoever waits for runs to be gone looks so often.
+/// How often a caller that waits for runs to end looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs pipelines over one cache folder. Several engines may use one folder, in one process or many, and several runs one
 /// engine: they share its jobs and its memory.
 ///
-/// Runs have threads of their own, so that whoever waits for them, on any tokio runtime, has his free.
+/// Runs have threads of their own: the caller's runtime is never blocked.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
@@ -395,7 +395,8 @@ impl Engine {
         cache.collect(options)?.ok_or_else(in_use)
     }
 
-    /// Takes `table` from readers, also from its stage. What it is made of stays until nobody has used it for long enough for
+    /// Takes `table` from readers, also from its stage. What it is made of stays until nobody has used it for long
+    /// enough for
     /// [`Engine::collect`], so that a run that publishes it again finds its chunks.
     ///
     /// # Errors

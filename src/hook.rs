@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`InvocationHook`] | into which chunks a task is cut, and in which order they run |
 //! | [`DematerializationHook`] | what the task reads in place of one of its inputs |
-//! | [`SourceHook`] | where the rows of a source come from that is no files |
+//! | [`SourceHook`] | where the rows of a custom source come from |
 //! | [`MaterializationHook`] | what becomes of the rows of each chunk, and whether the whole is published |
 //!
 //! Those of tasks get one [`HookContext`]: there is no other state. [`Batched`], [`ByRange`], [`ByValue`], [`ByExpr`] and [`Whole`] are

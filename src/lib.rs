@@ -113,7 +113,7 @@
 //!   [`ByRange`], [`ByValue`], [`ByExpr`] and [`Whole`] are others. It gives a [`Cut`], keys and a function of them, or
 //!   predicates of each input, and the data is asked whether one of them holds for each row: the proof is the engine's.
 //!   One that can't be made is a refusal, unless the task says [`Task::assume_chunkable`].
-//! - A [`SourceHook`] gives the rows of a source that is no files, slice by slice.
+//! - A [`SourceHook`] gives the rows of a custom source, slice by slice.
 //! - A [`DematerializationHook`] rewrites an input, as a plan over the whole of it, before the proof is made.
 //! - A [`MaterializationHook`] sees the rows of each chunk while they are written, may refuse or extend them, and sees the
 //!   whole before it is published.

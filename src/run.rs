@@ -139,8 +139,8 @@ pub struct Plans {
 /// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
 /// the functions, bounds of ranges or numbers of chunks, that a task was cut by when it was published.
 ///
-/// A task that is invalid or refused, or that a broken source is in the way of, is an `Err` in the result. One whose input
-/// could not be planned is not in it. What is left out of sources goes to `events`.
+/// A task that is invalid or refused, or that a broken source is in the way of, is an `Err` in the result. One whose
+/// input could not be planned is not in it. What is left out of sources goes to `events`.
 pub async fn plan(
     pipeline: &Pipeline,
     state: &SessionState,

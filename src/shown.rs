@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The text on one line, its control characters escaped: a name can't move the cursor, ring the bell, or look like a line of
-/// its own, nor turn the direction of what follows.
+/// The text on one line, its control characters escaped: a name can't move the cursor, ring the bell, or look like a
+/// line of its own, nor turn the direction of what follows.
 pub fn on_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_unsafe(c) || c == '\n' || c == '\t')
 }

@@ -84,8 +84,8 @@ impl Snapshot {
     /// Lists the files of `source` and finds their schema.
     ///
     /// # Errors
-    /// [`ErrorKind::Source`], at the statement: no file is there, one can't be read, or their columns don't fit each other or
-    /// the declared ones.
+    /// [`ErrorKind::Source`], at the statement: no file is there, one can't be read, or their columns don't fit each
+    /// other or the declared ones.
     pub async fn take(source: &Source, state: &SessionState) -> Result<Self> {
         let failed = |fault: Fault| source_error(source, fault);
         let listed = list(source).await?;

@@ -71,7 +71,7 @@ pub fn definitions(text: &str, file: &str, folder: &Path) -> Result<Definitions>
 /// The task `name` of a query, to be cut by a hook. `$parameter` in the query stands for [`Task::parameter`].
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] with the place in the query: text that is no query, a name that can be no folder's.
+/// [`ErrorKind::Sql`] with the place in the query: text that is not a query, a name that can't be a folder's.
 pub fn task(name: &str, query: &str) -> Result<Task> {
     let invalid = |message: &str| Error::new(ErrorKind::Sql, message).with_task(name);
     if !name.chars().all(is_of_folder) {
@@ -142,7 +142,7 @@ pub(crate) struct Explained {
 /// Parses a query, or EXPLAIN and a query.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] with the place: text that is no query, and clauses of a query that have no meaning.
+/// [`ErrorKind::Sql`] with the place: text that is not a query, and clauses of a query that have no meaning.
 pub(crate) fn question(text: &str) -> Result<Question> {
     depth::on_deep_stack(|| {
         let statements = tokens::split(text, SQL)?;

@@ -31,8 +31,8 @@ use datafusion::physical_plan::empty::EmptyExec;
 
 /// A table over a list of local files that was taken once: what is added to their folder later is not seen.
 ///
-/// A scan reads the files in order; it has one partition, or several where the session asks for them. Filters are used to
-/// skip row groups and are always checked again above the scan.
+/// A scan reads the files in order; it has one partition, or several where the session asks for them. Filters are used
+/// to skip row groups and are always checked again above the scan.
 #[derive(Debug, Clone)]
 pub struct FilesTable {
     schema: SchemaRef,
@@ -143,8 +143,8 @@ impl FilesTable {
     }
 }
 
-/// The format, with pruning switched off unless it is wanted here and by the session: a format keeps its own copy of that
-/// setting.
+/// The format, with pruning switched off unless it is wanted here and by the session: a format keeps its own copy of
+/// that setting.
 fn format_for(format: &Arc<ParquetFormat>, prunes: bool, state: &dyn Session) -> Arc<ParquetFormat> {
     if prunes && state.config_options().execution.parquet.pruning {
         return Arc::clone(format);
@@ -215,7 +215,8 @@ impl TableProvider for FilesTable {
     }
 }
 
-/// Most filters by which row groups are skipped: one suffices for each, and the time to plan them grows with their square.
+/// Most filters by which row groups are skipped: one suffices for each, and the time to plan them grows with their
+/// square.
 const MOST_FILTERS: usize = 100;
 
 /// Whether a filter computes with numbers, of which statistics say nothing.

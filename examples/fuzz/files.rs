@@ -1,7 +1,7 @@
 //! How a table's rows lie in files: the format and its options, folders, and what differs from file to file.
 //!
-//! Whatever the layout is, the rows of the table are the same: files have other types only where these hold all of their
-//! values, and lack a column only where it is NULL in all rows.
+//! Whatever the layout is, the rows of the table are the same: files have other types only where these hold all of
+//! their values, and lack a column only where it is NULL in all rows.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -245,8 +245,8 @@ fn declaration(table: &Table, writer: &FormatWriter, location: &Path) -> String 
     sql + ";\n"
 }
 
-/// A query of DuckDB over the files that [`write`] has written below `folder`, and the files that Python is to read for it; `None` for
-/// what DuckDB can't read.
+/// A query of DuckDB over the files that [`write`] has written below `folder`, and the files that Python is to read for
+/// it; `None` for what DuckDB can't read.
 pub fn in_duckdb(table: &Table, folder: &Path) -> Option<(String, Vec<PathBuf>)> {
     let Table { name, columns, files, .. } = table;
     let writer = FormatWriter::random(&mut Random::new(files.seed), table);

@@ -1,9 +1,9 @@
 //! Long chains of arithmetic operators as one function of their operands.
 //!
-//! `a + b + c + …` is a tree that is as deep as the text is long. DataFusion finds the type of each operator by walking all that
-//! is before it, each time it looks at one, and names it by all of that text: planning takes time that grows with the square
-//! or the cube. As one function of its operands a chain is flat. It gives what the operators would give one after the other,
-//! and fails where they would.
+//! `a + b + c + …` is a tree that is as deep as the text is long. DataFusion finds the type of each operator by walking
+//! all that is before it, each time it looks at one, and names it by all of that text: planning takes time that grows
+//! with the square or the cube. As one function of its operands a chain is flat. It gives what the operators would give
+//! one after the other, and fails where they would.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use sqlparser::ast::BinaryOperator;
 
 use crate::arithmetic::operator::{Operation, compute_checked, shortened};
 
-/// A chain of fewer operators stays a tree of DataFusion's own, which its optimizer knows. One of more has too many parts for a
-/// key.
+/// A chain of fewer operators stays a tree of DataFusion's own, which its optimizer knows. One of more has too many
+/// parts for a key.
 const MIN_OPERATORS: usize = 64;
 
 /// Plans long chains of arithmetic over numbers as functions.
@@ -185,7 +185,7 @@ impl ScalarUDFImpl for Chain {
     }
 }
 
-/// What DataFusion's operator gives, or the checked one in its place; `name` is that of the whole.
+/// The result of DataFusion's operator, or of the checked operator that replaces it; `name` is the whole chain's.
 fn computed(left: ColumnarValue, operator: Operator, right: ColumnarValue, name: &str) -> Result<ColumnarValue> {
     let types = (left.data_type(), right.data_type());
     let (to_left, to_right) = BinaryTypeCoercer::new(&types.0, &operator, &types.1).get_input_types()?;

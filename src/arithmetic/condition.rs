@@ -1,12 +1,12 @@
 //! AND and OR as functions that evaluate each of their parts only for the rows that the others leave open.
 //!
-//! DataFusion evaluates the arguments of a function for all rows, so the parts are none: the function holds them, and its
-//! arguments are what they read: columns, and values of scalar subqueries. A condition is one function however many parts it
-//! has and however deep they are nested, and each part is there once.
+//! DataFusion evaluates the arguments of a function for all rows, so the parts are none: the function holds them, and
+//! its arguments are what they read: columns, and values of scalar subqueries. A condition is one function however many
+//! parts it has and however deep they are nested, and each part is there once.
 //!
-//! A part that fails is asked again when others have decided more rows. Where nothing else decides, the rows are halved until
-//! it is known which of them fail. So it does not depend on the order of the parts whether a query fails, nor on what else is
-//! in a batch, and a row fails if and only if its value needs a part that fails.
+//! A part that fails is asked again when others have decided more rows. Where nothing else decides, the rows are halved
+//! until it is known which of them fail. So it does not depend on the order of the parts whether a query fails, nor on
+//! what else is in a batch, and a row fails if and only if its value needs a part that fails.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -59,8 +59,8 @@ pub fn checked_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::new_from_impl(CheckedFunction { of: Arc::clone(function), how })))
 }
 
-/// One of these functions that gives NULL where DataFusion's fails, for predicates that are evaluated for rows that the query
-/// itself never looks at; `None` for other functions.
+/// One of these functions that gives NULL where DataFusion's fails, for predicates that are evaluated for rows that the
+/// query itself never looks at; `None` for other functions.
 pub fn lenient_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     checked_function(function)?;
     let lenient = CheckedFunction { of: Arc::clone(function), how: How::Lenient };

@@ -50,8 +50,8 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
         Expr::BinaryExpr(BinaryExpr { left: _, op: Operator::Divide | Operator::Modulo, right }) => {
             !matches!(right.as_ref(), Expr::Literal(..))
         }
-        // Texts that are no numbers, and numbers too large for integers. Of the other casts nearly none can fail, and most
-        // conditions have some.
+        // Texts that are not numbers, and numbers too large for integers. Of the other casts nearly none can fail, and
+        // most conditions have some.
         Expr::Cast(cast) => {
             let to = cast.field.data_type();
             cast.expr

@@ -36,8 +36,8 @@ pub fn together(op: Operator, mut terms: Vec<Expr>) -> Option<Expr> {
 
 /// A condition whose terms are in a flat tree, if they were in a deep one.
 ///
-/// Where DataFusion puts terms together, each holds all before it: what walks such a tree needs a stack as deep as the condition
-/// is long, and its simplifier looks for each term in all before it.
+/// Where DataFusion puts terms together, each holds all before it: what walks such a tree needs a stack as deep as the
+/// condition is long, and its simplifier looks for each term in all before it.
 pub fn balanced(condition: Expr) -> Transformed<Expr> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right })

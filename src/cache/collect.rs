@@ -28,8 +28,8 @@ const GRACE: Duration = Duration::from_secs(60 * 60);
 /// What to remove from a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CollectOptions {
-    /// What was not used for so long goes. `None`: nothing goes for its age. In both cases versions go that others took the
-    /// place of an hour ago, and none before, since they may be being read.
+    /// What was not used for so long goes. `None`: nothing goes for its age. In both cases versions go that others took
+    /// the place of an hour ago, and none before, since they may be being read.
     pub older_than: Option<Duration>,
     /// What was used least recently goes until all files have at most so many bytes. `None`: no limit.
     pub limit_bytes: Option<u64>,

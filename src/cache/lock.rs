@@ -37,7 +37,8 @@ impl<'a> Waiting<'a> {
         Self { events, since: Instant::now(), is_told: false }
     }
 
-    /// Still waits for `what`, which whoever has locked the file `lock` makes or holds.
+    /// Reports, once it takes long, that this process waits for `what`: the process that has locked the file `lock`
+    /// makes or holds it.
     pub fn goes_on(&mut self, what: impl FnOnce() -> String, lock: &Path) {
         if !self.is_told && self.since.elapsed() >= PATIENCE {
             self.is_told = true;

@@ -150,8 +150,8 @@ pub fn make(
 
 /// What stands between a version that was made and its publication.
 pub struct Guard<'a> {
-    /// Checks, while nobody else publishes, that what the version was made of is still so: a run that began earlier must not put
-    /// its table in the place of a later one's.
+    /// Checks, while nobody else publishes, that what the version was made of is still so: a run that began earlier
+    /// must not put its table in the place of a later one's.
     pub is_current: &'a dyn Fn() -> Result<()>,
     /// Where to say that one waits.
     pub events: &'a EventSink,

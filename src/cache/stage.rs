@@ -74,7 +74,8 @@ pub fn publish(
     Ok(changed)
 }
 
-/// Takes `table` from readers, and from the stage that it is in. Its versions are as those that another took the place of.
+/// Takes `table` from readers, and from the stage that it is in. Its versions are as those that another took the place
+/// of.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] when it is not published.

@@ -1,7 +1,7 @@
 //! A folder for one process's unfinished files, removed with the process, however it ends.
 //!
-//! Beside the folder `<id>` lies a file `<id>.lock`, locked as long as the process lives. Whoever can take the lock
-//! of another's folder knows that its owner is dead, and removes both.
+//! Beside the folder `<id>` lies a file `<id>.lock`, locked as long as the process lives. A process that can take the
+//! lock of another's folder knows that its owner is dead, and removes both.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,7 +1,8 @@
-//! Local files as an object store, whatever their names: object_store's own has no place for names with control characters,
-//! or that are not UTF-8.
+//! Local files as an object store, whatever their names: object_store's own has no place for names with control
+//! characters, or that are not UTF-8.
 //!
-//! The location of a file is its absolute path, in which `%` stands before the two hexadecimal digits of each byte that an
+//! The location of a file is its absolute path, in which `%` stands before the two hexadecimal digits of each byte that
+//! an
 //! [`ObjectPath`] can't have, and of `%` itself.
 
 use std::ffi::OsString;

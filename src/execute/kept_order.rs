@@ -20,9 +20,9 @@ use datafusion::physical_plan::{
 
 /// Keeps the sort that decides which rows an `OFFSET` skips. It must come before the rules that add and remove sorts.
 ///
-/// DataFusion 55 removes a sort whose order no node above asks for, and sorts below a limit by what is asked for above it. A
-/// limit does not ask: its sort stays since it hands the number of rows down to it, and where it only skips rows there is
-/// none. The order of the whole result is asked for by DataFusion itself.
+/// DataFusion 55 removes a sort whose order no node above asks for, and sorts below a limit by what is asked for above
+/// it. A limit does not ask: its sort stays since it hands the number of rows down to it, and where it only skips rows
+/// there is none. The order of the whole result is asked for by DataFusion itself.
 #[derive(Debug)]
 pub struct KeptOrder;
 

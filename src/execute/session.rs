@@ -128,7 +128,7 @@ pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
     // Several sorts go on at a time, each with its own batch and what it keeps back to merge.
     let options = state.config_mut().options_mut();
     options.execution.sort_spill_reservation_bytes /= 8;
-    // Only text that is no number fails.
+    // Only text that is not a number fails.
     let _ = options.set("datafusion.execution.batch_size", "1024");
     state
 }

@@ -1,8 +1,9 @@
 //! Text → values of a column, each exactly or not at all: fields of CSV, values of JSON, names of folders.
 //!
 //! Numbers are decimal digits with a sign, a point and an exponent; dates and times are ISO 8601, with a space or a `T`
-//! between them. What has no exact value of the column's type, such as `1.5` of an integer or `10:00:00.25` of a time in
-//! seconds, is not rounded but refused. Fractions become the nearest float, whole numbers a float only if it is equal.
+//! between them. What has no exact value of the column's type, such as `1.5` of an integer or `10:00:00.25` of a time
+//! in seconds, is not rounded but refused. Fractions become the nearest float, whole numbers a float only if it is
+//! equal.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use datafusion::logical_expr::Expr;
 
 use crate::error::{Location, Result};
 
-/// Where the rows of a source come from that is no files: a database, a service, a format of the user's own.
+/// Where the rows of a custom source come from: a database, a service, a format of the user's own.
 ///
 /// A chunk of a task that is cut by columns of the source asks for its slice alone, any other for all rows. The engine still
 /// keeps only the chunk's rows of what it is given, so a slice may have more than these, but must not have less. Where a task is

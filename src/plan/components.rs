@@ -28,8 +28,9 @@ use crate::task::{Task, TaskOptions};
 /// The version of this crate; part of every fingerprint.
 pub const ENGINE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What queries and sources mean to this engine; part of every fingerprint. Raise it with each change after which the same
-/// query over the same rows gives others, such as a fault that is mended: what was stored before must not be served.
+/// What queries and sources mean to this engine; part of every fingerprint. Raise it with each change after which the
+/// same query over the same rows gives others, such as a fault that is mended: what was stored before must not be
+/// served.
 pub const SEMANTICS_VERSION: u32 = 2;
 
 /// What rows depend on beside queries and inputs, by name: the versions of the engine and of what it stands on.
@@ -365,7 +366,8 @@ fn add_columns(canon: &mut Canon, schema: &Schema, columns: BTreeSet<usize>) {
     canon.schema(&Arc::new(Schema::new(fields.collect::<Vec<_>>())));
 }
 
-/// Adds keys over columns of `schema` to a fingerprint; predicates are the chunk function, of which a chunk has its own part.
+/// Adds keys over columns of `schema` to a fingerprint; predicates are the chunk function, of which a chunk has its own
+/// part.
 fn add_keys(canon: &mut Canon, keys: &[KeyExpr], schema: &Schema) -> Result<()> {
     canon.hash.number(keys.len());
     for key in keys {
@@ -398,8 +400,8 @@ fn options(options: &TaskOptions) -> Fingerprint {
 /// What DataFusion's rules ask for functions.
 static FUNCTIONS: LazyLock<SessionState> = LazyLock::new(|| SessionStateBuilder::new().with_default_features().build());
 
-/// The plan with the columns of scans that something reads. Positions of others must not be in any name: a column that a source
-/// gets, and nobody reads, runs nothing.
+/// The plan with the columns of scans that something reads. Positions of others must not be in any name: a column that
+/// a source gets, and nobody reads, runs nothing.
 fn pruned(plan: &LogicalPlan) -> LogicalPlan {
     // DISTINCT ON keeps columns that it does not read as long as it is no aggregate.
     let rules: OptimizerRules =

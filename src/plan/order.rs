@@ -1,17 +1,18 @@
 //! The order of rows: what has one, and what happens where nothing has.
 //!
-//! **The rule.** Rows have an order where an ORDER BY gives one, also one in a subquery, as far as filters, projections and
-//! names lead up from it; and where they are read from the files of one source: that of paths, and of rows in them.
-//! Whatever takes rows by their order (LIMIT, `first_value`, `array_agg`, `row_number() OVER ()`, DISTINCT ON) takes that
-//! one. Other rows, those of joins, groups, unions and of other tasks' tables, it takes by their values, and so it does
-//! rows that tie in ORDER BY … LIMIT, in DISTINCT ON and in the ORDER BY of an aggregate.
+//! **The rule.** Rows have an order where an ORDER BY gives one, also one in a subquery, as far as filters, projections
+//! and names lead up from it; and where they are read from the files of one source: that of paths, and of rows in them.
+//! Whatever takes rows by their order (LIMIT, `first_value`, `array_agg`, `row_number() OVER ()`, DISTINCT ON) takes
+//! that one. Other rows, those of joins, groups, unions and of other tasks' tables, it takes by their values, and so it
+//! does rows that tie in ORDER BY … LIMIT, in DISTINCT ON and in the ORDER BY of an aggregate.
 //!
-//! So a query gives the same rows whole and cut, and again, whatever was cached before: an order by values is written into
-//! the plan, here, before anything is proved, and where the order of a source counts, chunks read it in that order and are
-//! named by it (see [`ordered_scans`]).
+//! So a query gives the same rows whole and cut, and again, whatever was cached before: an order by values is written
+//! into the plan, here, before anything is proved, and where the order of a source counts, chunks read it in that order
+//! and are named by it (see [`ordered_scans`]).
 //!
-//! Two things stay open, and EXPLAIN says so: which of the rows that tie in the ORDER BY of a window comes first, and which rows
-//! LIMIT takes of a source without any order: the first of its files, and where the task is cut those of the least values.
+//! Two things stay open, and EXPLAIN says so: which of the rows that tie in the ORDER BY of a window comes first, and
+//! which rows LIMIT takes of a source without any order: the first of its files, and where the task is cut those of the
+//! least values.
 
 pub mod function;
 mod hash;
@@ -90,8 +91,8 @@ fn by(expr: Expr) -> SortExpr {
     expr.sort(true, false)
 }
 
-/// What orders rows by these expressions so that only equal ones tie, as far as `before` does not: by the values of those
-/// that can be sorted, and by a hash of the others.
+/// What orders rows by these expressions so that only equal ones tie, as far as `before` does not: by the values of
+/// those that can be sorted, and by a hash of the others.
 pub fn by_values(exprs: &[Expr], before: &[SortExpr], schema: &DFSchema) -> Result<Vec<SortExpr>> {
     let mut found: Vec<SortExpr> = Vec::new();
     let mut unsorted = Vec::new();
@@ -166,8 +167,8 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Aggregates of the order take rows in that of an ORDER BY below, of a source, or of their arguments' values; those that
-/// don't read the order have none.
+/// Aggregates of the order take rows in that of an ORDER BY below, of a source, or of their arguments' values; those
+/// that don't read the order have none.
 fn aggregated(node: Aggregate, rules: Rules) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(node.input.schema());
     let calls: Vec<Option<&AggregateFunction>> = node.aggr_expr.iter().map(aggregate_call).collect();
@@ -180,8 +181,8 @@ fn aggregated(node: Aggregate, rules: Rules) -> Result<Transformed<LogicalPlan>>
     if takers.is_empty() && !calls.iter().flatten().any(|call| is_free_of_order(call)) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(node)));
     }
-    // DataFusion sorts its input once, for all aggregates that can't do without: their orders must begin alike. So these get
-    // the longest that is given, and then the values of the arguments of all of them.
+    // DataFusion sorts its input once, for all aggregates that can't do without: their orders must begin alike. So
+    // these get the longest that is given, and then the values of the arguments of all of them.
     let given = takers.iter().filter(|call| is_ordered(call) && !call.params.distinct);
     let given = given.map(|call| call.params.order_by.as_slice()).max_by_key(|order| order.len());
     let is_without_order = given.is_none() && matches!(order_of(&node.input)?, Order::None);
@@ -274,8 +275,8 @@ fn can_be_least(call: &AggregateFunction, schema: &DFSchema) -> bool {
     types.into_iter().all(|data_type| data_type.is_ok_and(|data_type| !data_type.is_nested() && !data_type.is_null()))
 }
 
-/// Window functions without an ORDER BY that tell rows apart take them in the order of an ORDER BY below, of a source, or
-/// of their values.
+/// Window functions without an ORDER BY that tell rows apart take them in the order of an ORDER BY below, of a source,
+/// or of their values.
 fn windowed(node: Window, rules: Rules) -> Result<Transformed<LogicalPlan>> {
     let schema = Arc::clone(node.input.schema());
     if !node.window_expr.iter().any(|expr| window_call(expr).is_some_and(|call| lacks_order(call, &schema))) {
@@ -330,8 +331,8 @@ fn tells_rows_apart(call: &WindowFunction, schema: &DFSchema) -> bool {
     }
 }
 
-/// DISTINCT ON takes the first row of each group: by its ORDER BY and then by a hash of what is selected, in the order of an
-/// ORDER BY below, of a source, or by that hash alone.
+/// DISTINCT ON takes the first row of each group: by its ORDER BY and then by a hash of what is selected, in the order
+/// of an ORDER BY below, of a source, or by that hash alone.
 fn distinct_on(node: DistinctOn, rules: Rules) -> Result<Transformed<LogicalPlan>> {
     const TIE: &str = "$tie";
     let DistinctOn { on_expr, select_expr, sort_expr, input, schema: _ } = &node;

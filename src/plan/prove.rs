@@ -220,8 +220,8 @@ impl Proof {
         self.assumed.as_deref()
     }
 
-    /// The same cut of a table that has its columns in the form in which they are published. One that hashes otherwise in that
-    /// form no longer says a row's chunk.
+    /// The same cut of a table that has its columns in the form in which they are published. One that hashes otherwise
+    /// in that form no longer says a row's chunk.
     pub fn published_as(mut self, schema: SchemaRef) -> Self {
         let family = |schema: &Schema, name: &String| Some(key_family(schema.field_with_name(name).ok()?.data_type()));
         if self.stored_by.iter().any(|name| family(&self.schema, name) != family(&schema, name)) {

@@ -1,5 +1,5 @@
-//! The one Parquet form of each Arrow type in a published table: the nearest that DuckDB, Polars, pandas, pyarrow and Spark
-//! read as the value that it is.
+//! The one Parquet form of each Arrow type in a published table: the nearest that DuckDB, Polars, pandas, pyarrow and
+//! Spark read as the value that it is.
 //!
 //! | Arrow type | column of a published table | why |
 //! |---|---|---|

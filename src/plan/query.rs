@@ -1,7 +1,7 @@
 //! From a query's syntax tree to DataFusion's plan, with what DataFusion's SQL planner drops or misreads mended.
 //!
-//! Tasks, views and questions are all planned here. [`crate::sql`] has looked at the clauses before: what is left is planned
-//! rightly by DataFusion, or
+//! Tasks, views and questions are all planned here. [`crate::sql`] has looked at the clauses before: what is left is
+//! planned rightly by DataFusion, or
 //!
 //! | what | mended by |
 //! |---|---|

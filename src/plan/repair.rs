@@ -190,8 +190,8 @@ impl OptimizerRule for FieldsAboveUnions {
     }
 }
 
-/// [`PushDownFilter`], whose conditions become flat, but what no column is in stays above an aggregate that gives a row for no rows: below it, a filter
-/// that is never true would leave that row.
+/// [`PushDownFilter`], whose conditions become flat, but what no column is in stays above an aggregate that gives a row
+/// for no rows: below it, a filter that is never true would leave that row.
 #[derive(Debug)]
 struct FiltersAboveTotals;
 

@@ -249,8 +249,8 @@ pub fn resolve(
     resolved
 }
 
-/// The same session, in which names that DataFusion makes up, such as `__correlated_sq_1`, are numbered from 1: those of a
-/// task must not depend on how many others were planned before it.
+/// The same session, in which names that DataFusion makes up, such as `__correlated_sq_1`, are numbered from 1: those
+/// of a task must not depend on how many others were planned before it.
 fn with_names_of_its_own(state: &SessionState) -> SessionState {
     let mut own = state.clone();
     own.execution_props_mut().alias_generator = Arc::default();
@@ -409,7 +409,8 @@ const OF_FOLDERS: &str = "chunk";
 /// The columns of the task's table when its query gives these.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] at the task: two columns of one name, a column whose name folders have, a type without a form that others read.
+/// [`ErrorKind::Sql`] at the task: two columns of one name, a column whose name folders have, a type without a form
+/// that others read.
 pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
     let fail = |message: String| {
         Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))

@@ -1,8 +1,8 @@
 //! The form in which a step's rows are stored, where Parquet has none for their type.
 //!
 //! A step takes the rows of any part of a query, also of types that no table may have: what is an interval there is
-//! stored as its bytes, a dictionary as its values, also inside of structs and lists, and they are what they were for the
-//! rest of the query.
+//! stored as its bytes, a dictionary as its values, also inside of structs and lists, and they are what they were for
+//! the rest of the query.
 
 use std::sync::Arc;
 

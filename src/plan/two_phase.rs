@@ -105,8 +105,8 @@ pub fn is_any_rows(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Limit(limit) if !is_sorted_directly(&limit.input))
 }
 
-/// The first rows of a sorted plan. Without an order a LIMIT keeps any rows: those of the least values, which are the same
-/// ones for each number of chunks.
+/// The first rows of a sorted plan. Without an order a LIMIT keeps any rows: those of the least values, which are the
+/// same ones for each number of chunks.
 fn top(input: &LogicalPlan, skip: usize, fetch: Option<usize>, rules: Rules) -> Result<Option<TwoPhase>> {
     if !is_sorted_directly(input) {
         let order = by_values(&columns(input.schema()), &[], input.schema())?;

@@ -99,7 +99,8 @@ impl TaskJob {
         Ok((own, split_bytes))
     }
 
-    /// The identity of each chunk's slice of a scan, or of the one that all read; where the order of rows counts, of that, too.
+    /// The identity of each chunk's slice of a scan, or of the one that all read; where the order of rows counts, of
+    /// that, too.
     async fn slices(&self, number: usize, scan: usize) -> Result<(Vec<Fingerprint>, u64)> {
         let Step { resolved, needs, .. } = &self.planned.steps[number];
         let (slices, bytes) = self.slices_of_set(number, scan).await?;

@@ -26,8 +26,8 @@ impl Stages {
         self.prepared.entry(stage.to_string()).or_default().push(prepared);
     }
 
-    /// What publishes `stage`, all of whose tasks have succeeded, and which was made of `sources`; it gives the tables that
-    /// changed.
+    /// What publishes `stage`, all of whose tasks have succeeded, and which was made of `sources`; it gives the tables
+    /// that changed.
     pub fn publication(
         &mut self,
         stage: &str,

@@ -23,8 +23,8 @@ const END_BYTES: usize = 16;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kinds(u16);
 
-/// A kind of value, and what its text looks like; the first that matches is taken. Digits with zeros before them are a code, no
-/// number.
+/// A kind of value, and what its text looks like; the first that matches is taken. Digits with zeros before them are a
+/// code, no number.
 const KINDS: [(Kinds, &str); 7] = [
     (Kinds::BOOLEAN, r"^(?i:true|false)$"),
     (Kinds::INTEGER, r"^-?(?:0|[1-9]\d*)$"),
@@ -82,8 +82,8 @@ impl Kinds {
     }
 }
 
-/// The columns of a file in order: their names, `column_1`, … without a header, and the kinds of values in the first `rows`
-/// rows.
+/// The columns of a file in order: their names, `column_1`, … without a header, and the kinds of values in the first
+/// `rows` rows.
 ///
 /// # Errors
 /// A header that names columns twice or not at all, and what [`Rows`] can't read.
@@ -115,8 +115,8 @@ pub fn sample(path: &Path, options: &CsvOptions, rows: usize) -> Result<Vec<(Str
 struct Records {
     path: PathBuf,
     reader: csv::Reader<Box<dyn BufRead + Send>>,
-    /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end for
-    /// its close.
+    /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end
+    /// for its close.
     end: String,
     record: StringRecord,
     header: Option<Vec<String>>,

@@ -1,8 +1,8 @@
 //! Columns whose values are in the names of folders: `year=2024/month=01/…`.
 //!
-//! Without PARTITIONED BY they are the names below a folder, and those that `**` or `key=*` stand for (not `*`), if all files have
-//! the same ones; their values are text. With it they are looked for in the whole path, and have the types that are declared. `%` and two hexadecimal digits
-//! stand for a byte, `__HIVE_DEFAULT_PARTITION__` for NULL.
+//! Without PARTITIONED BY they are the names below a folder, and those that `**` or `key=*` stand for (not `*`), if all
+//! files have the same ones; their values are text. With it they are looked for in the whole path, and have the types
+//! that are declared. `%` and two hexadecimal digits stand for a byte, `__HIVE_DEFAULT_PARTITION__` for NULL.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -159,7 +159,7 @@ impl Objects {
         }
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Result<Option<u8>, Fault> {
         loop {
             while let Some(byte) = self.buffer.get(self.start) {
@@ -210,7 +210,7 @@ impl Objects {
         let what = text.split(" at line ").next().unwrap_or_default();
         let message = match error.classify() {
             serde_json::error::Category::Eof => format!("the object that begins here has no end ({what})"),
-            serde_json::error::Category::Data => format!("has a value that is no object ({what})"),
+            serde_json::error::Category::Data => format!("has a value that is not an object ({what})"),
             _ => format!("is not JSON: {what}; the object begins in line {}", self.line),
         };
         let line = if error.is_eof() { self.line } else { line };

@@ -12,7 +12,7 @@ use crate::task::format::Compression;
 /// A file is read in pieces of so many bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// What files begin with that are no text, and what to write for them.
+/// The first bytes of binary files, and what to write to read them.
 const NO_TEXT: [(&[u8], &str); 8] = [
     (b"PAR1", "it is a Parquet file; write STORED AS PARQUET"),
     (b"ARROW1", "it is an Arrow file; write STORED AS ARROW"),

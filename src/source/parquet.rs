@@ -94,9 +94,9 @@ fn any_part(column: &SchemaType, is_it: &dyn Fn(&SchemaType) -> bool) -> bool {
 
 /// Whether timestamps of 96 bits are to be read in microseconds, those of the columns that `is_read` says.
 ///
-/// They hold years and nanoseconds that no timestamp of Arrow's holds together, and Arrow's reader wraps what is too far for
-/// nanoseconds and cuts off what is too fine for microseconds. Spark writes microseconds; a file with a schema of Arrow's
-/// says itself what it has.
+/// They hold years and nanoseconds that no timestamp of Arrow's holds together, and Arrow's reader wraps what is too
+/// far for nanoseconds and cuts off what is too fine for microseconds. Spark writes microseconds; a file with a schema
+/// of Arrow's says itself what it has.
 ///
 /// # Errors
 /// A file of whose writer neither is known, or files that have to be read differently.
@@ -165,8 +165,8 @@ fn holds(data_type: &DataType, is_it: &dyn Fn(&DataType) -> bool) -> bool {
 
 /// Whether row groups may be skipped by the file's statistics.
 ///
-/// Not where a number of NULLs is missing, which DataFusion takes for none, nor where bounds of texts are in the order of
-/// signed bytes, as writers of old had it.
+/// Not where a number of NULLs is missing, which DataFusion takes for none, nor where bounds of texts are in the order
+/// of signed bytes, as writers of old had it.
 pub fn has_reliable_statistics(metadata: &ParquetMetaData) -> bool {
     let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
     columns.filter_map(|column| Some((column, column.statistics()?))).all(|(column, statistics)| {

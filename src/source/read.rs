@@ -1,6 +1,6 @@
 //! Files that are read row by row as a part of DataFusion's scans: CSV, JSON and Arrow.
 //!
-//! A file is read from its beginning to its end, by whoever reads it and whatever for: never by ranges of bytes, since no
+//! Every pass reads a file from its beginning to its end, never by ranges of bytes, since no
 //! place in it says whether it lies within quotes.
 
 use std::fmt;
@@ -127,7 +127,7 @@ impl TextTable {
         Ok(fields)
     }
 
-    /// That a row with these `keys` may have a key that is no column.
+    /// Checks that a row with these `keys` may have the key `key`, which is not a column.
     ///
     /// # Errors
     /// What is wrong, and what to do.
@@ -180,7 +180,7 @@ impl KnownColumn {
         }
     }
 
-    /// What is wrong with a text that is no value of the column, and what to do.
+    /// The message for a text that is not a value of the column, and what to do.
     pub fn no_value(&self, text: Option<&str>) -> String {
         self.no_value_within("", text)
     }

@@ -1,12 +1,13 @@
 //! What becomes of every clause of a query: planned, mended or refused, never ignored.
 //!
-//! sqlparser reads the SQL of twenty systems; DataFusion plans a part of it and silently drops much of the rest. So this is
-//! a walk over every field of every node that a query can have. Nodes are taken apart without `..`, so that a field or
-//! variant of a later sqlparser does not compile before somebody decides about it. A field is one of
+//! sqlparser reads the SQL of twenty systems; DataFusion plans a part of it and silently drops much of the rest. So
+//! this is a walk over every field of every node that a query can have. Nodes are taken apart without `..`, so that a
+//! field or variant of a later sqlparser does not compile before somebody decides about it. A field is one of
 //!
 //! - *planned*: DataFusion gives it its meaning, or it has none for the rows (`ROW` or `ROWS` behind `OFFSET`): it is
 //!   walked, or bound to `_`;
-//! - *mended*: [`crate::plan::query`] rewrites it into what DataFusion plans rightly; it is walked like what is planned, and a
+//! - *mended*: [`crate::plan::query`] rewrites it into what DataFusion plans rightly; it is walked like what is
+//!   planned, and a
 //!   comment says so;
 //! - *refused*: an error at its place, with what to write instead.
 //!
@@ -44,7 +45,8 @@ pub(crate) fn check(statement: &Statement<'_>, query: &Query) -> Result<()> {
 /// The walk, in the order of the text as far as the tree has it.
 struct Clauses<'a> {
     statement: &'a Statement<'a>,
-    /// Where the walk is: the place of what it saw last. Clauses without a place of their own are looked for from here on.
+    /// Where the walk is: the place of what it saw last. Clauses without a place of their own are looked for from here
+    /// on.
     near: SqlPlace,
 }
 

@@ -1,9 +1,9 @@
 //! Long and deep SQL: what would otherwise overflow a stack, or take time that grows with the square of the text.
 //!
-//! sqlparser makes `a OR b OR c …` a tree that is as deep to the left as the text is long, and so do DataFusion's plans; both
-//! are walked, compared and dropped by recursion. So chains of AND and OR become trees whose depth is the logarithm of that
-//! (which changes nothing: both are associative, NULL included), longer chains of other operators are refused, and text is
-//! read on a stack of its own. Parentheses are bounded by the parser.
+//! sqlparser makes `a OR b OR c …` a tree that is as deep to the left as the text is long, and so do DataFusion's
+//! plans; both are walked, compared and dropped by recursion. So chains of AND and OR become trees whose depth is the
+//! logarithm of that (which changes nothing: both are associative, NULL included), longer chains of other operators are
+//! refused, and text is read on a stack of its own. Parentheses are bounded by the parser.
 
 use std::ops::ControlFlow;
 
@@ -19,8 +19,8 @@ const STACK_BYTES: usize = 256 << 20;
 /// Most operators between two commas, parentheses or clauses: as deep a tree as the stack holds.
 const MAX_TERMS: usize = 100_000;
 
-/// Most operators one behind the other, but for AND and OR. DataFusion finds the type of each by walking all before it: the
-/// time grows with the square.
+/// Most operators one behind the other, but for AND and OR. DataFusion finds the type of each by walking all before it:
+/// the time grows with the square.
 const MAX_CHAIN: usize = 500;
 
 /// Shorter chains of AND and OR stay as they are.
@@ -156,8 +156,8 @@ fn tree(op: &BinaryOperator, mut terms: Vec<Expr>) -> Option<Expr> {
     terms.pop()
 }
 
-/// `column = 1 OR column = 2 …` as `column IN (1, 2, …)`, and `column <> 1 AND column <> 2 …` as `NOT IN`: the same, if all
-/// values are compared as one type.
+/// `column = 1 OR column = 2 …` as `column IN (1, 2, …)`, and `column <> 1 AND column <> 2 …` as `NOT IN`: the same, if
+/// all values are compared as one type.
 fn in_list(op: &BinaryOperator, terms: &[Expr]) -> Option<Expr> {
     let comparison = match op {
         BinaryOperator::Or => BinaryOperator::Eq,

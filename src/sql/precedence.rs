@@ -1,9 +1,9 @@
 //! Which operator takes its operands first, where no parentheses say it.
 //!
-//! sqlparser reads some operators otherwise than PostgreSQL and DuckDB do: what stands behind `IS DISTINCT FROM` it takes up to
-//! the next parenthesis, AND and OR included; `||` and the operators of bits have places of their own among `+` and `*`; and of
-//! two comparisons in a row it compares the first with the second. The tree is turned where that is possible without doubt,
-//! and refused where people don't agree.
+//! sqlparser reads some operators otherwise than PostgreSQL and DuckDB do: what stands behind `IS DISTINCT FROM` it
+//! takes up to the next parenthesis, AND and OR included; `||` and the operators of bits have places of their own among
+//! `+` and `*`; and of two comparisons in a row it compares the first with the second. The tree is turned where that is
+//! possible without doubt, and refused where people don't agree.
 
 use std::ops::ControlFlow;
 

@@ -12,7 +12,8 @@ use crate::sql::depth::check_terms;
 /// DataFusion's default dialect; it also knows Hive's `CLUSTERED BY`.
 const DIALECT: GenericDialect = GenericDialect {};
 
-/// How deep expressions and queries may stand in each other, as the parser counts: each `IS DISTINCT FROM` in a row is one.
+/// How deep expressions and queries may stand in each other, as the parser counts: each `IS DISTINCT FROM` in a row is
+/// one.
 const MAX_NESTED: usize = 1000;
 
 /// The tokens of one statement, its `;` replaced by an end token.
@@ -126,8 +127,8 @@ impl Statement<'_> {
         first.map_or_else(|| self.start(), |token| self.place(token.span))
     }
 
-    /// Where the key `name` of OPTIONS stands, in single quotes or bare, with or without `format.` before it; the statement's start
-    /// when it does not.
+    /// Where the key `name` of OPTIONS stands, in single quotes or bare, with or without `format.` before it; the
+    /// statement's start when it does not.
     pub(crate) fn option(&self, name: &str) -> Location {
         let name = name.strip_prefix("format.").unwrap_or(name);
         let is_it = |text: &str| {

@@ -85,7 +85,8 @@ fn random_queries_give_the_same_rows_chunk_by_chunk_as_whole() {
     assert!(2 * tally.accepted >= tally.cases, "only {} of {} cases accepted", tally.accepted, tally.cases);
 }
 
-/// A long run as long as not every rule has a seed again: a shape that was added to the fuzzer moved those of the others.
+/// A long run as long as not every rule has a seed again: a shape that was added to the fuzzer moved those of the
+/// others.
 ///
 /// `cargo run --release --example fuzz -- --cases 12000 --seed 500 --without all` prints the table of PINS.
 #[test]

@@ -1,8 +1,8 @@
-//! Whatever is edited in a task or a source, its chunks get other names or it is refused: nothing stale is served. And what says
-//! the same in other words gets the same names: nothing runs again without need.
+//! Whatever is edited in a task or a source, its chunks get other names or it is refused: nothing stale is served. And
+//! what says the same in other words gets the same names: nothing runs again without need.
 //!
-//! The tasks of [`corpus`] are edited mechanically, field by field of their syntax trees ([`tree`]) and word by word of their
-//! text ([`tokens`]). What keeps its names is in a list with the reason ([`neutral`]).
+//! The tasks of [`corpus`] are edited mechanically, field by field of their syntax trees ([`tree`]) and word by word of
+//! their text ([`tokens`]). What keeps its names is in a list with the reason ([`neutral`]).
 
 use std::collections::BTreeSet;
 use std::ops::AddAssign;
@@ -89,8 +89,8 @@ impl std::fmt::Display for Figures {
     }
 }
 
-/// Calls `work` for each of so many numbers, on as many threads as there are processors, with stacks that are large enough for
-/// plans in unoptimised builds.
+/// Calls `work` for each of so many numbers, on as many threads as there are processors, with stacks that are large
+/// enough for plans in unoptimised builds.
 fn on_threads(numbers: usize, work: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

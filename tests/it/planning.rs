@@ -8,7 +8,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chunkwise::testing::Planning;
 
-/// Of each of the queries below so many nodes are looked at, at most; a search that tries everything looks at a million.
+/// Of each of the queries below so many nodes are looked at, at most; a search that tries everything looks at a
+/// million.
 const MOST_NODES: usize = 20_000;
 
 /// Number of views of which each squares the key of the one before.
@@ -118,8 +119,8 @@ fn a_union_or_join_of_many_tables_has_keys() {
     });
 }
 
-/// How many times as long the second task may take as the first one, which is a third as long: a linear time is three times
-/// as long at most, a square one nine times.
+/// How many times as long the second task may take as the first one, which is a third as long: a linear time is three
+/// times as long at most, a square one nine times.
 const MOST_TIMES: f64 = 6.0;
 
 /// The query of a size.

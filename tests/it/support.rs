@@ -260,8 +260,8 @@ pub fn random(state: &mut u64) -> u64 {
 /// A query, the columns that it is cut by, and its rows as texts in any order, or a part of the error that it gives.
 pub type Case<'a> = (&'a str, &'a str, Result<&'a [&'a str], &'a str>);
 
-/// Runs each query whole, and cut by its keys into three chunks with each of these options, all in one pipeline; gives what is
-/// not as expected.
+/// Runs each query whole, and cut by its keys into three chunks with each of these options, all in one pipeline; gives
+/// what is not as expected.
 pub async fn wrong_cases(folder: &Path, sources: &str, cases: &[Case<'_>], options: &[&str]) -> Vec<String> {
     let mut sql = sources.to_string();
     for (at, (keys, query, _)) in cases.iter().enumerate() {

@@ -45,7 +45,8 @@ impl Canon {
         }
     }
 
-    /// A column that is none of the input's. Names that DataFusion makes up have numbers, the same ones for the same query.
+    /// A column that the input does not have. Names that DataFusion makes up have numbers, the same ones for the same
+    /// query.
     pub(super) fn named(&mut self, tag: &str, column: &Column) {
         let Column { relation, name, spans: _ } = column;
         self.opaque = true;

@@ -1,5 +1,5 @@
-//! Types and values as hashes: by their bits, never by how they print. Texts of values lose digits (`Date64`, far dates),
-//! take two values for one (`NaN` and `-NaN`), or can't be made at all.
+//! Types and values as hashes: by their bits, never by how they print. Texts of values lose digits (`Date64`, far
+//! dates), take two values for one (`NaN` and `-NaN`), or can't be made at all.
 
 use std::collections::BTreeMap;
 

@@ -42,7 +42,8 @@ const OF_THE_SET: [&str; 33] = [
     "var_samp",
 ];
 
-/// Those of them that are exact also of floats: the others round, and so depend on the order of rows in the last digits.
+/// Those of them that are exact also of floats: the others round, and so depend on the order of rows in the last
+/// digits.
 const EXACT: [&str; 7] = ["approx_distinct", "count", "grouping", "max", "median", "min", "percentile_cont"];
 
 /// Aggregates that take rows in their order, and may be given one.
@@ -106,7 +107,7 @@ fn has_nulls_inside(data_type: &DataType) -> bool {
 /// Window functions that rank rows by what they are ordered by, so that rows that tie are alike.
 const OF_PEERS: [&str; 4] = ["cume_dist", "dense_rank", "percent_rank", "rank"];
 
-/// Whether a window function of DataFusion's that is no aggregate tells rows apart that tie.
+/// Whether the result of a DataFusion window function (other than an aggregate) differs between rows that tie.
 pub fn tells_ties_apart(function: &str) -> bool {
     !OF_PEERS.contains(&function)
 }

@@ -1,5 +1,5 @@
-//! What of a query's result the query leaves open, in words for EXPLAIN: columns whose values depend on the order of rows,
-//! and rows of which any would do.
+//! What of a query's result the query leaves open, in words for EXPLAIN: columns whose values depend on the order of
+//! rows, and rows of which any would do.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, TableReference};
@@ -19,8 +19,8 @@ struct Open {
     columns: Vec<Option<String>>,
 }
 
-/// What a plan leaves open, a line for each column or for all rows; before [`with_orders`](crate::plan::order::with_orders)
-/// gave an order to what has none.
+/// What a plan leaves open, a line for each column or for all rows; before
+/// [`with_orders`](crate::plan::order::with_orders) gave an order to what has none.
 ///
 /// # Errors
 /// DataFusion's when a node can't be analysed.

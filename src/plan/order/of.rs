@@ -183,8 +183,8 @@ fn moved(order: Vec<SortExpr>, to: impl Fn(&Column) -> Option<Column>) -> Result
     order.into_iter().map(moved).collect()
 }
 
-/// The expressions of a projection, behind them the columns that an order of its input needs, and that order over what it
-/// gives.
+/// The expressions of a projection, behind them the columns that an order of its input needs, and that order over what
+/// it gives.
 fn carried(exprs: &[Expr], order: &[SortExpr], schema: &DFSchema) -> Result<(Vec<Expr>, Vec<SortExpr>)> {
     let mut all = exprs.to_vec();
     let mut places: Vec<(Column, Column)> = Vec::new();

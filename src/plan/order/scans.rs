@@ -11,8 +11,8 @@ use crate::plan::order::of::{Order, order_of};
 use crate::plan::order::{aggregate_call, lacks_order, window_call};
 use crate::plan::resolve::InputSource;
 
-/// The numbers of the scans whose rows something takes in the order of the source's files: chunks must read them in that
-/// order, and other rows come out when the order changes.
+/// The numbers of the scans whose rows something takes in the order of the source's files: chunks must read them in
+/// that order, and other rows come out when the order changes.
 ///
 /// # Errors
 /// Never: DataFusion's visitors may.

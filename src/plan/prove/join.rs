@@ -158,7 +158,7 @@ const MOST_COALESCED: usize = 8;
 
 /// What a full join leaves of a key: the first of both sides' that is not NULL.
 fn coalesced(left: &Key, right: &Key) -> Key {
-    let mut key = left.anew();
+    let mut key = left.without_exprs();
     key.left_out |= right.left_out;
     // Else the first that is not NULL may be of the side that has no row.
     let mut shortest = |of: &Key| {

@@ -52,8 +52,8 @@ impl Key {
         Self { name: name.to_string(), exprs: Vec::new(), left_out: false }
     }
 
-    /// The same key where nothing is known to carry it yet.
-    pub fn anew(&self) -> Self {
+    /// The same key, not carried by any expression yet.
+    pub fn without_exprs(&self) -> Self {
         Self { left_out: self.left_out, ..Self::invisible(&self.name) }
     }
 
@@ -94,7 +94,7 @@ impl Key {
     /// The key among the values of `exprs`, over columns of `schema`.
     pub fn among<'e>(&self, exprs: impl IntoIterator<Item = &'e Expr>, schema: &DFSchema, rules: Rules) -> Self {
         let exprs: Vec<&Expr> = exprs.into_iter().collect();
-        let mut key = self.anew();
+        let mut key = self.without_exprs();
         let column = |at: usize| Some(KeyExpr::column(at, &exprs[at].get_type(schema).ok()?));
         for (at, expr) in exprs.iter().enumerate() {
             if KeyExpr::of(expr, schema, rules).is_some_and(|carried| self.exprs.contains(&carried)) {
@@ -118,7 +118,7 @@ impl Key {
 
     /// The key after each column moved to the positions that `positions` gives.
     pub fn moved(&self, positions: impl Fn(usize) -> Vec<usize>) -> Self {
-        let mut key = self.anew();
+        let mut key = self.without_exprs();
         for expr in &self.exprs {
             match expr.as_column() {
                 Some(at) => {

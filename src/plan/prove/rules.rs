@@ -170,8 +170,8 @@ impl Prover<'_> {
         })
     }
 
-    /// The chunks' part of an operator that is done in two phases, below projections that name its columns and make them such
-    /// as can be stored.
+    /// The chunks' part of an operator that is done in two phases, below projections that name its columns and make
+    /// them such as can be stored.
     fn phase(&mut self, plan: &LogicalPlan) -> Checked<Property> {
         let mut operator = plan;
         while let LogicalPlan::Projection(node) = operator {

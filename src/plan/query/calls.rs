@@ -1,7 +1,7 @@
 //! Calls of functions with clauses that their kind of function has no use for.
 //!
-//! DataFusion looks for a scalar function first and drops `OVER`, `FILTER`, `DISTINCT` and the like where it finds one; takes
-//! a window that it does not know for none; and drops arguments of ordered-set aggregates.
+//! DataFusion looks for a scalar function first and drops `OVER`, `FILTER`, `DISTINCT` and the like where it finds one;
+//! takes a window that it does not know for none; and drops arguments of ordered-set aggregates.
 
 use std::ops::ControlFlow;
 

@@ -1,7 +1,8 @@
 //! GROUP BY in the ways that DataFusion reads as something else, or not at all.
 //!
-//! It drops `WITH ROLLUP`, `WITH CUBE` and the sets behind `GROUP BY a, b`, takes `(a, b)` for one struct, and knows neither
-//! tuples in ROLLUP and CUBE, nor sets in sets, nor positions in any of them. All these are written out as one of its own forms.
+//! It drops `WITH ROLLUP`, `WITH CUBE` and the sets behind `GROUP BY a, b`, takes `(a, b)` for one struct, and knows
+//! neither tuples in ROLLUP and CUBE, nor sets in sets, nor positions in any of them. All these are written out as one
+//! of its own forms.
 
 use datafusion::common::Result;
 use sqlparser::ast::{
@@ -201,7 +202,8 @@ fn group_of(group: Vec<Expr>, items: &[SelectItem]) -> Result<Vec<Expr>> {
     Ok(keys)
 }
 
-/// What stands at a position of the SELECT list, for a number: DataFusion looks it up outside of ROLLUP and the like only.
+/// What stands at a position of the SELECT list, for a number: DataFusion looks it up outside of ROLLUP and the like
+/// only.
 fn at_position(key: Expr, items: &[SelectItem]) -> Result<Expr> {
     let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), span }) = &key else { return Ok(key) };
     let position = digits.parse::<usize>().ok().filter(|position| (1..=items.len()).contains(position));

@@ -1,17 +1,18 @@
 //! Columns by name, where DataFusion takes one for another.
 //!
-//! `USING` and `NATURAL` make one column of two. DataFusion joins on them, but takes the left side's column for both, which
-//! is NULL where only the right side has a row; of `*` it keeps the one whose table comes first in the alphabet, and finds no
-//! column at all after the second such join. It ignores `* ILIKE`, and `* REPLACE` where no column has the name. So here
+//! `USING` and `NATURAL` make one column of two. DataFusion joins on them, but takes the left side's column for both,
+//! which is NULL where only the right side has a row; of `*` it keeps the one whose table comes first in the alphabet,
+//! and finds no column at all after the second such join. It ignores `* ILIKE`, and `* REPLACE` where no column has the
+//! name. So here
 //!
 //! - such joins are written with `ON`, and what their columns are is written out wherever one is named without a table:
 //!   `coalesce(a.k, b.k)` of a full join, `b.k` of a right one, else `a.k`; `a.k` and `b.k` stay what they are;
 //! - `*` with options is written out, column by column;
 //! - `GROUP BY ALL` and `ORDER BY ALL` are written out.
 //!
-//! Which columns there are is known to DataFusion alone. So the tree is planned with each relation of a FROM marked, and
-//! what a relation has is noted where it is planned ([`columns`]). What can't be written out before something inside of it is,
-//! waits for the next time.
+//! Which columns there are is known to DataFusion alone. So the tree is planned with each relation of a FROM marked,
+//! and what a relation has is noted where it is planned ([`columns`]). What can't be written out before something
+//! inside of it is, waits for the next time.
 
 mod all;
 mod columns;
@@ -37,8 +38,8 @@ use crate::plan::query::syntax::{each_select, normalised};
 /// Writes out what is named in the ways above.
 ///
 /// # Errors
-/// At its place: a column that is not on both sides of USING, or twice on one; and DataFusion's where it can't say which
-/// columns there are.
+/// At its place: a column that is not on both sides of USING, or twice on one; and DataFusion's where it can't say
+/// which columns there are.
 pub(super) fn bind(query: &mut Query, tables: &dyn ContextProvider) -> Result<()> {
     if !has_pending(query) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! Relations of our own in a syntax tree: joins in parentheses whose alias says what they are.
 //!
-//! DataFusion asks planners of relations before it plans one itself. What is inside is planned with all that is known at its
-//! place: CTEs, outer columns, tables.
+//! DataFusion asks planners of relations before it plans one itself. What is inside is planned with all that is known
+//! at its place: CTEs, outer columns, tables.
 
 use sqlparser::ast::{Ident, Join, JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
 use sqlparser::tokenizer::Span;
@@ -45,7 +45,7 @@ pub(super) fn label(factor: &TableFactor) -> Option<&str> {
 /// The relations that it stands for.
 ///
 /// # Errors
-/// The relation itself, if it is none of ours.
+/// The relation itself, if [`mark`] did not make it.
 pub(super) fn unmark(factor: TableFactor) -> std::result::Result<Marked, Box<TableFactor>> {
     let Some(label) = label(&factor).map(str::to_string) else { return Err(Box::new(factor)) };
     let TableFactor::NestedJoin { table_with_joins, .. } = factor else { return Err(Box::new(factor)) };

@@ -1,11 +1,12 @@
 //! Set operations: EXCEPT ALL and INTERSECT ALL, and long chains of UNION ALL.
 //!
-//! DataFusion plans `EXCEPT ALL` and `INTERSECT ALL` as joins that keep or drop all rows of one value. A multiset has the
-//! value as often as the left side has it more than the right one (SQL:2016, 7.17), or as both have it at least. So the rows
-//! of each value are numbered on both sides, and a row goes with the row of the other side that has its number.
+//! DataFusion plans `EXCEPT ALL` and `INTERSECT ALL` as joins that keep or drop all rows of one value. A multiset has
+//! the value as often as the left side has it more than the right one (SQL:2016, 7.17), or as both have it at least. So
+//! the rows of each value are numbered on both sides, and a row goes with the row of the other side that has its
+//! number.
 //!
-//! Of `a UNION ALL b UNION ALL c …` it makes unions of two, as deep as the chain is long, and asks at each for the place of
-//! all before it. Here a chain is one union.
+//! Of `a UNION ALL b UNION ALL c …` it makes unions of two, as deep as the chain is long, and asks at each for the
+//! place of all before it. Here a chain is one union.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

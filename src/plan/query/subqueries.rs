@@ -1,9 +1,9 @@
 //! Subqueries that DataFusion computes wrongly, or not at all.
 //!
-//! DataFusion makes joins of `EXISTS`, `IN` and subqueries that give a value, where they stand in WHERE and are plain enough.
-//! Where they are not it gives up, or brings a filter above an aggregate, a window or a limit that it belongs below; it takes
-//! `x IN (…)` for false where it is NULL; and it does not know of aggregates without groups that they always have a row.
-//! What it does rightly stays with it ([`shape`]). All else becomes, from inside out,
+//! DataFusion makes joins of `EXISTS`, `IN` and subqueries that give a value, where they stand in WHERE and are plain
+//! enough. Where they are not it gives up, or brings a filter above an aggregate, a window or a limit that it belongs
+//! below; it takes `x IN (…)` for false where it is NULL; and it does not know of aggregates without groups that they
+//! always have a row. What it does rightly stays with it ([`shape`]). All else becomes, from inside out,
 //!
 //! - a constant, where rows are always or never there;
 //! - a comparison with the value, where there is exactly one row;
@@ -381,8 +381,8 @@ impl Mend {
         Ok(outer_columns(plan)?.into_iter().filter(|column| schema.has_column(column)).collect())
     }
 
-    /// The values of `columns`, for which a subquery is computed at once. They are computed twice, for it and for the query
-    /// around it.
+    /// The values of `columns`, for which a subquery is computed at once. They are computed twice, for it and for the
+    /// query around it.
     fn domain(&self, plan: &LogicalPlan, columns: Vec<Column>) -> Result<Domain<'_>> {
         if let Some(why) = differs(plan)? {
             return plan_err!(

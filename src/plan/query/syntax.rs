@@ -20,7 +20,7 @@ use crate::plan::query::windows;
 /// Rewrites all that needs no schema.
 ///
 /// # Errors
-/// At its place: windows and groups that can't be, and patterns that are no constants.
+/// At its place: invalid windows and groups, and patterns that are not constant.
 pub(super) fn rewrite(query: &mut Query) -> Result<()> {
     match query.visit(&mut Rewrite) {
         ControlFlow::Continue(()) => Ok(()),
@@ -319,8 +319,9 @@ fn with_backslashes(pattern: &mut Expr, escape: &ValueWithSpan) -> Result<()> {
     Ok(())
 }
 
-/// The regular expression of a pattern of SQL (ISO/IEC 9075-2, 8.6): it is compared with the whole text, `%` stands for any
-/// letters and `_` for one. DataFusion takes the pattern for a regular expression as it is, and looks for it anywhere.
+/// The regular expression of a pattern of SQL (ISO/IEC 9075-2, 8.6): it is compared with the whole text, `%` stands for
+/// any letters and `_` for one. DataFusion takes the pattern for a regular expression as it is, and looks for it
+/// anywhere.
 fn similar_to(pattern: &Expr) -> Result<Expr> {
     let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), span }) = pattern else {
         return Err(at(pattern.span(), "SIMILAR TO needs a pattern that is a text; write value ~ regular_expression"));

@@ -1,9 +1,9 @@
 //! Windows by name, written out where they are used.
 //!
-//! DataFusion takes a window for one of its own where it names another and adds to it (`OVER (w ORDER BY k)`), looks names up
-//! in the SELECT list alone, and in queries inside of it that have windows of their own by the same name. What may be added to
-//! a window is what the SQL standard says (ISO/IEC 9075-2, 7.15, *window clause*): no PARTITION BY, an ORDER BY if it has
-//! none, and a frame; and nothing to one that has a frame.
+//! DataFusion takes a window for one of its own where it names another and adds to it (`OVER (w ORDER BY k)`), looks
+//! names up in the SELECT list alone, and in queries inside of it that have windows of their own by the same name. What
+//! may be added to a window is what the SQL standard says (ISO/IEC 9075-2, 7.15, *window clause*): no PARTITION BY, an
+//! ORDER BY if it has none, and a frame; and nothing to one that has a frame.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

@@ -9,11 +9,11 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::checked::has_arithmetic;
 
-/// [`CommonSubexprEliminate`], for which the first part of an AND or OR is no surer to be evaluated than the others, where one
-/// of them may fail.
+/// [`CommonSubexprEliminate`], for which the first part of an AND or OR is no surer to be evaluated than the others,
+/// where one of them may fail.
 ///
-/// It computes what is surely evaluated twice for all rows before. Of `a * a < 50 AND a < 9` that would be `a * a`, which counts
-/// only where `a < 9`. So the whole is hidden behind a part that is always true, and shown again.
+/// It computes what is surely evaluated twice for all rows before. Of `a * a < 50 AND a < 9` that would be `a * a`,
+/// which counts only where `a < 9`. So the whole is hidden behind a part that is always true, and shown again.
 #[derive(Debug)]
 pub struct OutsideConditions;
 

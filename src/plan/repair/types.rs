@@ -13,9 +13,9 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 /// A rule that simplifies expressions, after which every column has the type that it had before.
 ///
 /// The type of some functions depends on whether an argument is a literal: `round(x, CAST(1 AS INT))` of a
-/// `DECIMAL(25, 2)` is a `DECIMAL(26, 2)`, and a `DECIMAL(25, 1)` once the cast is folded. DataFusion folds it and leaves
-/// the schema as it was, so that the rows that come are of another type than the plan says, or operators fail that
-/// compare the two.
+/// `DECIMAL(25, 2)` is a `DECIMAL(26, 2)`, and a `DECIMAL(25, 1)` once the cast is folded. DataFusion folds it and
+/// leaves the schema as it was, so that the rows that come are of another type than the plan says, or operators fail
+/// that compare the two.
 #[derive(Debug)]
 pub struct TypesKept {
     rule: Arc<dyn OptimizerRule + Send + Sync>,

@@ -66,8 +66,8 @@ fn of_rows_alone(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
     plan.data()
 }
 
-/// `array_concat` of lists in lists with lists: where all are NULL in all rows of a batch DataFusion gives NULL, and where
-/// another row has a list, lists of NULL. Here it is NULL for each row of NULLs.
+/// `array_concat` of lists in lists with lists: where all are NULL in all rows of a batch DataFusion gives NULL, and
+/// where another row has a list, lists of NULL. Here it is NULL for each row of NULLs.
 fn concat_of_row(call: &ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let whole = Expr::ScalarFunction(call.clone());
     let depths = call.args.iter().map(|arg| Ok(depth(&arg.get_type(schema)?))).collect::<Result<Vec<_>>>()?;
@@ -93,8 +93,9 @@ fn depth(data_type: &DataType) -> usize {
     }
 }
 
-/// The value of a call of one of [`OF_FIELDS`], from what the analysed plan says of its arguments. While DataFusion optimises
-/// it says other things: a column that file statistics show to be constant becomes a literal, outer joins become inner ones.
+/// The value of a call of one of [`OF_FIELDS`], from what the analysed plan says of its arguments. While DataFusion
+/// optimises it says other things: a column that file statistics show to be constant becomes a literal, outer joins
+/// become inner ones.
 fn of_fields(
     ScalarFunction { func, args }: &ScalarFunction,
     schema: &DFSchema,
@@ -120,8 +121,8 @@ fn of_fields(
     }
 }
 
-/// Refuses constants that DataFusion panics over when it prints them, which it does wherever it names a column: the least
-/// `DATE64`.
+/// Refuses constants that DataFusion panics over when it prints them, which it does wherever it names a column: the
+/// least `DATE64`.
 fn check_constants(plan: &LogicalPlan, state: &SessionState) -> Result<()> {
     let panics = |part: &Expr| Ok(matches!(part, Expr::Literal(value, _) if !is_printable(value)));
     let may_be_date64 = |part: &Expr| {

@@ -4,8 +4,8 @@
 //! Both wrap F's own accumulators, so nothing is known here about what the states mean. An aggregate that takes rows in
 //! their order, or in batches, is left alone: its state depends on how chunks come.
 //!
-//! Fingerprints go by the names of functions. So all that a call is, constants by their bits, is in the names of both, as
-//! a hash; what is shown leaves it out.
+//! Fingerprints go by the names of functions. So all that a call is, constants by their bits, is in the names of both,
+//! as a hash; what is shown leaves it out.
 
 use std::sync::Arc;
 

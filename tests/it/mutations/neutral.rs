@@ -67,7 +67,8 @@ pub fn why_neutral(sql: &str, edited: &str) -> Option<&'static str> {
     SAME.iter().find(is_it).map(|(_, _, why)| *why)
 }
 
-/// Tasks whose whole text is part of their names, since a plan does not say all of them: names and parentheses in it count.
+/// Tasks whose whole text is part of their names, since a plan does not say all of them: names and parentheses in it
+/// count.
 const OF_TEXT: [&str; 1] = ["WITH RECURSIVE"];
 const IN_TEXT: [&str; 4] = ["names of tables", "parentheses", "without AS", "upper case"];
 

@@ -43,7 +43,8 @@ async fn rows(sql: &str, data: &Path) -> Result<Multiset, String> {
     }
 }
 
-/// A text that differs in a few tokens: some left out, doubled or swapped, or one of any task in place of one or before it.
+/// A text that differs in a few tokens: some left out, doubled or swapped, or one of any task in place of one or before
+/// it.
 fn edited_at_random(sql: &str, state: &mut u64) -> String {
     let mut tokens = tokens(sql);
     let others = super::tokens::tokens(&sql_of(&TASKS[random(state) as usize % TASKS.len()]));
@@ -68,8 +69,8 @@ fn edited_at_random(sql: &str, state: &mut u64) -> String {
     join(&tokens)
 }
 
-/// `SEED=7 MUTATIONS=200 cargo test --test it mutations::sweep -- --ignored --nocapture`; by default 50 edits of each task, and
-/// all those that the other tests make.
+/// `SEED=7 MUTATIONS=200 cargo test --test it mutations::sweep -- --ignored --nocapture`; by default 50 edits of each
+/// task, and all those that the other tests make.
 #[test]
 #[ignore = "takes many minutes"]
 fn texts_of_the_same_names_have_the_same_rows() {

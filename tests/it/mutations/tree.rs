@@ -1,5 +1,5 @@
-//! Edits of the syntax tree: of each statement every node is met, and each of its fields is given every other value that is
-//! worth a try, one at a time.
+//! Edits of the syntax tree: of each statement every node is met, and each of its fields is given every other value
+//! that is worth a try, one at a time.
 
 use std::collections::BTreeMap;
 use std::mem::swap;

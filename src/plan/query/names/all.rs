@@ -14,9 +14,9 @@ use crate::plan::query::names::items;
 use crate::plan::query::names::scope::Scope;
 use crate::plan::query::syntax::normalised;
 
-/// Writes out the GROUP BY ALL of `select`: by all items in which there is no aggregate. DataFusion groups by windows, too,
-/// which it then can't compute, and by constants, so that no rows have no group. `scope` has its columns, if there is a `*`;
-/// whether it was written out.
+/// Writes out the GROUP BY ALL of `select`: by all items in which there is no aggregate. DataFusion groups by windows,
+/// too, which it then can't compute, and by constants, so that no rows have no group. `scope` has its columns, if there
+/// is a `*`; whether it was written out.
 pub(super) fn group_by(select: &mut Select, tables: &dyn ContextProvider, scope: Option<&Scope>) -> Result<bool> {
     if select.projection.iter().any(is_wildcard) {
         let Some(scope) = scope else { return Ok(false) };

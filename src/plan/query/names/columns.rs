@@ -49,8 +49,8 @@ fn number(factor: &TableFactor) -> Option<usize> {
     }
 }
 
-/// Puts a mark with a number around each relation, so that [`learn`] can say what it has. Of lateral ones, it is around the
-/// query inside; UNNEST has no name that anybody would look for.
+/// Puts a mark with a number around each relation, so that [`learn`] can say what it has. Of lateral ones, it is around
+/// the query inside; UNNEST has no name that anybody would look for.
 pub(super) fn tag(query: &mut Query) {
     struct Tag {
         next: usize,

@@ -20,7 +20,8 @@ use crate::plan::query::syntax::{normalised, quoted};
 pub(super) struct Replace<'a> {
     merged: HashMap<String, Expr>,
     known: &'a Known,
-    /// What names stand for at the visited place, outermost first: the scope itself, queries inside, parameters of `x -> …`.
+    /// What names stand for at the visited place, outermost first: the scope itself, queries inside, parameters of `x
+    /// -> …`.
     around: Vec<Around>,
     /// Fields behind columns, kept out of sight: they are no columns.
     fields: Vec<Vec<AccessExpr>>,

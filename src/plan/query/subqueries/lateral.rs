@@ -82,8 +82,8 @@ fn condition(join: &Join) -> Option<Expr> {
     join.on.iter().map(equal).chain(join.filter.clone()).reduce(Expr::and)
 }
 
-/// The query, if it computes something of one row before it and of no table: then it needs no join. A left join keeps the row
-/// for which it has none.
+/// The query, if it computes something of one row before it and of no table: then it needs no join. A left join keeps
+/// the row for which it has none.
 fn row_by_row(query: &LogicalPlan, join: &Join) -> Result<Option<LogicalPlan>> {
     let is_left = join.join_type == JoinType::Left;
     let mut node = query;

@@ -1,5 +1,5 @@
-//! What a subquery is made of: which columns of queries around it it names, whether it has rows at all, and whether DataFusion
-//! takes it apart rightly.
+//! What a subquery is made of: which columns of queries around it it names, whether it has rows at all, and whether
+//! DataFusion takes it apart rightly.
 
 use std::collections::BTreeSet;
 
@@ -229,8 +229,8 @@ fn own_outer_columns(node: &LogicalPlan) -> Result<bool> {
     Ok(!found.is_empty())
 }
 
-/// Whether DataFusion makes the right join of a subquery that is asked whether it has rows: only filters name columns around
-/// it, and nothing stands above them that a filter could not be brought above.
+/// Whether DataFusion makes the right join of a subquery that is asked whether it has rows: only filters name columns
+/// around it, and nothing stands above them that a filter could not be brought above.
 pub(super) fn joins_rightly(plan: &LogicalPlan) -> Result<bool> {
     if !is_correlated(plan)? {
         return Ok(true);
@@ -246,8 +246,8 @@ pub(super) fn joins_rightly(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// Whether DataFusion makes the right join of a subquery that gives a value: an aggregate without groups, over rows that
-/// filters compare with columns around it.
+/// Whether DataFusion makes the right join of a subquery that gives a value: an aggregate without groups, over rows
+/// that filters compare with columns around it.
 pub(super) fn aggregates_rightly(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::Projection(projection) => Ok(!own_outer_columns(plan)? && aggregates_rightly(&projection.input)?),

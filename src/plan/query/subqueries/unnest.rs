@@ -1,9 +1,10 @@
-//! A subquery for all rows of the query around it at once, after Neumann and Kemper, *Unnesting Arbitrary Queries* (BTW 2015).
+//! A subquery for all rows of the query around it at once, after Neumann and Kemper, *Unnesting Arbitrary Queries* (BTW
+//! 2015).
 //!
-//! A subquery that names columns around it has rows for each of their values. The *domain* is a table of all these values, once
-//! each. [`unnest`] makes of a subquery a plan that has its rows for all values of the domain, each with the value that it is
-//! of: what it reads is joined with the domain, and from there on up the values are carried along. An aggregate groups by
-//! them, too, a window is partitioned by them, a limit counts the rows of each.
+//! A subquery that names columns around it has rows for each of their values. The *domain* is a table of all these
+//! values, once each. [`unnest`] makes of a subquery a plan that has its rows for all values of the domain, each with
+//! the value that it is of: what it reads is joined with the domain, and from there on up the values are carried along.
+//! An aggregate groups by them, too, a window is partitioned by them, a limit counts the rows of each.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -81,7 +82,8 @@ impl<'a> Domain<'a> {
         self.replaced(expr, keys, &mut vec![schema.clone()], true)
     }
 
-    /// `around` has the schemas of nodes between the expression and the domain; only at the first level are keys columns.
+    /// `around` has the schemas of nodes between the expression and the domain; only at the first level are keys
+    /// columns.
     fn replaced(&self, expr: Expr, keys: &[Column], around: &mut Vec<DFSchema>, is_own: bool) -> Result<Expr> {
         let replaced = expr.transform_down(|part| {
             if let Expr::OuterReferenceColumn(field, column) = &part {
