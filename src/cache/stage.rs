@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -50,10 +51,9 @@ pub fn publish(
     // A table that readers see already must be in `current` as they see it when its link leads there.
     let mut with_joining = staying.clone();
     with_joining.extend(seen.iter().filter(|(table, _)| joining.contains(table)).map(owned));
-    if with_joining.len() > staying.len() {
-        switch(cache, temp, stage, &with_joining)?;
-    }
     if !joining.is_empty() {
+        // Not what an earlier run left there under a name that is not published any more.
+        switch(cache, temp, stage, &with_joining)?;
         let target = |table: &str| Path::new("..").join(STAGES).join(stage).join(CURRENT).join(table);
         for table in joining {
             publish::point(cache, temp, table, &target(table))?;
@@ -87,20 +87,16 @@ pub fn unpublish(cache: &Path, temp: &TempFolder, table: &str, events: &EventSin
     if let Some(version) = seen.get(table) {
         publish::leave(cache, table, version);
     }
-    let published = cache.join(TABLES).join(table);
-    fs::remove_file(&published).map_err(|e| Error::storage("remove", &published, e))?;
-    failpoint(&published)?;
-    sync_folder(&cache.join(TABLES))?;
-    let Link::Stage(stage) = link else { return Ok(()) };
-    let is_of_stage = |other: &String| other != table && links.get(other).and_then(Link::stage) == Some(&stage);
-    let staying: Tables = seen.iter().filter(|(other, _)| is_of_stage(other)).map(owned).collect();
-    if !staying.is_empty() {
-        return switch(cache, temp, &stage, &staying);
+    // Its link goes last, so that what stops half-way can be done again: a link that leads nowhere is no table.
+    if let Link::Stage(stage) = link {
+        let is_of_stage = |other: &String| other != table && links.get(other).and_then(Link::stage) == Some(&stage);
+        let staying: Tables = seen.iter().filter(|(other, _)| is_of_stage(other)).map(owned).collect();
+        switch(cache, temp, &stage, &staying)?;
     }
-    let folder = stage_folder(cache, &stage);
-    let current = folder.join(CURRENT);
-    fs::remove_file(&current).map_err(|e| Error::storage("remove", &current, e))?;
-    sync_folder(&folder)
+    let published = cache.join(TABLES).join(table);
+    failpoint(&published)?;
+    fs::remove_file(&published).map_err(|e| Error::storage("remove", &published, e))?;
+    sync_folder(&cache.join(TABLES))
 }
 
 /// The folders in `stages/`, of all stages, that are not published, and when each was left.
@@ -139,10 +135,17 @@ fn owned((table, version): (&String, &String)) -> (String, String) {
     (table.clone(), version.clone())
 }
 
-/// Points `current` to a folder of `tables`, by one rename.
+/// Points `current` to a folder of `tables`, by one rename; removes it when there are none.
 fn switch(cache: &Path, temp: &TempFolder, stage: &str, tables: &Tables) -> Result<()> {
     let folder = stage_folder(cache, stage);
     let current = folder.join(CURRENT);
+    if tables.is_empty() {
+        return match fs::remove_file(&current) {
+            Ok(()) => sync_folder(&folder),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Error::storage("remove", &current, e)),
+        };
+    }
     let before = named_by(&current)?;
     if let Some(before) = &before
         && contents(&folder.join(before))?.as_ref() == Some(tables)

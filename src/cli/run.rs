@@ -166,7 +166,7 @@ pub fn bytes(text: &str) -> Result<usize, String> {
         "mib" => 1024.0 * 1024.0,
         "gib" => 1024.0 * 1024.0 * 1024.0,
         "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(format!("`{unit}` is no unit; use KB, MB, GB, KiB, MiB or GiB")),
+        _ => return Err(format!("`{unit}` is not a unit; use KB, MB, GB, KiB, MiB or GiB")),
     };
     let number: f64 = number.trim().parse().map_err(|_| "use a number with a unit, such as 4GB".to_string())?;
     let bytes = number * factor;

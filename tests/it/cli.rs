@@ -192,6 +192,25 @@ fn a_cache_is_listed_pinned_and_bounded() {
 }
 
 #[test]
+fn a_table_whose_task_is_gone_is_named_and_can_be_taken_away() {
+    let lab = Lab::new();
+    let first = lab.run(&[]);
+    assert!(first.code == Some(0) && !first.stderr.contains("note:"), "{}", first.stderr);
+    lab.write("sql/pipeline.sql", &[ORDERS, CUSTOMERS, REVENUE, REGIONS].concat());
+    lab.run(&[]).says(&["note: summary: published, and made by no task here", "chunkwise cache rm"]);
+    let rm = |tables: &[&str], cache: &str| lab.chunkwise(&[&["cache", "rm"], tables, &["--cache", cache]].concat());
+    assert_eq!(rm(&["summary"], "cache").code, Some(0));
+    let again = lab.run(&[]);
+    assert!(!again.stderr.contains("note:") && !again.stderr.contains("summary"), "{}", again.stderr);
+    let gone = rm(&["summary"], "cache");
+    assert_eq!(gone.code, Some(2));
+    gone.says(&["no table `summary` is published", "published are: regions, revenue"]);
+    let nowhere = rm(&["summary"], "another");
+    nowhere.says(&["there is no cache folder another"]);
+    assert!(!lab.path("another").exists());
+}
+
+#[test]
 fn arguments_out_of_range_are_wrong_usage() {
     let lab = Lab::new();
     for (arguments, words) in [
@@ -199,7 +218,7 @@ fn arguments_out_of_range_are_wrong_usage() {
         (["--jobs", "-1"], "-1"),
         (["--jobs", "many"], "--jobs"),
         (["--memory", "0"], "at least one byte"),
-        (["--memory", "5 parsec"], "`parsec` is no unit"),
+        (["--memory", "5 parsec"], "`parsec` is not a unit"),
         (["--memory", "lots"], "--memory"),
         (["--memory", "1"], "the process itself needs 64 MiB"),
         (["--memory", "-5GB"], "-5"),

@@ -242,6 +242,37 @@ async fn tables_join_leave_and_move_and_keep_what_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_taken_away_leaves_its_stage_as_it_is() {
+    let (folder, source, cache) = lab().await;
+    let engine = engine(&cache);
+    let all = format!("{source}{}{}{}", task("a", "s", 1), task("b", "s", 1), task("alone", "", 1));
+    run(&engine, &all, folder.path()).await;
+    for table in ["alone", "b"] {
+        engine.unpublish(table).unwrap();
+        assert_eq!(engine.unpublish(table).unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(engine.table(table).await.unwrap_err().kind(), ErrorKind::Usage);
+    }
+    assert_eq!(seen(&engine, &["a"]).await.unwrap(), [1]);
+    let current: Vec<_> =
+        fs::read_dir(cache.join("stages/s/current")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(current, ["a"]);
+    // What is left of the stage is published as before, and a table that comes back finds its chunks.
+    run(&engine, &format!("{source}{}", task("a", "s", 2)), folder.path()).await;
+    assert_eq!(seen(&engine, &["a"]).await.unwrap(), [2]);
+    let back = run(&engine, &all, folder.path()).await;
+    assert_eq!(back.tasks.iter().map(|task| task.executed).sum::<u32>(), 0);
+    assert_eq!(seen(&engine, &["a", "b", "alone"]).await.unwrap(), [1, 1, 1]);
+    // The last one of a stage leaves nothing published.
+    engine.unpublish("a").unwrap();
+    engine.unpublish("b").unwrap();
+    assert!(!cache.join("stages/s/current").exists());
+    assert_eq!(engine.published_tables().unwrap().len(), 1);
+    collect_all(&engine, &cache);
+    run(&engine, &all, folder.path()).await;
+    assert_eq!(seen(&engine, &["a", "b", "alone"]).await.unwrap(), [1, 1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sources_that_are_taken_for_unchanged_keep_a_table_in_its_stage() {
     let (folder, source, cache) = lab().await;
     let engine = engine(&cache);
