@@ -93,7 +93,7 @@ impl Snapshot {
         let partitions = match &declared.partitions {
             Some(columns) => hive::declared(&listed.files, columns).map_err(failed)?,
             None if let Some(columns) = &declared.columns => {
-                let in_folders = hive::found(&listed.files).columns;
+                let in_folders = hive::found(&listed.files).map_err(failed)?.columns;
                 let is_in_folders = |(field, _): &&(Field, bool)| in_folders.iter().any(|c| c.name() == field.name());
                 // A key that no object has is NULL, so nothing else would tell.
                 if let (Format::Json(_), Some((field, _))) = (&source.format, columns.iter().find(is_in_folders)) {
@@ -105,7 +105,7 @@ impl Snapshot {
                 }
                 Partitions { values: vec![Vec::new(); listed.files.len()], ..Partitions::default() }
             }
-            None => hive::found(&listed.files),
+            None => hive::found(&listed.files).map_err(failed)?,
         };
         let mut files = Vec::with_capacity(listed.files.len());
         let mut partitioned = Vec::with_capacity(listed.files.len());
@@ -128,7 +128,8 @@ impl Snapshot {
         }
         let columns::Columns { schema, reader, rows, row_groups } =
             columns::columns(source, &declared, &files, &partitioned, &partitions, state).await?;
-        let read_as = schema.fields().iter().map(|field| columns::read_as(source, field)).collect();
+        let read_as =
+            schema.fields().iter().enumerate().map(|(at, field)| columns::read_as(source, at, field)).collect();
         let fields: Vec<_> =
             schema.fields().iter().cloned().chain(partitions.columns.iter().cloned().map(Arc::new)).collect();
         let whole: SchemaRef = Arc::new(Schema::new(fields));
@@ -253,7 +254,7 @@ impl Snapshot {
         })
     }
 
-    /// As [`Snapshot::check_unchanged`], for who may wait for the disk.
+    /// As [`Snapshot::check_unchanged`], for callers that may wait for the disk.
     ///
     /// # Errors
     /// As [`Snapshot::check_unchanged`].
@@ -351,8 +352,10 @@ fn notes(skipped: &[(PathBuf, Skipped)], partitions: &Partitions) -> Vec<String>
         }
     }
     if let Some((keys, without)) = &partitions.not_in_all {
-        notes
-            .push(format!("{keys} of folders' names are no columns, since {} is in no such folder", without.display()));
+        notes.push(format!(
+            "{keys} of folders' names are not columns, since {} is in no such folder",
+            without.display()
+        ));
     }
     notes
 }

@@ -6,6 +6,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait, StructArray,
     new_null_array,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast, cast_with_options, take};
 use arrow::datatypes::{DataType, FieldRef, Fields};
@@ -147,10 +148,12 @@ fn convert_map(column: &MapArray, entries: &FieldRef, is_sorted: bool) -> Result
         return Err(ArrowError::CastError(format!("{entries} is not a map's entries")).into());
     };
     // Keys and values, whatever they are called.
-    let columns = column.entries().columns().iter().zip(fields);
+    let (first, length) = extent(column.offsets());
+    let entries_of = column.entries().slice(first, length);
+    let columns = entries_of.columns().iter().zip(fields);
     let columns = columns.map(|(child, field)| convert(child, field.data_type())).collect::<Result<Vec<_>, _>>()?;
     let converted = StructArray::try_new(fields.clone(), columns, None)?;
-    let (offsets, nulls) = (column.offsets().clone(), column.nulls().cloned());
+    let (offsets, nulls) = (OffsetBuffer::from_lengths(column.offsets().lengths()), column.nulls().cloned());
     Ok(Arc::new(MapArray::try_new(Arc::clone(entries), offsets, converted, nulls, is_sorted)?))
 }
 
@@ -175,9 +178,16 @@ fn convert_list(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, NotConvert
     })
 }
 
+/// Where the items of the lists begin, and how many they are: those of other rows of a larger array are not converted.
+fn extent<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (usize, usize) {
+    let first = offsets.first().map_or(0, |first| first.as_usize());
+    (first, offsets.last().map_or(0, |last| last.as_usize()) - first)
+}
+
 fn with_items<O: OffsetSizeTrait>(list: &GenericListArray<O>, item: &FieldRef) -> Result<ArrayRef, NotConverted> {
-    let values = convert(list.values(), item.data_type())?;
-    let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+    let (first, length) = extent(list.offsets());
+    let values = convert(&list.values().slice(first, length), item.data_type())?;
+    let (offsets, nulls) = (OffsetBuffer::from_lengths(list.offsets().lengths()), list.nulls().cloned());
     Ok(Arc::new(GenericListArray::<O>::try_new(Arc::clone(item), offsets, values, nulls)?))
 }
 

@@ -11,8 +11,9 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,12 +61,15 @@ fn encoded(name: &[u8]) -> String {
     text
 }
 
-/// What the store says of a file.
+/// What the store says of a file. Its time is that of the last change of any kind, as in [`crate::source`]'s stamps: programs
+/// can set the time of modification back, and what is cached of a file goes by this one.
 ///
 /// # Errors
 /// When it is not there any more.
 pub fn object_meta(location: ObjectPath, metadata: &Metadata) -> io::Result<ObjectMeta> {
-    let last_modified = metadata.modified()?.into();
+    let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
+    let nanoseconds = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
+    let last_modified = (UNIX_EPOCH + Duration::new(seconds, nanoseconds)).into();
     Ok(ObjectMeta { location, last_modified, size: metadata.len(), e_tag: None, version: None })
 }
 

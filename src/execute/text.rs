@@ -257,7 +257,8 @@ fn unscaled(text: &str, scale: i8) -> Option<i256> {
 
 /// Days since 1970 of a date without a time.
 fn date(text: &str) -> Option<i32> {
-    if text.contains(':') {
+    // Arrow's parser also takes what looks like a timestamp, and drops the time.
+    if text.contains([':', ' ', 'T', 't']) {
         return None;
     }
     Date32Type::parse(text)
@@ -265,7 +266,9 @@ fn date(text: &str) -> Option<i32> {
 
 /// A time of day, in units.
 fn time(text: &str, unit: TimeUnit) -> Option<i64> {
-    if !has_fraction_of(text, unit) {
+    // Arrow's parser also takes bare numbers, for nanoseconds.
+    let is_clock = text.contains(':') && text.starts_with(|first: char| first.is_ascii_digit());
+    if !is_clock || !has_fraction_of(text, unit) || is_leap_second(text) {
         return None;
     }
     Some(Time64NanosecondType::parse(text)? / nanoseconds(unit))
@@ -276,7 +279,7 @@ const UTC: &str = "+00:00";
 
 /// Units since 1970. A text with an offset is that instant; one without is a local time of `zone`.
 fn timestamp(text: &str, unit: TimeUnit, zone: Tz) -> Option<i64> {
-    if !has_fraction_of(text, unit) {
+    if !has_fraction_of(text, unit) || is_leap_second(text) {
         return None;
     }
     let instant = string_to_datetime(&zone, text).ok()?;
@@ -292,6 +295,12 @@ fn nanoseconds(unit: TimeUnit) -> i64 {
         TimeUnit::Microsecond => 1_000,
         TimeUnit::Nanosecond => 1,
     }
+}
+
+/// Whether a text has a second 60, which no type holds: parsers make the next minute of it.
+fn is_leap_second(text: &str) -> bool {
+    let seconds = text.splitn(3, ':').nth(2);
+    seconds.is_some_and(|seconds| seconds.starts_with("60"))
 }
 
 /// Whether the fraction of a second in a text is a whole number of units.

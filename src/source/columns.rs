@@ -94,9 +94,14 @@ pub async fn declared(source: &Source, state: &SessionState) -> Result<Declared>
     })
 }
 
-/// How the values of a column are read, in words that change when they may.
-pub fn read_as(source: &Source, field: &FieldRef) -> String {
-    format!("{:?} {:?} {} {}", source.format, field.name(), field.data_type(), field.is_nullable())
+/// How the values of column number `at` are read, in words that change when they may.
+pub fn read_as(source: &Source, at: usize, field: &FieldRef) -> String {
+    // Without a header a column is a place in the row.
+    let place = match &source.format {
+        Format::Csv(options) if !options.has_header => format!(" field {at}"),
+        _ => String::new(),
+    };
+    format!("{:?} {:?} {} {}{place}", source.format, field.name(), field.data_type(), field.is_nullable())
 }
 
 /// The columns of the files.
@@ -386,7 +391,7 @@ fn common(
                 Some((known, first)) => {
                     let Some(data_type) = unified(known.data_type(), field.data_type()) else {
                         let message = format!(
-                            "column {} is {} here, and {} in {}; no type holds both: declare the column, or mend the files",
+                            "column {} is {} here, and {} in {}; no type holds both: declare the column, or fix the files",
                             quoted(field.name()),
                             sql_name(&plain(field.data_type())),
                             sql_name(known.data_type()),

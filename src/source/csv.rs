@@ -1,8 +1,9 @@
 //! CSV: rows of fields, by the names in the first line where there is one.
 
 use std::collections::HashSet;
-use std::io::{BufRead, Cursor, Read};
+use std::io::{self, BufRead, Chain, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -13,7 +14,7 @@ use regex::{Regex, RegexSet};
 use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::open::open;
-use crate::source::read::TextTable;
+use crate::source::read::{BATCH_BYTES, MOST_RECORD_BYTES, TextTable};
 use crate::task::format::CsvOptions;
 
 /// Length of the line behind a file's last one.
@@ -111,10 +112,49 @@ pub fn sample(path: &Path, options: &CsvOptions, rows: usize) -> Result<Vec<(Str
     Ok(columns)
 }
 
+/// What a file's bytes were seen to be.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Bytes that were read for the record at hand, and what the parser reads ahead.
+    read_bytes: AtomicU64,
+    /// Whether a carriage return stood before anything but a line feed.
+    has_lone_return: AtomicBool,
+}
+
+/// Text that is watched while it is read.
+struct Watched {
+    text: Chain<Box<dyn BufRead + Send>, Cursor<String>>,
+    watch: Arc<Watch>,
+    was_return: bool,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.text.read(buffer)?;
+        let before = self.watch.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
+        if before + read as u64 > MOST_RECORD_BYTES {
+            let most = MOST_RECORD_BYTES >> 20;
+            return Err(io::Error::other(format!("a record has more than {most} MiB; is a quote never closed?")));
+        }
+        for byte in &buffer[..read] {
+            if self.was_return && *byte != b'\n' {
+                self.watch.has_lone_return.store(true, Ordering::Relaxed);
+            }
+            self.was_return = *byte == b'\r';
+        }
+        Ok(read)
+    }
+}
+
 /// The records of a file, one at a time.
 struct Records {
     path: PathBuf,
-    reader: csv::Reader<Box<dyn BufRead + Send>>,
+    reader: csv::Reader<Watched>,
+    watch: Arc<Watch>,
+    /// Whether comments are skipped.
+    has_comments: bool,
+    /// Whether the line behind the last one was read.
+    is_at_end: bool,
     /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end
     /// for its close.
     end: String,
@@ -122,6 +162,8 @@ struct Records {
     header: Option<Vec<String>>,
     /// Fields that a record must have; 0 as long as that is not known.
     fields: usize,
+    /// What has as many.
+    fields_of: &'static str,
     truncated_rows: bool,
     null: Option<Regex>,
 }
@@ -145,8 +187,9 @@ impl Records {
         let mark = (1..b' ').rev().find(|byte| !special.contains(&Some(*byte))).unwrap_or_default();
         let end = char::from(mark).to_string().repeat(END_BYTES);
         let line_end = char::from(terminator.unwrap_or(b'\n'));
-        let text: Box<dyn BufRead + Send> =
-            Box::new(open(path, *compression)?.chain(Cursor::new(format!("{line_end}{end}"))));
+        let watch = Arc::new(Watch::default());
+        let text = open(path, *compression)?.chain(Cursor::new(format!("{line_end}{end}")));
+        let text = Watched { text, watch: Arc::clone(&watch), was_return: false };
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -162,7 +205,21 @@ impl Records {
             None => None,
         };
         let (path, record, truncated_rows) = (path.to_path_buf(), StringRecord::new(), *truncated_rows);
-        let mut records = Self { path, reader, end, record, header: None, fields: 0, truncated_rows, null };
+        let (has_comments, is_at_end) = (comment.is_some(), false);
+        let mut records = Self {
+            path,
+            reader,
+            watch,
+            has_comments,
+            is_at_end,
+            end,
+            record,
+            header: None,
+            fields: 0,
+            fields_of: "the first line",
+            truncated_rows,
+            null,
+        };
         if *has_header && records.next()? {
             let header: Vec<String> = records.record.iter().map(str::to_string).collect();
             check_header(&records.path, &header)?;
@@ -174,13 +231,21 @@ impl Records {
 
     /// Whether there is a next record, which is the one at hand then.
     fn next(&mut self) -> Result<bool, Fault> {
+        self.watch.read_bytes.store(0, Ordering::Relaxed);
         match self.reader.read_record(&mut self.record) {
-            Ok(false) => return Ok(false),
+            Ok(false) if self.is_at_end => return Ok(false),
+            Ok(false) => return Err(Fault::new(&self.path, "can't be read to its end; check quotes and comments")),
             Ok(true) => {}
             Err(error) => return Err(self.fault(error)),
         }
         if self.record.iter().next_back().is_some_and(|last| last.ends_with(&self.end)) {
             if self.record.len() == 1 && self.record[0] == self.end {
+                self.is_at_end = true;
+                if self.has_comments && self.watch.has_lone_return.load(Ordering::Relaxed) {
+                    let message =
+                        "has carriage returns without line feeds, which do not end comments; convert the line ends";
+                    return Err(Fault::new(&self.path, message));
+                }
                 return Ok(false);
             }
             let message =
@@ -193,7 +258,7 @@ impl Records {
         } else if has > must || (has < must && !self.truncated_rows) {
             let advice = if has < must { "; format.truncated_rows 'true' makes the missing ones NULL" } else { "" };
             let message =
-                format!("has {has} fields, and the first line has {must}; check delimiters and quotes{advice}");
+                format!("has {has} fields, and {} has {must}; check delimiters and quotes{advice}", self.fields_of);
             return Err(Fault::new(&self.path, message).at(self.line()));
         }
         Ok(true)
@@ -285,6 +350,7 @@ impl Rows {
             None if options.has_header => vec![None; table.columns.len()],
             None => {
                 records.fields = table.columns.len();
+                records.fields_of = "the table";
                 (0..table.columns.len()).map(Some).collect()
             }
         };
@@ -301,7 +367,9 @@ impl Rows {
 
     fn batch(&mut self) -> Result<Option<RecordBatch>, Fault> {
         let mut rows = 0;
-        while rows < self.batch_rows && self.records.next()? {
+        let mut bytes = 0;
+        while rows < self.batch_rows && bytes < BATCH_BYTES && self.records.next()? {
+            bytes += self.records.record.as_slice().len();
             for column in &mut self.columns {
                 let text = column.field.and_then(|field| self.records.record.get(field));
                 let text = text.filter(|text| !self.records.is_null(text));

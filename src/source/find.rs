@@ -51,7 +51,7 @@ pub struct Found {
 pub struct FoundFile {
     /// Its metadata when it was found.
     pub metadata: Metadata,
-    /// How many of the path's last names, the file's own among them, the location left open: those below a folder, or
+    /// The path's last names, the file's own among them, that the location left open: those below a folder, or
     /// those that stand for `**` or `key=…`.
     pub open_names: Vec<String>,
 }

@@ -147,8 +147,8 @@ impl PhysicalExpr for Fitted {
         let fitted = convert(&column, wanted).map_err(|error| match error {
             NotConverted::Value { shown } => {
                 let message = format!(
-                    "is {} there, and {} is no {}, which the column is in all files together; declare the column with a type that \
-                     holds it, or mend the files",
+                    "is {} there, and {} is not a valid {}, which the column is in all files together; declare the column with a type that \
+                     holds it, or fix the files",
                     sql_name(&self.given),
                     quoted(&shown),
                     sql_name(wanted)
@@ -160,7 +160,7 @@ impl PhysicalExpr for Fitted {
             }
         })?;
         if !self.field.is_nullable() && fitted.null_count() > 0 {
-            let message = "has NULLs, and is declared NOT NULL; mend the files, or leave NOT NULL out";
+            let message = "has NULLs, and is declared NOT NULL; fix the files, or leave NOT NULL out";
             return Err(self.fitting.error(name, &self.given, message));
         }
         Ok(ColumnarValue::Array(fitted))

@@ -31,26 +31,29 @@ pub struct Partitions {
 }
 
 /// The columns of the names that the location leaves open.
-pub fn found(files: &BTreeMap<PathBuf, FoundFile>) -> Partitions {
-    let of_file = |file: &FoundFile| {
+///
+/// # Errors
+/// A folder's value that is not UTF-8.
+pub fn found(files: &BTreeMap<PathBuf, FoundFile>) -> Result<Partitions, Fault> {
+    let of_file = |(path, file): (&PathBuf, &FoundFile)| {
         // The last name is the file's own.
         let folders = file.open_names.split_last().map_or(&[][..], |(_, folders)| folders);
-        folders.iter().filter_map(|name| pair(name)).collect::<Vec<_>>()
+        pairs_of(path, folders.iter().map(String::as_str))
     };
-    let pairs: Vec<Vec<(String, Option<String>)>> = files.values().map(of_file).collect();
+    let pairs = files.iter().map(of_file).collect::<Result<Vec<_>, _>>()?;
     let keys = |pairs: &[(String, Option<String>)]| pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let Some(first) = pairs.iter().map(|pairs| keys(pairs)).max_by_key(Vec::len).filter(|keys| !keys.is_empty()) else {
-        return Partitions { values: vec![Vec::new(); files.len()], ..Partitions::default() };
+        return Ok(Partitions { values: vec![Vec::new(); files.len()], ..Partitions::default() });
     };
     if let Some(at) = pairs.iter().position(|other| keys(other) != first) {
         let without = files.keys().nth(at).cloned().unwrap_or_default();
         let not_in_all = Some((first.join(", "), without));
-        return Partitions { values: vec![Vec::new(); files.len()], not_in_all, ..Partitions::default() };
+        return Ok(Partitions { values: vec![Vec::new(); files.len()], not_in_all, ..Partitions::default() });
     }
     let columns = first.iter().map(|key| Field::new(key, DataType::Utf8View, true)).collect();
     let values =
         pairs.into_iter().map(|pairs| pairs.into_iter().map(|(_, value)| ScalarValue::Utf8View(value)).collect());
-    Partitions { columns, values: values.collect(), not_in_all: None }
+    Ok(Partitions { columns, values: values.collect(), not_in_all: None })
 }
 
 /// The columns `declared`, of which every file's path has a value.
@@ -61,8 +64,15 @@ pub fn declared(files: &BTreeMap<PathBuf, FoundFile>, declared: &[Field]) -> Res
     let mut values = Vec::with_capacity(files.len());
     for path in files.keys() {
         let folders = path.parent().map(Path::components).into_iter().flatten();
-        let pairs: BTreeMap<String, Option<String>> =
-            folders.filter_map(|component| pair(&component.as_os_str().to_string_lossy())).collect();
+        let names: Vec<_> = folders.map(|component| component.as_os_str().to_string_lossy()).collect();
+        let mut pairs = BTreeMap::new();
+        for (key, value) in pairs_of(path, names.iter().map(AsRef::as_ref))? {
+            if declared.iter().any(|field| field.name().eq_ignore_ascii_case(&key)) && pairs.contains_key(&key) {
+                let message = format!("is in two folders {key}=…, one below the other; rename one of them");
+                return Err(Fault::new(path, message));
+            }
+            pairs.insert(key, value);
+        }
         values.push(declared.iter().map(|field| value(path, &pairs, field)).collect::<Result<_, _>>()?);
     }
     Ok(Partitions { columns: declared.to_vec(), values, not_in_all: None })
@@ -86,7 +96,7 @@ fn value(path: &Path, pairs: &BTreeMap<String, Option<String>>, field: &Field) -
     }
     let no_value = || {
         let message = format!(
-            "column {}: {shown} is no {}; declare it as VARCHAR, or rename the folder",
+            "column {}: {shown} is not a valid {}; declare it as VARCHAR, or rename the folder",
             quoted(name),
             sql_name(data_type)
         );
@@ -97,11 +107,26 @@ fn value(path: &Path, pairs: &BTreeMap<String, Option<String>>, field: &Field) -
     ScalarValue::try_from_array(&column.finish(), 0).map_err(|e| no_value().because(e))
 }
 
-/// The key and value of a folder's name, if it has them.
-fn pair(name: &str) -> Option<(String, Option<String>)> {
-    let (key, value) = name.split_once('=')?;
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    (!key.is_empty()).then(|| (decoded(key), (value != NULL).then(|| decoded(value))))
+/// The keys and values of folders' names, those that have them.
+fn pairs_of<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<Vec<(String, Option<String>)>, Fault> {
+    let not_utf8 = |name: &str| {
+        let message = format!("is in the folder {name}, whose value is not UTF-8; rename the folder");
+        Fault::new(path, message)
+    };
+    names.filter_map(|name| pair(name).map(|found| found.ok_or_else(|| not_utf8(name)))).collect()
+}
+
+/// The key and value of a folder's name, if it has them; `Some(None)` if they are not UTF-8.
+#[expect(clippy::option_option, reason = "a name without a pair is not a broken one")]
+fn pair(name: &str) -> Option<Option<(String, Option<String>)>> {
+    let (key, value) = name.split_once('=').filter(|(key, _)| !key.is_empty())?;
+    // What is not UTF-8 on disk has become this character.
+    let decoded = |text: &str| {
+        let decoded = percent_decode_str(text).decode_utf8().ok()?;
+        (!text.contains(char::REPLACEMENT_CHARACTER)).then(|| decoded.into_owned())
+    };
+    let value = if value == NULL { Some(None) } else { decoded(value).map(Some) };
+    Some(decoded(key).zip(value))
 }
 
 #[cfg(test)]
@@ -121,7 +146,10 @@ mod tests {
             ("=x", None),
             ("plain", None),
         ] {
-            assert_eq!(pair(name), expected, "{name}");
+            assert_eq!(pair(name), expected.map(Some), "{name}");
+        }
+        for name in ["k=%FF", "k=\u{fffd}", "%FF=1"] {
+            assert_eq!(pair(name), Some(None), "{name}");
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::open::open;
-use crate::source::read::{Origin, TextTable};
+use crate::source::read::{BATCH_BYTES, MOST_RECORD_BYTES, Origin, TextTable};
 use crate::task::format::JsonOptions;
 
 /// At least so many bytes are read at a time.
@@ -91,6 +91,8 @@ struct Objects {
     /// Whether the array has begun, and whether it has ended.
     is_within: bool,
     is_over: bool,
+    /// Whether a comma or the end of the array comes next.
+    is_after_object: bool,
 }
 
 impl Objects {
@@ -98,7 +100,18 @@ impl Objects {
         let JsonOptions { is_array, infer_rows: _, compression } = options;
         let text = open(path, *compression)?;
         let (path, buffer, is_array) = (path.to_path_buf(), Vec::new(), *is_array);
-        Ok(Self { path, text, buffer, start: 0, line: 1, is_at_end: false, is_array, is_within: false, is_over: false })
+        Ok(Self {
+            path,
+            text,
+            buffer,
+            start: 0,
+            line: 1,
+            is_at_end: false,
+            is_array,
+            is_within: false,
+            is_over: false,
+            is_after_object: false,
+        })
     }
 
     /// Calls `take` with the next object and its line; `None` when there is none.
@@ -114,6 +127,7 @@ impl Objects {
                     let (end, line) = (objects.byte_offset(), self.line);
                     let taken = take(object, line)?;
                     self.skip(end);
+                    self.is_after_object = true;
                     return Ok(Some(taken));
                 }
                 Some(Err(error)) if error.is_eof() && !self.is_at_end => self.fill()?,
@@ -137,17 +151,20 @@ impl Objects {
                     self.skip(1);
                 }
                 (_, Some(true)) if !self.is_within => {
-                    return Err(self.here("is no array; write format.newline_delimited 'true' for one object a line"));
+                    return Err(
+                        self.here("is not an array; write format.newline_delimited 'true' for one object a line")
+                    );
                 }
                 _ if self.is_over => return Err(self.here("goes on after the end of its array")),
                 (b']', Some(true)) if !is_after_comma => {
                     self.is_over = true;
                     self.skip(1);
                 }
-                (b',', Some(true)) if !is_after_comma => {
-                    is_after_comma = true;
+                (b',', Some(true)) if self.is_after_object => {
+                    (self.is_after_object, is_after_comma) = (false, true);
                     self.skip(1);
                 }
+                (_, Some(true)) if self.is_after_object => return Err(self.here("has no comma before this object")),
                 (b'[', Some(false)) => {
                     return Err(
                         self.here("is an array; write format.newline_delimited 'false', or leave the option out")
@@ -185,6 +202,10 @@ impl Objects {
     fn fill(&mut self) -> Result<(), Fault> {
         self.buffer.drain(..self.start);
         self.start = 0;
+        if self.buffer.len() as u64 > MOST_RECORD_BYTES {
+            let message = format!("the object that begins here has more than {} MiB", MOST_RECORD_BYTES >> 20);
+            return Err(self.here(&message));
+        }
         let wanted = self.buffer.len() + self.buffer.len().max(PIECE_BYTES);
         while self.buffer.len() < wanted {
             let piece = self.text.fill_buf();
@@ -218,6 +239,9 @@ impl Objects {
     }
 }
 
+/// Lists and objects stand in each other at most so deep.
+const MOST_NESTED: usize = 100;
+
 /// Which values a key has, as far as they were seen.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Seen {
@@ -236,24 +260,32 @@ pub enum Seen {
     List(Box<Seen>),
     /// Objects with these keys, in the order in which they came.
     Object(Vec<(String, Seen)>),
+    /// Lists or objects that stand too deep in others.
+    TooDeep,
     /// Values of two kinds.
     Mixed(&'static str, &'static str),
 }
 
 impl Seen {
     fn of(value: &RawValue) -> Self {
+        Self::at_depth(value, 0)
+    }
+
+    fn at_depth(value: &RawValue, depth: usize) -> Self {
+        let of = |value| Self::at_depth(value, depth + 1);
         let text = value.get();
         match text.as_bytes().first() {
             Some(b'n') | None => Self::Nothing,
             Some(b't' | b'f') => Self::Boolean,
             Some(b'"') => Self::Text,
+            Some(b'[' | b'{') if depth == MOST_NESTED => Self::TooDeep,
             Some(b'[') => {
                 let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
-                Self::List(Box::new(items.into_iter().map(Self::of).fold(Self::Nothing, Self::and)))
+                Self::List(Box::new(items.into_iter().map(of).fold(Self::Nothing, Self::and)))
             }
             Some(b'{') => {
                 let Object(entries) = serde_json::from_str(text).unwrap_or(Object(Vec::new()));
-                Self::Object(entries.into_iter().map(|(key, value)| (key.into_owned(), Self::of(value))).collect())
+                Self::Object(entries.into_iter().map(|(key, value)| (key.into_owned(), of(value))).collect())
             }
             _ if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => Self::Integer {
                 is_negative: text.starts_with('-'),
@@ -268,6 +300,7 @@ impl Seen {
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nothing, other) | (other, Self::Nothing) => other,
+            (Self::TooDeep, _) | (_, Self::TooDeep) => Self::TooDeep,
             (mixed @ Self::Mixed(..), _) | (_, mixed @ Self::Mixed(..)) => mixed,
             (Self::Boolean, Self::Boolean) => Self::Boolean,
             (Self::Text, Self::Text) => Self::Text,
@@ -294,7 +327,7 @@ impl Seen {
             Self::Text => "a text",
             Self::List(_) => "an array",
             Self::Object(_) => "an object",
-            Self::Mixed(..) => "a value of another kind",
+            Self::TooDeep | Self::Mixed(..) => "a value of another kind",
         }
     }
 
@@ -317,6 +350,7 @@ impl Seen {
                 let field = |(key, seen): &(String, Self)| Ok(Field::new(key, seen.data_type()?, true));
                 DataType::Struct(keys.iter().map(field).collect::<Result<Fields, String>>()?)
             }
+            Self::TooDeep => return Err(format!("has values in more than {MOST_NESTED} others")),
             Self::Mixed(a, b) => return Err(format!("is {a} in one object and {b} in another")),
         })
     }
@@ -396,9 +430,10 @@ impl Rows {
     fn batch(&mut self) -> Result<Option<RecordBatch>, Fault> {
         let Self { objects, schema, table, columns, numbers, batch_rows } = self;
         let path = objects.path.clone();
-        let mut rows = 0;
-        while rows < *batch_rows {
+        let (mut rows, mut bytes) = (0, 0);
+        while rows < *batch_rows && bytes < BATCH_BYTES {
             let added = objects.next(|Object(entries), line| {
+                bytes += entries.iter().map(|(_, value)| value.get().len()).sum::<usize>();
                 let mut values: Vec<Option<&RawValue>> = vec![None; columns.len()];
                 let mut keys: Vec<&str> = Vec::with_capacity(entries.len());
                 for (key, value) in &entries {

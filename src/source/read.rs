@@ -30,6 +30,12 @@ use crate::source::{arrow as ipc, csv, json};
 use crate::table::WholeFiles;
 use crate::task::format::Format;
 
+/// A batch ends where its texts have so many bytes: several are alive for each file that is read.
+pub const BATCH_BYTES: usize = 8 << 20;
+
+/// A record or object has at most so many bytes.
+pub const MOST_RECORD_BYTES: u64 = 256 << 20;
+
 /// Batches that wait to be taken, at most.
 const WAITING: usize = 2;
 
@@ -105,7 +111,7 @@ impl TextTable {
         {
             let known: Vec<String> = self.columns.iter().map(|known| known.name.clone()).collect();
             let message = format!(
-                "the header has a column {} that `{}` has not; declare it, or take the file out (the columns are: {})",
+                "the header has a column {} that `{}` does not have; declare it, or take the file out (the columns are: {})",
                 quoted(&header[unknown]),
                 self.source,
                 names(&known)
@@ -190,7 +196,7 @@ impl KnownColumn {
         let (name, data_type) = (format!("{}{inside}", self.name), sql_name(&self.data_type));
         let Some(text) = text else {
             return format!(
-                "column {} is NULL, and is declared NOT NULL; mend the file, or leave NOT NULL out",
+                "column {} is NULL, and is declared NOT NULL; fix the file, or leave NOT NULL out",
                 quoted(&name)
             );
         };
@@ -198,7 +204,7 @@ impl KnownColumn {
         match &self.origin {
             Origin::Declared => {
                 format!(
-                    "column {}: {text} is no {data_type}; mend the file, or declare the column as VARCHAR",
+                    "column {}: {text} is not a valid {data_type}; fix the file, or declare the column as VARCHAR",
                     quoted(&name)
                 )
             }
@@ -361,7 +367,7 @@ impl TextOpener {
             Format::Csv(options) => Box::new(csv::Rows::open(path, options, table, columns, *batch_rows)?),
             Format::Json(options) => Box::new(json::Rows::open(path, options, table, columns, *batch_rows)?),
             Format::Arrow => Box::new(ipc::Rows::open(path, table, columns, *batch_rows)?),
-            Format::Parquet(_) => return Err(Fault::new(path, "is Parquet, which is no text; this is a bug")),
+            Format::Parquet(_) => return Err(Fault::new(path, "is Parquet, which is not text; this is a bug")),
         })
     }
 }

@@ -36,8 +36,8 @@ pub fn unified(a: &DataType, b: &DataType) -> Option<DataType> {
         }
         (a, b) if let (Some(a), Some(b)) = (as_decimal(a), as_decimal(b)) => decimal(a, b),
         (DataType::Date32 | DataType::Date64, DataType::Date32 | DataType::Date64) => Some(DataType::Date32),
-        (DataType::Date32, timestamp @ DataType::Timestamp(_, None))
-        | (timestamp @ DataType::Timestamp(_, None), DataType::Date32) => Some(timestamp.clone()),
+        (DataType::Date32 | DataType::Date64, timestamp @ DataType::Timestamp(_, None))
+        | (timestamp @ DataType::Timestamp(_, None), DataType::Date32 | DataType::Date64) => Some(timestamp.clone()),
         (DataType::Timestamp(a, a_zone), DataType::Timestamp(b, b_zone)) => {
             let zone = match (a_zone, b_zone) {
                 (None, None) => None,

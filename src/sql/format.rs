@@ -136,6 +136,10 @@ fn csv(statement: &Statement<'_>, options: &[(String, String)]) -> Result<CsvOpt
         let message = format!("format.delimiter and format.{name} are the same character; change one of them");
         return Err(statement.error(statement.clause("OPTIONS"), message));
     }
+    if csv.comment.is_some() && csv.terminator.is_some_and(|byte| byte != b'\n') {
+        let message = "comments end with a line feed, whatever format.terminator is; leave one of the two out";
+        return Err(statement.error(statement.option("comment"), message));
+    }
     Ok(csv)
 }
 

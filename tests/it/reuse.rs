@@ -12,7 +12,7 @@ use chunkwise::{Engine, Event, Pipeline, RunOptions, RunReport, Status, TaskRepo
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use tempfile::TempDir;
 
-use crate::support::{Multiset, engine, oracle, oracle_rows, run, touch, write_parquet};
+use crate::support::{Multiset, engine, oracle, oracle_rows, rows_as_text, run, touch, write_parquet};
 
 const SOURCES: &str = "
     CREATE EXTERNAL TABLE orders STORED AS PARQUET LOCATION 'orders.parquet';
@@ -135,6 +135,41 @@ async fn a_column_that_nobody_reads_runs_nothing_wherever_it_stands() {
         write_parquet(&lab.path("orders.parquet"), &columns(at));
         assert_eq!(lab.run(&sql).await.ran, chunks(&[]), "{at}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_without_names_are_told_by_their_places() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    fs::write(folder.path().join("t.csv"), "1,2\n3,4\n").unwrap();
+    for (columns, expected) in [("a INT, b INT", ["1", "3"]), ("b INT, a INT", ["2", "4"])] {
+        let sql = format!(
+            "CREATE EXTERNAL TABLE t ({columns}) STORED AS CSV LOCATION 't.csv' OPTIONS (format.has_header false);
+             CREATE TABLE o WITH (chunks = 1) AS SELECT a FROM t"
+        );
+        run(&engine, &sql, folder.path()).await;
+        assert_eq!(rows_as_text(&engine, "SELECT a FROM o").await, expected, "{columns}");
+    }
+}
+
+/// What is cached of a file's footer must not serve another file of its size and time of modification.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_with_its_time_kept_is_read_anew_by_the_same_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let path = folder.path().join("t.parquet");
+    let sql = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet'; CREATE TABLE o AS SELECT v FROM t WHERE v > 100";
+    let write = |first: i64| {
+        let values: ArrayRef = Arc::new((first..first + 5).collect::<Int64Array>());
+        write_parquet(&path, &RecordBatch::try_from_iter([("v", values)]).unwrap());
+    };
+    write(1);
+    let before = fs::metadata(&path).unwrap();
+    assert_eq!(run(&engine, sql, folder.path()).await.task("o").unwrap().rows, 0);
+    write(101);
+    File::options().write(true).open(&path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), before.len());
+    assert_eq!(run(&engine, sql, folder.path()).await.task("o").unwrap().rows, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,6 +166,10 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
             ("open.csv", "id,s\n1,x\n2,\"y\n3,z\n4,w\n"),
             ("open_last.csv", "id,s\n1,\"x"),
             ("one.csv", "s\n\"a\""),
+            ("returns.csv", "k\r1\r#x\r2\r3\r"),
+            ("clock.csv", "t\n1030\n"),
+            ("day.csv", "d\n2024-01-01 092656\n"),
+            ("leap.csv", "ts\n2024-01-01 10:00:60\n"),
             ("header.csv", "id,v\n"),
             ("not_null.csv", "id,v\n1,\n"),
         ],
@@ -194,11 +198,16 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
         at,
         &declared("v DECIMAL(10, 2)", "money.csv"),
         "*",
-        Err(&["money.csv, line 3", "'1.255' is no DECIMAL(10, 2)"]),
+        Err(&["money.csv, line 3", "'1.255' is not a valid DECIMAL(10, 2)"]),
     )
     .await;
-    check(at, &declared("v DOUBLE", "big.csv"), "*", Err(&["big.csv, line 2", "'9007199254740993' is no DOUBLE"]))
-        .await;
+    check(
+        at,
+        &declared("v DOUBLE", "big.csv"),
+        "*",
+        Err(&["big.csv, line 2", "'9007199254740993' is not a valid DOUBLE"]),
+    )
+    .await;
     check(at, &option("tab.csv", "'format.delimiter' '\\t'"), "*", Ok(&["1,a b", "2,x\ty"])).await;
     let pipe = "format.has_header false, 'format.delimiter' '|', 'format.quote' ''''";
     check(at, &option("pipe.csv", pipe), "*", Ok(&["1,it''s,x", "2,a|b,y"])).await;
@@ -214,6 +223,15 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
         Err(&["line 2", "'v' is NULL, and is declared NOT NULL"]),
     )
     .await;
+    // Comments end with a line feed only.
+    let comments = csv("returns.csv", "OPTIONS (format.comment '#')");
+    check(at, &comments, "*", Err(&["returns.csv", "carriage returns without line feeds"])).await;
+    let both = csv("returns.csv", "OPTIONS (format.comment '#', format.terminator ';')");
+    check(at, &both, "*", Err(&["comments end with a line feed"])).await;
+    // What Arrow's parsers read as something else.
+    check(at, &declared("t TIME", "clock.csv"), "*", Err(&["line 2", "'1030' is not a valid TIME"])).await;
+    check(at, &declared("d DATE", "day.csv"), "*", Err(&["line 2", "'2024-01-01 092656' is not a valid DATE"])).await;
+    check(at, &declared("ts TIMESTAMP", "leap.csv"), "*", Err(&["line 2", "is not a valid TIMESTAMP"])).await;
     // What comes behind an open quote is no text.
     check(at, &csv("open.csv", ""), "*", Err(&["open.csv, line 3", "a quote that opens in this row is never closed"]))
         .await;
@@ -242,6 +260,7 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     write(
         at,
         &[
+            ("deep.json", &format!("{{\"a\": {}1{}}}\n", "[".repeat(200), "]".repeat(200))),
             ("late_key.json", &late(r#"{"a": 1, "b": 2}"#)),
             ("late_fraction.json", &late(r#"{"a": 1.5}"#)),
             ("late_text.json", &late(r#"{"a": "12"}"#)),
@@ -250,6 +269,8 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
             ("broken.json", "{\"a\": 1}\n{\"a\": 2\n{\"a\": 3}\n"),
             ("cut.json", "{\"a\": 1}\n{\"a\": "),
             ("cut_array.json", "[{\"a\": 1},"),
+            ("no_comma.json", "[{\"a\": 1}\n {\"a\": 2}]"),
+            ("two_commas.json", "[, {\"a\": 2}]"),
             ("twice.json", "{\"a\": 1, \"a\": 2}\n"),
             ("big.json", "{\"a\": 9223372036854775808}\n{\"a\": 9223372036854775809}\n"),
             ("wide.json", "{\"a\": -1}\n{\"a\": 9223372036854775809}\n"),
@@ -271,6 +292,7 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     let source = |file: &str| format!("CREATE EXTERNAL TABLE t STORED AS JSON LOCATION '{file}'");
     let declared =
         |columns: &str, file: &str| format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS JSON LOCATION '{file}'");
+    check(at, &source("deep.json"), "*", Err(&["deep.json", "in more than 100 others"])).await;
     check(
         at,
         &source("late_key.json"),
@@ -294,6 +316,8 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     check(at, &source("broken.json"), "*", Err(&["broken.json, line 3", "is not JSON", "begins in line 2"])).await;
     check(at, &source("cut.json"), "*", Err(&["cut.json, line 2", "has no end"])).await;
     check(at, &source("cut_array.json"), "*", Err(&["cut_array.json", "cut off"])).await;
+    check(at, &source("no_comma.json"), "*", Err(&["no_comma.json, line 2", "no comma before this object"])).await;
+    check(at, &source("two_commas.json"), "*", Err(&["two_commas.json, line 1", "is not JSON"])).await;
     check(at, &source("twice.json"), "*", Err(&["twice.json, line 1", "key 'a' stands twice"])).await;
     check(at, &source("big.json"), "*", Ok(&["9223372036854775808", "9223372036854775809"])).await;
     check(at, &source("wide.json"), "*", Ok(&["-1", "9223372036854775809"])).await;
@@ -305,7 +329,7 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     )
     .await;
     check(at, &declared("a VARCHAR", "mixed.json"), "*", Ok(&["1", "x"])).await;
-    check(at, &source("scalar.json"), "*", Err(&["scalar.json, line 1", "no object"])).await;
+    check(at, &source("scalar.json"), "*", Err(&["scalar.json, line 1", "a value that is not an object"])).await;
     check(at, &source("nested.json"), "s['x'] AS x, l[1] AS l", Ok(&[",", "1,1", "2,3"])).await;
     check(at, &source("odd.json"), "a, s", Ok(&["1,é 😀", "2,\"line", "break\""])).await;
     check(at, &source("d/"), "a, b", Ok(&[",2", "1,"])).await;
@@ -454,7 +478,7 @@ async fn folders_that_are_keys_and_values_are_columns() {
     check(at, &format!("{typed} 'd/'"), "id, year + month", Ok(&["1,2024", "2,2036"])).await;
     check(at, &format!("{typed} 'd/year=2023/*/*.parquet'"), "*", Ok(&["1,2023,1"])).await;
     let typed = "CREATE EXTERNAL TABLE t (id BIGINT, code INT) STORED AS PARQUET PARTITIONED BY (code) LOCATION 'c/'";
-    check(at, typed, "*", Err(&["code=x%20y/a.parquet", "column 'code'", "'x y' is no INT"])).await;
+    check(at, typed, "*", Err(&["code=x%20y/a.parquet", "column 'code'", "'x y' is not a valid INT"])).await;
     let by_k = "CREATE EXTERNAL TABLE t STORED AS PARQUET PARTITIONED BY (k) LOCATION";
     check(at, &format!("{by_k} 'mixed/'"), "*", Err(&["mixed/b.parquet", "is in no folder k=…"])).await;
     check(at, &of_parquet("own/"), "*", Err(&["own/k=1/a.parquet", "in the file and in the name of its folder"])).await;
@@ -520,7 +544,7 @@ async fn types_that_drift_become_one_that_holds_all_values() {
         (
             "inexact",
             vec![long((1 << 53) + 1), array(Arc::new(Float64Array::from(vec![0.5])))],
-            Err(vec!["inexact/0.parquet", "'9007199254740993' is no DOUBLE"]),
+            Err(vec!["inexact/0.parquet", "'9007199254740993' is not a valid DOUBLE"]),
         ),
         ("decimals", vec![decimal(123, 5, 2), decimal(4, 4, 0), long(5)], Ok(vec!["1.23", "4.00", "5.00"])),
         (
@@ -548,7 +572,7 @@ async fn types_that_drift_become_one_that_holds_all_values() {
                 array(Arc::new(TimestampMillisecondArray::from(vec![i64::MAX / 1000]))),
                 array(Arc::new(TimestampNanosecondArray::from(vec![1]))),
             ],
-            Err(vec!["too_far/0.parquet", "is no TIMESTAMP"]),
+            Err(vec!["too_far/0.parquet", "is not a valid TIMESTAMP"]),
         ),
         (
             "dates",
@@ -609,7 +633,7 @@ async fn types_that_drift_become_one_that_holds_all_values() {
     parquet(at, "n/0.parquet", vec![("v", long(300))]);
     let declared = |data_type: &str| format!("CREATE EXTERNAL TABLE t (v {data_type}) STORED AS PARQUET LOCATION 'n/'");
     check(at, &declared("INT"), "v", Ok(&["300"])).await;
-    check(at, &declared("TINYINT"), "v", Err(&["n/0.parquet", "'300' is no Int8"])).await;
+    check(at, &declared("TINYINT"), "v", Err(&["n/0.parquet", "'300' is not a valid Int8"])).await;
     check(at, &declared("VARCHAR"), "v", Ok(&["300"])).await;
     check(at, &declared("DATE"), "v", Err(&["n/0.parquet", "is declared as DATE, but it is BIGINT there"])).await;
     parquet(at, "case/0.parquet", vec![("id", int(1))]);

@@ -443,7 +443,7 @@ async fn what_readers_would_see_otherwise_is_refused_before_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(&folder.path().join("cache"));
     let cases = [
-        ("SELECT k AS \"Chunk\" FROM t", "the numbers of the table's folders"),
+        ("SELECT k AS \"Chunk\" FROM t", "clashes with the partition folders"),
         ("SELECT k, INTERVAL '1 month' AS i FROM t", "which Parquet readers don't agree on"),
         ("SELECT k, k + 1 AS k FROM t", "several columns are called `k`"),
     ];

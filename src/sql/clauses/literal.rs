@@ -77,7 +77,7 @@ impl Clauses<'_> {
             // The unit, which a number needs.
             Some(_) => Ok(()),
             None if matches!(value.as_ref(), Expr::Value(ValueWithSpan { value: Value::Number(..), span: _ })) => {
-                Err(self.error("a number alone is no INTERVAL; write the unit: INTERVAL '1' DAY"))
+                Err(self.error("a number alone is not an INTERVAL; write the unit: INTERVAL '1' DAY"))
             }
             None => Ok(()),
         }
