@@ -28,7 +28,7 @@ mod cast;
 pub mod chain;
 pub mod checked;
 mod compare;
-mod condition;
+pub mod condition;
 pub mod fold;
 pub mod function;
 mod interval;

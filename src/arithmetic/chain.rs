@@ -23,8 +23,8 @@ use sqlparser::ast::BinaryOperator;
 
 use crate::arithmetic::operator::{Operation, compute_checked, shortened};
 
-/// A chain of fewer operators stays a tree of DataFusion's own, which its optimizer knows. One of more has too many
-/// parts for a key.
+/// A chain of fewer operators stays a tree of DataFusion's own, which its optimizer knows. A longer chain has
+/// too many parts to be a key.
 const MIN_OPERATORS: usize = 64;
 
 /// Plans long chains of arithmetic over numbers as functions.

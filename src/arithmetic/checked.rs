@@ -163,10 +163,10 @@ pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
                 Some(func) => Some(Expr::ScalarFunction(ScalarFunction { func, args: function.args.clone() })),
                 None => plain_cast(function),
             };
-            return Ok(plain.filter(|_| !is_left(&part)).map_or(Transformed::no(part), Transformed::yes));
+            return Ok(plain.filter(|_| !stays_checked(&part)).map_or(Transformed::no(part), Transformed::yes));
         }
         let operation = match as_checked(&part) {
-            Some((operation, _)) if !is_left(&part) => operation,
+            Some((operation, _)) if !stays_checked(&part) => operation,
             _ => return Ok(Transformed::no(part)),
         };
         let Expr::ScalarFunction(ScalarFunction { func, mut args }) = part else { return Ok(Transformed::no(part)) };
@@ -183,8 +183,8 @@ pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Whether a checked expression, of whose arguments those that are checked still are constants, is one too.
-fn is_left(checked: &Expr) -> bool {
+/// Whether a checked expression stays checked: all its arguments are constants.
+fn stays_checked(checked: &Expr) -> bool {
     let Expr::ScalarFunction(ScalarFunction { func: _, args }) = checked else { return false };
     args.iter().all(|arg| as_checked(arg).is_some() || is_constant(arg))
 }

@@ -1,6 +1,6 @@
 //! AND and OR as functions that evaluate each of their parts only for the rows that the others leave open.
 //!
-//! DataFusion evaluates the arguments of a function for all rows, so the parts are none: the function holds them, and
+//! DataFusion evaluates the arguments of a function for all rows, so the parts are not passed as arguments: the function stores them, and
 //! its arguments are what they read: columns, and values of scalar subqueries. A condition is one function however many
 //! parts it has and however deep they are nested, and each part is there once.
 //!
@@ -84,7 +84,7 @@ pub fn is_condition(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(function) if function.func.inner().is::<Condition>())
 }
 
-/// What the parts name their argument of this number by, beside its own name.
+/// The qualifier under which the parts refer to argument number `at`.
 fn qualifier(at: usize) -> TableReference {
     TableReference::bare(at.to_string())
 }
@@ -114,7 +114,7 @@ impl TreeNodeRewriter for Arguments<'_> {
             | Expr::AggregateFunction(_)
             | Expr::WindowFunction(_)
             | Expr::Unnest(_)
-            // Their variables are none of a batch's columns, so that all of it is computed before.
+            // Lambda variables are not columns of the batch, so that all of it is computed before.
             | Expr::HigherOrderFunction(_)
             | Expr::LambdaVariable(_)
         );

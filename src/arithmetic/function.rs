@@ -17,7 +17,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampNanosecondType,
 };
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::datetime::date_bin::DateBinFunc;
 use datafusion::functions::datetime::date_part::DatePartFunc;
 use datafusion::functions::datetime::date_trunc::DateTruncFunc;
@@ -30,7 +30,7 @@ use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
 use crate::arithmetic::operator::out_of_range;
@@ -59,12 +59,21 @@ pub fn checked_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::new_from_impl(CheckedFunction { of: Arc::clone(function), how })))
 }
 
-/// One of these functions that gives NULL where DataFusion's fails, for predicates that are evaluated for rows that the
+/// One of these functions in the checked form that gives NULL where it fails, for predicates that are evaluated for rows that the
 /// query itself never looks at; `None` for other functions.
 pub fn lenient_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
-    checked_function(function)?;
-    let lenient = CheckedFunction { of: Arc::clone(function), how: How::Lenient };
+    // Of the checked form, which is right where DataFusion's fails: chunks must see the values that the query computes.
+    let lenient = CheckedFunction { of: checked_function(function)?, how: How::Lenient };
     Some(Arc::new(ScalarUDF::new_from_impl(lenient)))
+}
+
+/// Whether an expression over `schema` is a checked function that may fail for some rows.
+pub fn may_fail(function: &ScalarFunction, schema: &DFSchema) -> bool {
+    let Some(checked) = function.func.inner().downcast_ref::<CheckedFunction>() else { return false };
+    // Dates without a time have all their parts.
+    let is_date = |arg: &Expr| arg.get_type(schema).is_ok_and(|data_type| data_type == DataType::Date32);
+    let is_safe = |arg: &Expr| matches!(arg, Expr::Literal(..)) || is_date(arg);
+    checked.how != How::Lenient && !function.args.iter().all(is_safe)
 }
 
 /// DataFusion's function in place of its checked form.
@@ -81,7 +90,7 @@ enum How {
     FromFloat,
     FromText,
     Series,
-    /// NULL for rows for which DataFusion's function fails.
+    /// NULL for rows for which the function fails.
     Lenient,
 }
 

@@ -10,8 +10,10 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::{AggregateFunction, Case};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
+use crate::arithmetic::cast::is_checked_cast;
 use crate::arithmetic::chain::is_chain;
 use crate::arithmetic::condition::{Asked, Junction, condition, is_condition};
+use crate::arithmetic::function::may_fail as may_fail_itself;
 use crate::arithmetic::operator::as_checked;
 use crate::arithmetic::terms::{terms, together};
 
@@ -58,6 +60,7 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
                 .get_type(schema)
                 .map_or(true, |from| (from.is_string() && !to.is_string()) || (from.is_floating() && to.is_integer()))
         }
+        Expr::ScalarFunction(function) if is_checked_cast(function) || may_fail_itself(function, schema) => true,
         other => as_checked(other).is_some() || is_chain(other) || is_condition(other),
     }
 }
@@ -106,13 +109,12 @@ impl Over<'_> {
             if fails(&part, self.schema)? { others.push(part) } else { safe.push(part) }
         }
         let safe = together(op, safe);
-        match junction(op).filter(|_| !others.is_empty()) {
-            Some(junction) => {
-                let parts = safe.into_iter().chain(others).collect();
-                condition(junction, asked, parts, self.schema, self.props)
+        match (safe, others.is_empty()) {
+            (Some(safe), true) => Ok(safe),
+            (safe, _) => {
+                let Some(junction) = junction(op) else { return internal_err!("{op} is not AND or OR") };
+                condition(junction, asked, safe.into_iter().chain(others).collect(), self.schema, self.props)
             }
-            // There are two at least.
-            None => safe.map_or_else(|| internal_err!("{op} of nothing"), Ok),
         }
     }
 }

@@ -452,3 +452,28 @@ async fn a_constant_that_makes_datafusion_panic_is_an_error_at_its_task() {
     let report = engine.run(&pipeline, &Default::default()).await.unwrap();
     assert!(report.tasks[0].reason.contains("9223372036854775807 + 1 does not fit BIGINT"), "{report:#?}");
 }
+
+/// The chunk of a row is that of the value which the query computes, also where DataFusion's own function fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_cut_by_what_checked_functions_give() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "far", FAR).await;
+    let months = "SELECT arrow_cast(m, 'Timestamp(Microsecond, None)') AS m FROM (VALUES ('9999-12-01'), ('2024-05-01')) AS t(m)";
+    make_parquet(folder.path(), "months", months).await;
+    let join = "SELECT months.m, far.k FROM far JOIN months ON date_trunc('month', far.us) = months.m";
+    let sql = format!(
+        "CREATE EXTERNAL TABLE far STORED AS PARQUET LOCATION 'far.parquet';
+         CREATE EXTERNAL TABLE months STORED AS PARQUET LOCATION 'months.parquet';
+         CREATE TABLE whole WITH (chunks = 1) AS {join};
+         CREATE TABLE cut CLUSTERED BY (m) INTO 16 BUCKETS AS {join};
+         CREATE TABLE stored CLUSTERED BY (m) INTO 16 BUCKETS AS
+         SELECT date_trunc('month', us) AS m, max(k) AS k FROM far GROUP BY date_trunc('month', us);
+         CREATE TABLE reads CLUSTERED BY (m) INTO 16 BUCKETS AS SELECT months.m, stored.k FROM stored JOIN months ON stored.m = months.m;"
+    );
+    let engine = crate::support::engine(&folder.path().join("cache"));
+    crate::support::run(&engine, &sql, folder.path()).await;
+    for table in ["whole", "cut", "reads"] {
+        let rows = crate::support::rows_as_text(&engine, &format!("SELECT k FROM {table}")).await;
+        assert_eq!(rows, ["1", "2"], "{table}");
+    }
+}

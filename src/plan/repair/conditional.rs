@@ -7,6 +7,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use crate::arithmetic::chain::is_chain;
 use crate::arithmetic::checked::has_arithmetic;
 
 /// [`CommonSubexprEliminate`], for which the first part of an AND or OR is no surer to be evaluated than the others,
@@ -86,7 +87,7 @@ fn shown(expr: Expr) -> Result<Transformed<Expr>> {
 
 /// Whether some part may fail, as far as it can be seen from an expression alone.
 fn may_fail(expr: &Expr) -> Result<bool> {
-    let may = |part: &Expr| Ok(matches!(part, Expr::Cast(_)) || is_division(part));
+    let may = |part: &Expr| Ok(matches!(part, Expr::Cast(_)) || is_division(part) || is_chain(part));
     Ok(has_arithmetic(expr) || expr.exists(may)?)
 }
 
