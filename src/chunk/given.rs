@@ -111,7 +111,7 @@ impl Given {
                         predicate.column_refs().into_iter().find(|c| c.relation.is_some() || !names.contains(&c.name));
                     if let Some(column) = strange {
                         return plan_err!(
-                            "the predicate {predicate} reads {column}, which is no key; the keys are {names:?}"
+                            "the predicate {predicate} reads {column}, which is not a key; the keys are {names:?}"
                         );
                     }
                     if let Some(part) = not_of_keys(predicate)? {
@@ -141,7 +141,7 @@ pub fn number_of(input: &str, predicates: &[Expr], schema: &Schema, position: im
         if let Some(column) = predicate.column_refs().into_iter().find(is_strange) {
             let known: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             return plan_err!(
-                "the predicate {predicate} of input `{input}` reads {column}, which is no column of it; name one of {}",
+                "the predicate {predicate} of input `{input}` reads {column}, which is not one of its columns; name one of {}",
                 known.join(", ")
             );
         }
@@ -259,7 +259,7 @@ mod tests {
             (ranges(vec![1.5f64.into()]), vec![vec![&int]], "is no value"),
             (ranges(vec![1.5f64.into()]), vec![vec![&float]], "no ranges"),
             (ranges(vec!["a".into()]), vec![vec![&text], vec![&int]], "no ranges in common"),
-            (Given::Predicates(vec![col("other").eq(lit(1))]), vec![vec![&int]], "is no key"),
+            (Given::Predicates(vec![col("other").eq(lit(1))]), vec![vec![&int]], "is not a key"),
             (Given::Predicates(vec![random().lt(lit(0.5))]), vec![vec![&int]], "not a function of the keys"),
             (Given::Predicates(vec![col("k").lt(current_date())]), vec![vec![&DataType::Date32]], "current_date"),
         ];
@@ -279,8 +279,8 @@ mod tests {
         let found = number(&[ident("1").lt(lit(5)), col("b").eq(lit("x"))]).unwrap();
         assert_eq!(predicates_of(&found), Some([ident("0").lt(lit(5)), ident("1").eq(lit("x"))].as_slice()));
         let refused = [
-            (ident("0").lt(lit(5)), "of input `t` reads 0, which is no column of it; name one of 1, b"),
-            (col("t.b").is_null(), "reads t.b, which is no column of it"),
+            (ident("0").lt(lit(5)), "of input `t` reads 0, which is not one of its columns; name one of 1, b"),
+            (col("t.b").is_null(), "reads t.b, which is not one of its columns"),
             (random().lt(lit(0.5)), "is not a function of the row alone: `random()`"),
             (col("b"), "has type Utf8View; write a condition"),
         ];

@@ -78,8 +78,8 @@ impl Components {
         parts.insert("query".to_string(), query_fingerprint(resolved)?.to_string());
         parts.insert("cut".to_string(), cut(proof, resolved)?.to_string());
         let function = match proof.function() {
-            ChunkFunction::PerInput(_) => chunk_predicates_fingerprint(proof, resolved, None),
-            _ => function(proof),
+            ChunkFunction::PerInput(_) => chunk_predicates_fingerprint(proof, resolved, None)?,
+            _ => function(proof)?,
         };
         parts.insert(FUNCTION.to_string(), function);
         parts.insert("options".to_string(), options(&task.options).to_string());
@@ -187,14 +187,14 @@ fn volatile_component(function: &str) -> String {
 pub const FUNCTION: &str = "chunks";
 
 /// The chunk function: N, or the bounds as JSON; of predicates of inputs only that it is they.
-fn function(proof: &Proof) -> String {
-    match proof.function() {
+fn function(proof: &Proof) -> Result<String> {
+    Ok(match proof.function() {
         ChunkFunction::Hash(chunks) => chunks.to_string(),
         ChunkFunction::Range(bounds) => bounds.to_json(),
-        ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates()),
+        ChunkFunction::Cases(cases) => case_fingerprint(cases, cases.predicates())?,
         ChunkFunction::Branches(chunks) => format!("{chunks} queries"),
         ChunkFunction::PerInput(chunks) => format!("{chunks} predicates"),
-    }
+    })
 }
 
 /// What a chunk with a query of its own is made of in place of what the step's others are: that query, over the tables
@@ -225,7 +225,10 @@ pub fn branch_components(resolved: &Resolved, proof: &Proof, chunk: u32, reads: 
 
 /// What decides whether a row of an input is in chunk `chunk`, or in which it is, where inputs have predicates of their own, as a
 /// fingerprint.
-pub fn chunk_predicates_fingerprint(proof: &Proof, resolved: &Resolved, chunk: Option<u32>) -> String {
+///
+/// # Errors
+/// As [`predicates_fingerprint`].
+pub fn chunk_predicates_fingerprint(proof: &Proof, resolved: &Resolved, chunk: Option<u32>) -> Result<String> {
     let mut hash = Hash::default();
     for (number, (input, scan)) in proof.inputs().iter().zip(&resolved.scans).enumerate() {
         let Some(predicates) = predicates_of(input) else { continue };
@@ -234,9 +237,9 @@ pub fn chunk_predicates_fingerprint(proof: &Proof, resolved: &Resolved, chunk: O
             None => predicates,
         };
         hash.number(number);
-        hash.bytes(predicates_fingerprint(&named(of_chunk, &scan.schema), &scan.schema).as_bytes());
+        hash.bytes(predicates_fingerprint(&named(of_chunk, &scan.schema), &scan.schema)?.as_bytes());
     }
-    hash.finish().to_string()
+    Ok(hash.finish().to_string())
 }
 
 /// The predicates that an input is cut by, where it has its own.
@@ -248,34 +251,33 @@ fn predicates_of(input: &Input) -> Option<&[Expr]> {
 }
 
 /// Predicates over columns of `schema` by their bare names, as a fingerprint.
-pub fn predicates_fingerprint(predicates: &[Expr], schema: &Schema) -> Fingerprint {
+///
+/// # Errors
+/// When one names another column, or can't be fingerprinted.
+pub fn predicates_fingerprint(predicates: &[Expr], schema: &Schema) -> Result<Fingerprint> {
     let mut canon = Canon::default();
     // What they say of a row is these versions' word.
     add_versions(&mut canon);
-    let read = predicates.iter().flat_map(Expr::column_refs).filter_map(|column| schema.index_of(column.name()).ok());
-    add_columns(&mut canon, schema, read.collect());
-    if let Err(error) = canon.exprs(predicates, &DFSchema::empty()) {
-        canon.hash.text(&error.to_string());
-    }
-    canon.hash.finish()
+    add_columns(&mut canon, schema, read_by(predicates, schema)?);
+    canon.exprs(predicates, &DFSchema::empty())?;
+    Ok(canon.hash.finish())
 }
 
 /// The predicates `predicates` of `cases`, as a fingerprint.
-fn case_fingerprint(cases: &Cases, predicates: &[Expr]) -> String {
+fn case_fingerprint(cases: &Cases, predicates: &[Expr]) -> Result<String> {
     let mut canon = Canon::default();
     let fields = cases.keys().iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true));
     let schema = Schema::new(fields.collect::<Vec<_>>());
     canon.schema(&Arc::new(schema.clone()));
-    let canonical = DFSchema::try_from(schema).and_then(|schema| canon.exprs(predicates, &schema));
-    // Nothing that a predicate may be made of is refused there.
-    if let Err(error) = canonical {
-        canon.hash.text(&error.to_string());
-    }
-    canon.hash.finish().to_string()
+    canon.exprs(predicates, &DFSchema::try_from(schema)?)?;
+    Ok(canon.hash.finish().to_string())
 }
 
 /// What decides whether a row is in a chunk of `cases`, as a fingerprint.
-pub fn chunk_case_fingerprint(cases: &Cases, chunk: u32) -> String {
+///
+/// # Errors
+/// When a predicate can't be fingerprinted.
+pub fn chunk_case_fingerprint(cases: &Cases, chunk: u32) -> Result<String> {
     case_fingerprint(cases, cases.deciding(chunk))
 }
 
@@ -287,8 +289,8 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need, schema: &Schema)
     let slices = slice_fingerprint(proof, scan, need, schema)?;
     // Those of other inputs don't cut this one.
     let function = match proof.inputs().get(scan).and_then(predicates_of) {
-        Some(predicates) => predicates_fingerprint(&named(predicates, schema), schema).to_string(),
-        None => function(proof),
+        Some(predicates) => predicates_fingerprint(&named(predicates, schema), schema)?.to_string(),
+        None => function(proof)?,
     };
     Ok(Fingerprint::of([("slices", slices.as_bytes().as_slice()), (FUNCTION, function.as_bytes())]))
 }
@@ -308,9 +310,8 @@ pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need, schema: &Schem
     canon.hash.text("split");
     add_versions(&mut canon);
     canon.hash.text(table);
-    let filtered = filters.iter().flat_map(Expr::column_refs).filter_map(|column| schema.index_of(column.name()).ok());
     add_columns(&mut canon, schema, columns.clone());
-    add_columns(&mut canon, schema, filtered.collect());
+    add_columns(&mut canon, schema, read_by(filters, schema)?);
     add_keys(&mut canon, keys, schema)?;
     canon.hash.number((*is_ordered).into());
     // The filters stand over bare columns, which have no position here: their names are hashed.
@@ -357,6 +358,12 @@ fn cut(proof: &Proof, Resolved { scans, .. }: &Resolved) -> Result<Fingerprint> 
 fn named(exprs: &[Expr], schema: &Schema) -> Vec<Expr> {
     let names: Vec<_> = schema.fields().iter().map(|field| Column::new_unqualified(field.name())).collect();
     exprs.iter().map(|expr| over(expr, &names)).collect()
+}
+
+/// Numbers of the columns that expressions over their bare names read.
+fn read_by(exprs: &[Expr], schema: &Schema) -> Result<BTreeSet<usize>> {
+    let columns = exprs.iter().flat_map(Expr::column_refs);
+    columns.map(|column| Ok(schema.index_of(column.name())?)).collect()
 }
 
 /// Adds names and types of columns.

@@ -66,7 +66,7 @@ pub fn with_orders(plan: LogicalPlan, rules: Rules) -> Result<LogicalPlan> {
 enum Reader {
     /// The task's table.
     Root,
-    /// A LIMIT.
+    /// A LIMIT, or a function of the user's.
     Limit,
     /// Something that takes no order of it.
     Other,
@@ -79,11 +79,22 @@ fn without_idle_sorts(plan: LogicalPlan, reader: Reader) -> Result<LogicalPlan> 
             return without_idle_sorts(input.as_ref().clone(), Reader::Other);
         }
         (LogicalPlan::Limit(_), _) => Reader::Limit,
+        // The user's own functions may read it.
+        (LogicalPlan::Extension(_), _) => Reader::Limit,
+        (LogicalPlan::Aggregate(aggregate), _) if has_unknown_call(aggregate) => Reader::Limit,
         (LogicalPlan::Projection(_), reader) | (LogicalPlan::SubqueryAlias(_), reader @ Reader::Limit) => reader,
         _ => Reader::Other,
     };
     let plan = plan.map_children(|child| Ok(Transformed::yes(without_idle_sorts(child, below)?))).data()?;
     plan.map_subqueries(|subquery| Ok(Transformed::yes(without_idle_sorts(subquery, Reader::Other)?))).data()
+}
+
+/// Whether an aggregate calls functions of which nobody knows what they read.
+fn has_unknown_call(aggregate: &Aggregate) -> bool {
+    let is_unknown = |call: &AggregateFunction| {
+        call_reads(call.func.name(), &call.params.args, aggregate.input.schema()) == Reads::Unknown
+    };
+    aggregate.aggr_expr.iter().filter_map(aggregate_call).any(is_unknown)
 }
 
 /// An order of `expr`, the least first and NULL last.

@@ -257,7 +257,7 @@ fn with_names_of_its_own(state: &SessionState) -> SessionState {
     own
 }
 
-/// Lets names that are made up in `state` from now on be none of those that were made up in `own`.
+/// Lets names that are made up in `state` from now on not repeat those that were made up in `own`.
 fn reserve_names(state: &SessionState, own: &SessionState) {
     let next = own.execution_props().alias_generator.next("");
     // It is an underscore and the number.
@@ -409,7 +409,7 @@ const OF_FOLDERS: &str = "chunk";
 /// The columns of the task's table when its query gives these.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] at the task: two columns of one name, a column whose name folders have, a type without a form
+/// [`ErrorKind::Sql`] at the task: two columns of one name, a column named like the partition folders, a type without a form
 /// that others read.
 pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
     let fail = |message: String| {
@@ -423,7 +423,8 @@ pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
         if field.name().eq_ignore_ascii_case(OF_FOLDERS) {
             let name = field.name();
             return fail(format!(
-                "readers would have the numbers of the table's folders, {OF_FOLDERS}=0000 and so on, in the place of the output column `{name}`; rename it with AS"
+                "the output column `{name}` clashes with the partition folders {OF_FOLDERS}=0000, …: readers would show \
+                 the folder's number instead; rename it with AS"
             ));
         }
     }

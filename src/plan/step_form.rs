@@ -13,8 +13,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, SchemaRef};
 use datafusion::common::{Column, Result, exec_err};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -42,8 +42,7 @@ fn in_form(plan: LogicalPlan, types: Vec<Option<DataType>>) -> Result<LogicalPla
     let columns = schema.iter().zip(types).map(|((qualifier, field), to)| {
         let column = Expr::Column(Column::from((qualifier, field)));
         let formed = match to {
-            Some(to) => ScalarUDF::new_from_impl(InForm { to, signature: Signature::any(1, Volatility::Immutable) })
-                .call(vec![column]),
+            Some(to) => ScalarUDF::new_from_impl(InForm::new(to)).call(vec![column]),
             None => column,
         };
         formed.alias_qualified(qualifier.cloned(), field.name())
@@ -113,6 +112,8 @@ fn formed(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             let items = formed(of.values(), item.data_type())?;
             Arc::new(LargeListArray::try_new(Arc::clone(item), of.offsets().clone(), items, of.nulls().cloned())?)
         }
+        (DataType::Dictionary(_, values), to) => formed(&cast(column, values)?, to)?,
+        (_, DataType::Dictionary(_, values)) => cast(&formed(column, values)?, to)?,
         (_, to) => cast(column, to)?,
     })
 }
@@ -128,13 +129,21 @@ fn interval_of(bytes: &[u8]) -> Option<IntervalMonthDayNano> {
 /// A column in the form of another type.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InForm {
+    /// Fingerprints go by it.
+    name: String,
     to: DataType,
     signature: Signature,
 }
 
+impl InForm {
+    fn new(to: DataType) -> Self {
+        Self { name: format!("in_form_of_{to}"), to, signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
 impl ScalarUDFImpl for InForm {
     fn name(&self) -> &str {
-        "in_form"
+        &self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -143,6 +152,11 @@ impl ScalarUDFImpl for InForm {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(self.to.clone())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let [field] = args.arg_fields else { return exec_err!("{} takes one column", self.name) };
+        Ok(Arc::new(field.as_ref().clone().with_data_type(self.to.clone())))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

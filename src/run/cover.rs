@@ -61,7 +61,7 @@ impl TaskJob {
     /// The rows of `input`, of which those that were checked before need not be read, that are not of one predicate.
     async fn strays(&self, name: &str, input: &Input, predicates: &[Expr]) -> Result<Strays> {
         let cache = &self.context.cache;
-        let function = predicates_fingerprint(predicates, &input.schema());
+        let function = predicates_fingerprint(predicates, &input.schema()).map_err(execution_error)?;
         let note = |part: &Fingerprint| {
             Fingerprint::of([("one of", function.as_bytes().as_slice()), ("rows", part.as_bytes().as_slice())])
         };

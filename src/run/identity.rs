@@ -61,7 +61,8 @@ impl TaskJob {
                     own.0.insert(FUNCTION.into(), format!("{:?} {}", bounds.range(chunk), bounds.data_type()));
                 }
                 ChunkFunction::Cases(cases) => {
-                    own.0.insert(FUNCTION.into(), chunk_case_fingerprint(cases, chunk));
+                    let case = chunk_case_fingerprint(cases, chunk).map_err(execution_error)?;
+                    own.0.insert(FUNCTION.into(), case);
                 }
                 ChunkFunction::Branches(_) => {
                     let reads = resolved.scans.iter().zip(&chunk_of_scan).filter(|(_, of)| **of == Some(chunk));
@@ -69,7 +70,9 @@ impl TaskJob {
                     *own = branch_components(resolved, proof, chunk, &reads).map_err(execution_error)?;
                 }
                 ChunkFunction::PerInput(_) => {
-                    own.0.insert(FUNCTION.into(), chunk_predicates_fingerprint(proof, resolved, Some(chunk)));
+                    let predicates =
+                        chunk_predicates_fingerprint(proof, resolved, Some(chunk)).map_err(execution_error)?;
+                    own.0.insert(FUNCTION.into(), predicates);
                 }
             }
         }

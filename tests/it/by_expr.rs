@@ -336,9 +336,9 @@ async fn predicates_that_can_not_be_are_refused() {
         (union().invoke(orders(vec![lit(true); 4097])), "use 1 to 4096"),
         (
             union().invoke(orders(vec![col("quantity").eq(lit(1))])),
-            "of input `orders` reads quantity, which is no column of it; name one of k, status, day, amount, x",
+            "of input `orders` reads quantity, which is not one of its columns; name one of k, status, day, amount, x",
         ),
-        (union().invoke(orders(vec![col("o.k").is_null()])), "reads o.k, which is no column of it"),
+        (union().invoke(orders(vec![col("o.k").is_null()])), "reads o.k, which is not one of its columns"),
         (union().invoke(orders(vec![random().lt(lit(0.5))])), "not a function of the row alone: `random()`"),
         (
             union().invoke(orders(vec![col("day").lt(current_date())])),

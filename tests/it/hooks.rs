@@ -111,7 +111,7 @@ async fn chunks_that_can_not_be_are_refused() {
         (join().invoke(Batched::by(["nothing"])), "no input of the query has the key `nothing`"),
         (join().invoke(ByRange::on("k").bounds(["a"])), "no value of a key of type Int64"),
         (join().invoke(ByValue::values("k", [1i64, 1])), "given twice"),
-        (join().invoke(ByExpr::new(["k"], [col("status").eq(lit("open"))])), "which is no key"),
+        (join().invoke(ByExpr::new(["k"], [col("status").eq(lit("open"))])), "which is not a key"),
         (join().invoke(ByValue::each_of("nothing", "k")), "the task reads no `nothing`"),
         (join().invoke(Batched::by(["k"])).replicate("nothing"), "reads no source or task `nothing`"),
         (join().invoke(Batched::by(["k"])).input("items", ["nothing"]), "no column `nothing`"),

@@ -232,7 +232,7 @@ async fn explain_says_what_a_query_leaves_open() {
         ),
         (
             "SELECT approx_median(v) AS m FROM u",
-            vec!["order: column `m`: approx_median() depends on how rows come in batches".into()],
+            vec!["order: column `m`: approx_median() depends on how rows are batched".into()],
         ),
     ];
     for (query, expected) in cases {

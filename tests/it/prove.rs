@@ -481,7 +481,7 @@ const REFUSED: &[Refused] = &[
     ("k", "SELECT n FROM r WHERE NOT EXISTS (SELECT 1 FROM a WHERE a.v = n)", "unmatched rows", "the join equates"),
     ("k", "SELECT n FROM r WHERE n NOT IN (SELECT v FROM a)", "unmatched rows are kept", "the join equates"),
     ("k", "SELECT a.k, r.n FROM a FULL JOIN r ON a.v = r.n", "unmatched rows are kept is whole", "the left side"),
-    ("k", "SELECT k, approx_median(v) AS m FROM a GROUP BY k", "depends on how rows come in batches", "use an exact"),
+    ("k", "SELECT k, approx_median(v) AS m FROM a GROUP BY k", "depends on how rows are batched", "use an exact"),
     (
         "k",
         "SELECT s, array_agg(v) AS l FROM a GROUP BY s",

@@ -8,6 +8,7 @@ use datafusion::logical_expr::expr::{
 };
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, WindowFrame, WindowFrameBound, WindowFrameUnits};
 
+use crate::arithmetic::condition::is_condition;
 use crate::plan::fingerprint::Canon;
 
 impl Canon {
@@ -129,6 +130,10 @@ impl Canon {
                 self.hash.text("try cast");
                 self.field(field);
                 self.expr(expr, schema)
+            }
+            // Its parts are not among its arguments.
+            condition if is_condition(condition) => {
+                plan_err!("a condition that is ready to run has no fingerprint; this is a bug")
             }
             Expr::ScalarFunction(ScalarFunction { func, args }) => {
                 self.hash.text("function");

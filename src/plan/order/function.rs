@@ -49,7 +49,7 @@ const EXACT: [&str; 7] = ["approx_distinct", "count", "grouping", "max", "median
 /// Aggregates that take rows in their order, and may be given one.
 const OF_THE_ORDER: [&str; 6] = ["any_value", "array_agg", "first_value", "last_value", "nth_value", "string_agg"];
 
-/// Aggregates that depend on how rows come in batches.
+/// Aggregates that depend on how rows are batched.
 const OF_THE_BATCHES: [&str; 3] = ["approx_median", "approx_percentile_cont", "approx_percentile_cont_with_weight"];
 
 /// What an aggregate reads of its rows.

@@ -56,7 +56,7 @@ fn open(plan: &LogicalPlan) -> Result<Open> {
                             Some(format!("{name}() takes rows {from}"))
                         }
                         (Reads::Set | Reads::Order, _) => None,
-                        (Reads::Batches, _) => Some(format!("{name}() depends on how rows come in batches")),
+                        (Reads::Batches, _) => Some(format!("{name}() depends on how rows are batched")),
                         (Reads::Unknown, _) => Some(format!("{name}() may depend on the order of rows")),
                     }
                 });

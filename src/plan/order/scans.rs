@@ -46,7 +46,9 @@ pub fn taken_in_order(node: &LogicalPlan) -> Option<&LogicalPlan> {
             ) {
                 Reads::Order => call.params.order_by.is_empty(),
                 Reads::Batches => true,
-                Reads::Set | Reads::Unknown => false,
+                // What nobody knows is taken to read all that it can.
+                Reads::Unknown => call.params.order_by.is_empty(),
+                Reads::Set => false,
             };
             let is_taken = aggregate.aggr_expr.iter().filter_map(aggregate_call).any(takes_order);
             return is_taken.then_some(aggregate.input.as_ref());

@@ -1,7 +1,7 @@
 //! What planning a task may cost.
 //!
-//! Nothing that is looked at here decides about rows: where a limit is reached, keys and ways to run the task are left
-//! unlooked at, and EXPLAIN and refusals say so. The limits count work, not time, so that a task is planned alike
+//! Nothing that is looked at here decides about rows: where a limit is reached, keys and ways to run the task are not
+//! examined, and EXPLAIN and refusals say so. The limits count work, not time, so that a task is planned alike
 //! everywhere.
 
 use std::cell::Cell;

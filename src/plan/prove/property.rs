@@ -208,7 +208,8 @@ pub fn all_visible(keys: &[Key]) -> bool {
 /// The keys by column name, as `a` or `(a, b)`: the task's own name for it where a column has that.
 pub fn named(keys: &[Key], schema: &DFSchema) -> String {
     let name = |key: &Key| {
-        let column = |at: usize| schema.field(at).name().clone();
+        let column =
+            |at: usize| schema.fields().get(at).map_or_else(|| format!("column {at}"), |field| field.name().clone());
         let own = key.exprs.iter().find(|e| e.as_column().is_some_and(|at| column(at) == key.name));
         let bare = || key.exprs.iter().find(|e| e.as_column().is_some());
         match own.or_else(bare).or(key.exprs.first()) {

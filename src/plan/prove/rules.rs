@@ -479,7 +479,7 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
         Partitioned { keys } => keys,
     };
     if let Some(function) = of_batches(node) {
-        let rule = "its value depends on how rows come in batches, which are others in each chunk";
+        let rule = "its value depends on how rows are batched, which differs between chunks";
         let fix =
             "use an exact aggregate such as median() or percentile_cont(), or run it whole: leave CLUSTERED BY out";
         return Err(Box::new(Refusal::of(format!("{}, which calls {function}()", describe(plan)), rule, fix)));
@@ -504,7 +504,7 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
     Err(Box::new(Refusal::new(plan, Rule::GroupByKeys, fix)))
 }
 
-/// An aggregate that depends on how rows come in batches.
+/// An aggregate that depends on how rows are batched.
 fn of_batches(node: &Aggregate) -> Option<String> {
     let schema = node.input.schema();
     node.aggr_expr.iter().find_map(|expr| match unaliased(expr) {

@@ -34,7 +34,7 @@ fn why_order_sensitive(function: &str, args: &[Expr], schema: &DFSchema) -> Opti
     match call_reads(function, args, schema) {
         Reads::Set => {}
         Reads::Order | Reads::Unknown => return Some(format!("{function}() may depend on the order of rows")),
-        Reads::Batches => return Some(format!("{function}() depends on how rows come in batches")),
+        Reads::Batches => return Some(format!("{function}() depends on how rows are batched")),
     }
     // Integers as doubles are summed exactly as far as doubles go.
     let is_float = |arg: &Expr| {

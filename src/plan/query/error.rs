@@ -1,4 +1,4 @@
-//! Errors of planning, in words for who wrote the SQL: one line, with the place and what to write instead.
+//! Errors of planning, for the author of the SQL: one line, with the place and what to write instead.
 
 use std::ops::ControlFlow;
 

@@ -207,7 +207,7 @@ fn group_of(group: Vec<Expr>, items: &[SelectItem]) -> Result<Vec<Expr>> {
 fn at_position(key: Expr, items: &[SelectItem]) -> Result<Expr> {
     let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), span }) = &key else { return Ok(key) };
     let position = digits.parse::<usize>().ok().filter(|position| (1..=items.len()).contains(position));
-    let refuse = || at(*span, format!("{digits} is no position that is known here; write the column"));
+    let refuse = || at(*span, format!("{digits} is not the position of a column here; write the column"));
     let position = position.ok_or_else(refuse)?;
     let mut chosen = None;
     for item in &items[..position] {

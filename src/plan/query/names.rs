@@ -58,7 +58,7 @@ pub(super) fn bind(query: &mut Query, tables: &dyn ContextProvider) -> Result<()
             return Ok(());
         }
         if bound == 0 {
-            let message = "the columns that this is about are not known; name them, and write ON for USING and NATURAL";
+            let message = "the columns of this relation are not known; name them, and write ON for USING and NATURAL";
             return Err(planned.err().unwrap_or_else(|| at(query.span(), message)));
         }
     }

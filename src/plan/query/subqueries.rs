@@ -1,7 +1,7 @@
 //! Subqueries that DataFusion computes wrongly, or not at all.
 //!
 //! DataFusion makes joins of `EXISTS`, `IN` and subqueries that give a value, where they stand in WHERE and are plain
-//! enough. Where they are not it gives up, or brings a filter above an aggregate, a window or a limit that it belongs
+//! enough. For others it gives up, or brings a filter above an aggregate, a window or a limit that it belongs
 //! below; it takes `x IN (…)` for false where it is NULL; and it does not know of aggregates without groups that they
 //! always have a row. What it does rightly stays with it ([`shape`]). All else becomes, from inside out,
 //!
@@ -457,8 +457,8 @@ fn differs(plan: &LogicalPlan) -> Result<Option<String>> {
     let mut why = None;
     plan.apply_with_subqueries(|node| {
         why = match node {
-            LogicalPlan::Limit(_) => Some("LIMIT may take other ones each time".to_string()),
-            LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON may take other ones each time".to_string()),
+            LogicalPlan::Limit(_) => Some("LIMIT may pick different rows each time".to_string()),
+            LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON may pick different rows each time".to_string()),
             LogicalPlan::Window(window) => {
                 window.window_expr.iter().find_map(|expr| order_sensitive_window(expr, window.input.schema()))
             }

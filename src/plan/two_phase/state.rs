@@ -90,7 +90,7 @@ pub fn why_not_merged(function: &AggregateFunction, schema: &DFSchema, rules: Ru
     let reads = call_reads(name, args, schema);
     if (is_ordered || matches!(reads, Reads::Order | Reads::Batches)) && rules.ask(Rule::UnorderedStates) {
         return Some(match reads {
-            Reads::Batches => format!("{name}() depends on how rows come in batches"),
+            Reads::Batches => format!("{name}() depends on how rows are batched"),
             Reads::Set | Reads::Order | Reads::Unknown => format!("{name}() depends on the order of rows"),
         });
     }
