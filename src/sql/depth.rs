@@ -76,10 +76,7 @@ pub(crate) fn check_terms(statement: &Statement<'_>) -> Result<()> {
 /// # Errors
 /// Where a chain begins that is too long.
 pub(crate) fn balance(statement: &Statement<'_>, query: &mut Query) -> Result<()> {
-    match query.visit(&mut Balance { statement }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(*error),
-    }
+    query.visit(&mut Balance { statement }).break_value().map_or(Ok(()), |error| Err(*error))
 }
 
 struct Balance<'a> {

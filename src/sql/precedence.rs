@@ -35,10 +35,7 @@ enum Level {
 /// # Errors
 /// Where operators stand in a row whose order is not agreed on.
 pub(crate) fn order(statement: &Statement<'_>, query: &mut Query) -> Result<()> {
-    match query.visit(&mut Order { statement }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(*error),
-    }
+    query.visit(&mut Order { statement }).break_value().map_or(Ok(()), |error| Err(*error))
 }
 
 struct Order<'a> {

@@ -22,10 +22,7 @@ use crate::plan::query::syntax::normalised;
 /// # Errors
 /// At the name of the function: a clause that would be dropped.
 pub(super) fn check(query: &Query, tables: &dyn ContextProvider) -> Result<()> {
-    match query.visit(&mut Calls { tables }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
+    query.visit(&mut Calls { tables }).break_value().map_or(Ok(()), Err)
 }
 
 /// Whether `name` is an aggregate without OVER.

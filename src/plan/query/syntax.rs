@@ -22,10 +22,7 @@ use crate::plan::query::windows;
 /// # Errors
 /// At its place: invalid windows and groups, and patterns that are not constant.
 pub(super) fn rewrite(query: &mut Query) -> Result<()> {
-    match query.visit(&mut Rewrite) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
+    query.visit(&mut Rewrite).break_value().map_or(Ok(()), Err)
 }
 
 /// The name as DataFusion sees it: unquoted in lower case, quoted as it is.

@@ -24,9 +24,8 @@ use crate::plan::query::syntax::normalised;
 pub(super) fn expand(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
     let defined = Definitions::of(&std::mem::take(&mut select.named_window))?;
     let mut expand = Expand { defined, depth: 0 };
-    let mut visit = |clause: &mut dyn FnMut(&mut Expand) -> ControlFlow<DataFusionError>| match clause(&mut expand) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
+    let mut visit = |clause: &mut dyn FnMut(&mut Expand) -> ControlFlow<DataFusionError>| {
+        clause(&mut expand).break_value().map_or(Ok(()), Err)
     };
     visit(&mut |expand| select.projection.visit(expand))?;
     visit(&mut |expand| select.having.visit(expand))?;

@@ -60,10 +60,7 @@ impl<'a> Replace<'a> {
         if self.merged.is_empty() {
             return Ok(());
         }
-        match node.visit(self) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(error) => Err(error),
-        }
+        node.visit(self).break_value().map_or(Ok(()), Err)
     }
 
     /// What an unqualified name stands for, if it is merged.
