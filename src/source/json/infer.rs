@@ -1,0 +1,160 @@
+//! The keys of JSON objects and the types of their values, from a sample.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields};
+use serde_json::value::RawValue;
+
+use crate::source::fault::Fault;
+use crate::source::json::objects::{Object, Objects};
+use crate::task::format::JsonOptions;
+
+/// Lists and objects stand in each other at most so deep.
+const MOST_NESTED: usize = 100;
+
+/// Which values a key has, as far as they were seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Seen {
+    /// NULLs only.
+    #[default]
+    Nothing,
+    /// `true` and `false`.
+    Boolean,
+    /// Whole numbers: whether one is negative, and the most digits.
+    Integer { is_negative: bool, digits: usize, is_beyond_signed: bool },
+    /// Numbers with a fraction or exponent, and maybe whole ones.
+    Float,
+    /// Texts.
+    Text,
+    /// Lists of these.
+    List(Box<Seen>),
+    /// Objects with these keys, in the order in which they came.
+    Object(Vec<(String, Seen)>),
+    /// Lists or objects that stand too deep in others.
+    TooDeep,
+    /// Values of two kinds.
+    Mixed(&'static str, &'static str),
+}
+
+impl Seen {
+    fn of(value: &RawValue) -> Self {
+        Self::at_depth(value, 0)
+    }
+
+    fn at_depth(value: &RawValue, depth: usize) -> Self {
+        let of = |value| Self::at_depth(value, depth + 1);
+        let text = value.get();
+        match text.as_bytes().first() {
+            Some(b'n') | None => Self::Nothing,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'"') => Self::Text,
+            Some(b'[' | b'{') if depth == MOST_NESTED => Self::TooDeep,
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+                Self::List(Box::new(items.into_iter().map(of).fold(Self::Nothing, Self::and)))
+            }
+            Some(b'{') => {
+                let Object(entries) = serde_json::from_str(text).unwrap_or(Object(Vec::new()));
+                Self::Object(entries.into_iter().map(|(key, value)| (key.into_owned(), of(value))).collect())
+            }
+            _ if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => Self::Integer {
+                is_negative: text.starts_with('-'),
+                digits: text.trim_start_matches('-').len(),
+                is_beyond_signed: text.parse::<i64>().is_err(),
+            },
+            _ => Self::Float,
+        }
+    }
+
+    /// What both have.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, other) | (other, Self::Nothing) => other,
+            (Self::TooDeep, _) | (_, Self::TooDeep) => Self::TooDeep,
+            (mixed @ Self::Mixed(..), _) | (_, mixed @ Self::Mixed(..)) => mixed,
+            (Self::Boolean, Self::Boolean) => Self::Boolean,
+            (Self::Text, Self::Text) => Self::Text,
+            (Self::Float, Self::Float | Self::Integer { .. }) | (Self::Integer { .. }, Self::Float) => Self::Float,
+            (
+                Self::Integer { is_negative: a, digits: a_digits, is_beyond_signed: a_beyond },
+                Self::Integer { is_negative: b, digits: b_digits, is_beyond_signed: b_beyond },
+            ) => Self::Integer {
+                is_negative: a || b,
+                digits: a_digits.max(b_digits),
+                is_beyond_signed: a_beyond || b_beyond,
+            },
+            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.and(*b))),
+            (Self::Object(a), Self::Object(b)) => Self::Object(keys_and(a, b)),
+            (a, b) => Self::Mixed(a.kind(), b.kind()),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Nothing => "NULL",
+            Self::Boolean => "a boolean",
+            Self::Integer { .. } | Self::Float => "a number",
+            Self::Text => "a text",
+            Self::List(_) => "an array",
+            Self::Object(_) => "an object",
+            Self::TooDeep | Self::Mixed(..) => "a value of another kind",
+        }
+    }
+
+    /// The type of a column with these values.
+    ///
+    /// # Errors
+    /// What is wrong, when they have no common type.
+    pub fn data_type(&self) -> Result<DataType, String> {
+        Ok(match self {
+            Self::Nothing => DataType::Null,
+            Self::Boolean => DataType::Boolean,
+            Self::Integer { is_beyond_signed: false, .. } => DataType::Int64,
+            Self::Integer { is_negative: false, digits, .. } if *digits <= 19 => DataType::UInt64,
+            Self::Integer { digits, .. } if *digits <= 38 => DataType::Decimal128(38, 0),
+            Self::Integer { .. } => return Err("is a number of more than 38 digits".into()),
+            Self::Float => DataType::Float64,
+            Self::Text => DataType::Utf8View,
+            Self::List(items) => DataType::List(Arc::new(Field::new_list_field(items.data_type()?, true))),
+            Self::Object(keys) => {
+                let field = |(key, seen): &(String, Self)| Ok(Field::new(key, seen.data_type()?, true));
+                DataType::Struct(keys.iter().map(field).collect::<Result<Fields, String>>()?)
+            }
+            Self::TooDeep => return Err(format!("has values in more than {MOST_NESTED} others")),
+            Self::Mixed(a, b) => return Err(format!("is {a} in one object and {b} in another")),
+        })
+    }
+}
+
+/// All keys of both, those of the first objects first.
+pub fn keys_and(mut all: Vec<(String, Seen)>, other: Vec<(String, Seen)>) -> Vec<(String, Seen)> {
+    for (at, (key, seen)) in other.into_iter().enumerate() {
+        // Most objects have the same keys in the same order.
+        let is_there = all.get(at).is_some_and(|(known, _)| *known == key);
+        let place = if is_there { Some(at) } else { all.iter().position(|(known, _)| *known == key) };
+        match place {
+            Some(place) => all[place].1 = std::mem::take(&mut all[place].1).and(seen),
+            None => all.push((key, seen)),
+        }
+    }
+    all
+}
+
+/// The keys of the first `rows` objects of a file.
+///
+/// # Errors
+/// What is not JSON, or no object.
+pub fn sample(path: &Path, options: &JsonOptions, rows: usize) -> Result<Vec<(String, Seen)>, Fault> {
+    let mut objects = Objects::open(path, options)?;
+    let (mut all, mut seen) = (Vec::new(), 0);
+    while seen < rows {
+        let keys = objects.next(|Object(entries), _| {
+            Ok(entries.into_iter().map(|(key, value)| (key.into_owned(), Seen::of(value))).collect())
+        })?;
+        let Some(keys) = keys else { break };
+        all = keys_and(all, keys);
+        seen += 1;
+    }
+    Ok(all)
+}
