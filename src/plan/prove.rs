@@ -698,6 +698,9 @@ fn no_such_key(key: &str, resolved: &Resolved) -> Error {
     let mut names = resolved.scans.iter().flat_map(|scan| scan.schema.fields()).map(|field| field.name());
     let hint = match names.find(|name| name.eq_ignore_ascii_case(key)) {
         Some(name) => format!("; names without quotes are lower case, so write \"{name}\" in double quotes"),
+        None if resolved.schema.fields().iter().any(|field| field.name() == key) => {
+            ", which the query computes; cut by a column of an input".to_string()
+        }
         None => String::new(),
     };
     let inputs = match inputs.as_str() {

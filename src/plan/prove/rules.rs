@@ -496,7 +496,10 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
     if all_visible(&carried) || !rules.ask(Rule::GroupByKeys) {
         return Ok(Partitioned { keys: carried });
     }
-    let by = format!("group by {} too, or cut by a column that it groups by", named(&keys, schema));
+    let by = match grouping_sets(node) {
+        Some(_) => format!("have {} in every grouping set, or cut by a column that every set has", named(&keys, schema)),
+        None => format!("group by {} too, or cut by a column that it groups by", named(&keys, schema)),
+    };
     let fix = match not_merged(node, rules) {
         Some(why) => format!("what chunks find can't be put together either, since {why}: {by}"),
         None => by,

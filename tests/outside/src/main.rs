@@ -64,7 +64,7 @@ impl DematerializationHook for InBloom {
     }
 }
 
-/// Adds the chunk's number, and counts files.
+/// Adds the chunk's number as `part`, and counts files.
 #[derive(Debug, Clone, Default)]
 struct Numbered(Arc<AtomicU32>);
 
@@ -77,7 +77,7 @@ impl MaterializationHook for Numbered {
     }
 
     fn schema(&self, query: &SchemaRef) -> Result<Option<SchemaRef>> {
-        let number = Arc::new(Field::new("chunk", DataType::UInt32, false));
+        let number = Arc::new(Field::new("part", DataType::UInt32, false));
         Ok(Some(Arc::new(Schema::new(query.fields().iter().cloned().chain([number]).collect::<Vec<_>>()))))
     }
 
@@ -162,7 +162,7 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     let report = engine.run(&pipeline, &RunOptions::default()).await?;
     assert!(report.succeeded(), "{report:#?}");
     let rows =
-        engine.query("SELECT size, flowers, chunk FROM flowers ORDER BY chunk, flowers").await?.to_string().await?;
+        engine.query("SELECT size, flowers, part FROM flowers ORDER BY part, flowers").await?.to_string().await?;
     println!("{rows}");
     let rows: Vec<String> = rows.lines().map(|line| line.replace([' ', '|'], "")).collect();
     assert_eq!(rows[3..7], ["huge10", "small11", "small31", "large52"]);
