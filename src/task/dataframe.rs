@@ -11,6 +11,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 
 use crate::chunk::MAX_CHUNKS;
+use crate::plan::resolve::normalise::analysed;
 
 /// A function from lazy inputs to a lazy result.
 #[derive(Clone)]
@@ -101,8 +102,7 @@ impl TaskInputs {
             return plan_err!("step `{name}` has {} chunks; the most are {MAX_CHUNKS}", plans.len());
         }
         // Only an analysed plan knows its types: a union has those of its first input before.
-        let analysed = |plan| self.state.analyzer().execute_and_check(plan, self.state.config_options(), |_, _| {});
-        let plans = plans.into_iter().map(analysed).collect::<Result<Vec<_>>>()?;
+        let plans = plans.into_iter().map(|plan| analysed(plan, &self.state)).collect::<Result<Vec<_>>>()?;
         let schema = schema_of_all(name, &plans)?;
         let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{prefix}#{name}");

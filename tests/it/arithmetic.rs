@@ -477,3 +477,41 @@ async fn keys_are_cut_by_what_checked_functions_give() {
         assert_eq!(rows, ["1", "2"], "{table}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decimals_meet_floats_as_the_numbers_that_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT k, arrow_cast(d, 'Decimal128(9, 2)') AS d, x FROM (VALUES
+        (1, '8.38', 8.38), (2, '1.00', 1.0), (3, '0.29', 0.3), (4, NULL, 1e-17), (5, '1234567.89', 1e20)) AS n(k, d, x)";
+    make_parquet(folder.path(), "n", rows).await;
+    make_parquet(folder.path(), "u", "SELECT k AS other, x FROM (VALUES (1, 8.38), (2, 0.29)) AS u(k, x)").await;
+    let sources = "CREATE EXTERNAL TABLE n STORED AS PARQUET LOCATION 'n.parquet';
+        CREATE EXTERNAL TABLE u STORED AS PARQUET LOCATION 'u.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM n WHERE d = 8.38", Ok(&["1"])),
+        ("k", "SELECT k FROM n WHERE 8.38 <= d", Ok(&["1", "5"])),
+        ("k", "SELECT k FROM n WHERE d <> 8.38", Ok(&["2", "3", "5"])),
+        ("k", "SELECT k FROM n WHERE d BETWEEN 8.38 AND 8.38", Ok(&["1"])),
+        ("k", "SELECT k FROM n WHERE d IN (8.38, 1.5, 0.29)", Ok(&["1", "3"])),
+        ("k", "SELECT k FROM n WHERE d NOT IN (8.38, 1.5)", Ok(&["2", "3", "5"])),
+        ("k", "SELECT k FROM n WHERE d IS NOT DISTINCT FROM 8.38", Ok(&["1"])),
+        ("k", "SELECT k FROM n WHERE d = x", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM n WHERE d < 1e16", Ok(&["1", "2", "3", "5"])),
+        ("k", "SELECT k FROM n WHERE d < 'NaN'::double", Ok(&["1", "2", "3", "5"])),
+        ("k", "SELECT k FROM n WHERE d = 838e-2 AND -d = -8.38", Ok(&["1"])),
+        ("k", "SELECT k, CASE d WHEN 8.38 THEN 1 ELSE 0 END AS v FROM n WHERE k < 3", Ok(&["1 1", "2 0"])),
+        ("k", "SELECT k, nullif(d, 8.38) AS v FROM n WHERE k < 3", Ok(&["1 -", "2 1.00"])),
+        ("k", "SELECT k, coalesce(d, 0.5) AS v FROM n WHERE k > 2", Ok(&["3 0.29", "4 0.50", "5 1234567.89"])),
+        ("k", "SELECT k, coalesce(d, x) AS v FROM n WHERE k IN (1, 4)", Ok(&["1 8.38", "4 1e-17"])),
+        ("k", "SELECT k, greatest(d, 8.38) AS v FROM n WHERE k < 3", Ok(&["1 8.38", "2 8.38"])),
+        ("k", "SELECT k, CASE WHEN k = 1 THEN d ELSE x END AS v FROM n WHERE k IN (1, 4)", Ok(&["1 8.38", "4 1e-17"])),
+        ("k", "SELECT k FROM n WHERE d IN (SELECT x FROM u)", Ok(&["1", "3"])),
+        ("k", "SELECT k FROM n WHERE x IN (SELECT d FROM n WHERE d > 1.0)", Ok(&["1"])),
+        ("k", "SELECT n.k, u.other FROM n JOIN u ON n.d = u.x", Ok(&["1 1", "3 2"])),
+        ("d", "SELECT d, count(*) AS v FROM n GROUP BY d HAVING d = 8.38", Ok(&["8.38 1"])),
+        ("v", "SELECT d AS v FROM n WHERE k = 1 UNION ALL SELECT x FROM n WHERE k = 4", Ok(&["1e-17", "8.38"])),
+        ("v", "SELECT d AS v FROM n INTERSECT SELECT x FROM n", Ok(&["1.00", "8.38"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -13,7 +13,7 @@ use datafusion::prelude::{col, lit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use crate::support::{engine, rows_as_text, run};
+use crate::support::{engine, make_parquet, rows_as_text, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_function_up_to_now_is_computed_again_as_time_passes() {
@@ -523,5 +523,62 @@ async fn fields_of_structs_are_taken_out_of_unions_whole_and_cut() {
             let found = crate::support::read_rows(&engine, &format!("{table}{at}")).await.unwrap();
             assert_eq!(found, expected, "{table}: {query}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subquery_over_the_table_outside_compares_with_its_own_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT value AS i, value * 10 AS j FROM generate_series(1, 3)").await;
+    let cases: Vec<(&str, &str, Vec<&str>)> = vec![
+        ("i", "SELECT i, i IN (SELECT i FROM t WHERE i > 2) AS x FROM t", vec!["1,false", "2,false", "3,true"]),
+        ("i", "SELECT i FROM t WHERE i NOT IN (SELECT i FROM t WHERE i > 2) OR i = 3", vec!["1", "2", "3"]),
+        ("i", "SELECT i FROM t WHERE (i IN (SELECT i FROM t WHERE i > 2)) = false", vec!["1", "2"]),
+        ("i", "SELECT i FROM t WHERE CASE WHEN i IN (SELECT i FROM t WHERE i > 2) THEN true ELSE false END", vec!["3"]),
+        ("i", "SELECT i FROM t GROUP BY i HAVING (i IN (SELECT i FROM t WHERE i > 2)) IS NOT TRUE", vec!["1", "2"]),
+        ("s", "SELECT sum(CASE WHEN i IN (SELECT i FROM t WHERE j > 10) THEN j ELSE 0 END) AS s FROM t", vec!["50"]),
+        ("i", "SELECT i FROM t WHERE i > ANY (SELECT i FROM t WHERE i < 2)", vec!["2", "3"]),
+        ("i", "SELECT i FROM t WHERE i >= ALL (SELECT i FROM t)", vec!["3"]),
+        (
+            "i",
+            "WITH t AS (SELECT i FROM t WHERE i < 3) SELECT i, i IN (SELECT i FROM t WHERE i > 1) AS x FROM t",
+            vec!["1,false", "2,true"],
+        ),
+    ];
+    let mut sql = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';".to_string();
+    for (at, (_, query, _)) in cases.iter().enumerate() {
+        sql += &format!(
+            "CREATE TABLE whole{at} WITH (chunks = 1) AS {query}; CREATE TABLE auto{at} WITH (chunk_by = 'auto', chunks = 3) AS {query};"
+        );
+    }
+    let engine = engine(&folder.path().join("cache"));
+    run(&engine, &sql, folder.path()).await;
+    for (at, (order, query, expected)) in cases.iter().enumerate() {
+        for table in ["whole", "auto"] {
+            let rows = rows_as_text(&engine, &format!("SELECT * FROM {table}{at} ORDER BY {order}")).await;
+            assert_eq!(rows, *expected, "{table}: {query}");
+        }
+    }
+}
+
+/// The branches' constants are columns of the order, and each branch leaves its own out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_rows_of_a_union_are_found_by_all_columns_of_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "a", "SELECT value AS x FROM generate_series(100, 109)").await;
+    make_parquet(folder.path(), "b", "SELECT value AS x FROM generate_series(0, 9)").await;
+    let query = "SELECT 'b' AS kind, x FROM b UNION ALL SELECT 'a', x FROM a ORDER BY kind, x LIMIT 3";
+    let mut sql = "CREATE EXTERNAL TABLE a STORED AS PARQUET LOCATION 'a.parquet';
+        CREATE EXTERNAL TABLE b STORED AS PARQUET LOCATION 'b.parquet';"
+        .to_string();
+    // Which branch is read first is another one each time.
+    for at in 0..20 {
+        sql += &format!("CREATE TABLE t{at} AS {query};");
+    }
+    let engine = engine(&folder.path().join("cache"));
+    run(&engine, &sql, folder.path()).await;
+    for at in 0..20 {
+        let rows = rows_as_text(&engine, &format!("SELECT * FROM t{at} ORDER BY kind, x")).await;
+        assert_eq!(rows, ["a,100", "a,101", "a,102"], "t{at}");
     }
 }

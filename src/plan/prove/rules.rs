@@ -497,7 +497,9 @@ fn aggregate(plan: &LogicalPlan, node: &Aggregate, input: Property, rules: Rules
         return Ok(Partitioned { keys: carried });
     }
     let by = match grouping_sets(node) {
-        Some(_) => format!("have {} in every grouping set, or cut by a column that every set has", named(&keys, schema)),
+        Some(_) => {
+            format!("have {} in every grouping set, or cut by a column that every set has", named(&keys, schema))
+        }
         None => format!("group by {} too, or cut by a column that it groups by", named(&keys, schema)),
     };
     let fix = match not_merged(node, rules) {

@@ -316,6 +316,8 @@ impl Mend {
                 return Ok(Expr::InSubquery(InSubquery::new(Box::new(left), subquery(plan), is_not_in)));
             }
         }
+        // Under a name of its own, since its tables may be called as those outside are.
+        let plan = LogicalPlanBuilder::from(plan).alias(self.names.next("compared"))?.build()?;
         let (qualifier, field) = plan.schema().qualified_field(0);
         let right = Expr::Column(Column::from((qualifier, field)));
         let may_be_null = field.is_nullable() || left.nullable(input.plan.schema())?;
