@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -24,6 +25,14 @@ const OF_ONE_TYPE: [(&str, usize); 7] =
 
 /// The most digits of a decimal that is written in a query.
 const MOST_DIGITS: usize = 38;
+
+/// A plan after DataFusion's analysis, which makes types equal.
+///
+/// # Errors
+/// DataFusion's.
+pub fn analysed(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+    state.analyzer().execute_and_check(apart(plan)?, state.config_options(), |_, _| {})
+}
 
 /// `plan`, before its types are made equal, in which no decimal meets a float.
 ///

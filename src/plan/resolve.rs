@@ -8,7 +8,7 @@ pub mod call;
 mod equalities;
 mod foreign;
 pub mod names;
-pub mod normalise;
+mod normalise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -10,8 +10,8 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 
+use crate::arithmetic::mixed::analysed;
 use crate::chunk::MAX_CHUNKS;
-use crate::plan::resolve::normalise::analysed;
 
 /// A function from lazy inputs to a lazy result.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use crate::arithmetic::mixed::apart;
+use crate::arithmetic::mixed::analysed;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules, simplification};
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 
@@ -45,14 +45,6 @@ pub fn normalise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
     check_constants(&plan, state)?;
     let plan = of_rows_alone(plan, state)?;
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
-}
-
-/// DataFusion's analysis, which makes types equal.
-///
-/// # Errors
-/// DataFusion's.
-pub fn analysed(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
-    state.analyzer().execute_and_check(apart(plan)?, state.config_options(), |_, _| {})
 }
 
 /// The plan with other expressions in the place of functions whose value is not one of the row alone.
