@@ -1,6 +1,6 @@
 //! The columns of a source: as declared, or as all its files together have them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -357,6 +357,18 @@ fn common(
     declared: &Declared,
     partitions: &Partitions,
 ) -> std::result::Result<SchemaRef, Fault> {
+    let is_read = |name: &str| match &declared.columns {
+        Some(columns) => columns.iter().any(|(field, _)| field.name() == name),
+        None => true,
+    };
+    for (path, schema) in files {
+        let mut names = BTreeSet::new();
+        let mut read = schema.fields().iter().map(|field| field.name()).filter(|name| is_read(name));
+        if let Some(name) = read.find(|name| !names.insert(*name)) {
+            let message = format!("has two columns called {}; write it again with other names", quoted(name));
+            return Err(Fault::new(path, message));
+        }
+    }
     if let Some(columns) = &declared.columns {
         for (path, schema) in files {
             check_declared(path, schema, columns)?;
@@ -366,7 +378,7 @@ fn common(
             if let (false, false, Some((path, schema))) = (is_there, *is_null_declared, files.first()) {
                 let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
                 let message = format!(
-                    "column {} is declared, but no file has it; mend its name, or add it to PARTITIONED BY if it is in the names of \
+                    "column {} is declared, but no file has it; correct its name, or add it to PARTITIONED BY if it is in the names of \
                      folders (the columns are: {})",
                     quoted(field.name()),
                     names.join(", ")

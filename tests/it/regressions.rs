@@ -13,7 +13,7 @@ use datafusion::prelude::{col, lit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use crate::support::{engine, make_parquet, rows_as_text, run};
+use crate::support::{Case, engine, make_parquet, rows_as_text, run, wrong_cases};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_function_up_to_now_is_computed_again_as_time_passes() {
@@ -581,4 +581,24 @@ async fn the_first_rows_of_a_union_are_found_by_all_columns_of_its_order() {
         let rows = rows_as_text(&engine, &format!("SELECT * FROM t{at} ORDER BY kind, x")).await;
         assert_eq!(rows, ["a,100", "a,101", "a,102"], "t{at}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_what_is_not_in_from_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases: &[Case<'_>] = &[
+        (
+            "r",
+            "SELECT x.* RENAME (i AS r) FROM (SELECT 42 AS i) AS s",
+            Err("nothing in FROM is called as in `x.* RENAME"),
+        ),
+        (
+            "i",
+            "SELECT x.* REPLACE (1 AS i) FROM (SELECT 42 AS i) AS s",
+            Err("nothing in FROM is called as in `x.* REPLACE"),
+        ),
+        ("r", "SELECT s.* RENAME (i AS r) FROM (SELECT 42 AS i) AS s", Ok(&["42"])),
+    ];
+    let wrong = wrong_cases(folder.path(), "", cases, &[]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

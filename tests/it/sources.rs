@@ -707,6 +707,17 @@ async fn types_that_arrow_does_not_know_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_columns_of_one_name_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let int = |value| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+    parquet(at, "twice.parquet", vec![("k", int(1)), ("v", int(2)), ("v", int(3))]);
+    check(at, &of_parquet("twice.parquet"), "*", Err(&["twice.parquet: has two columns called 'v'"])).await;
+    let without = "CREATE EXTERNAL TABLE t (k BIGINT) STORED AS PARQUET LOCATION 'twice.parquet'";
+    check(at, without, "*", Ok(&["1"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn timestamps_of_96_bits_are_as_fine_as_their_writer_says() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -212,6 +212,9 @@ impl<'a> Bind<'a> {
                         select.from = from;
                         let order_by = sorted.as_deref_mut();
                         items::bind(select, order_by, &scope, self.known)?;
+                        if let Some(item) = select.projection.iter().find(|item| has_options(item)) {
+                            return Err(at(item.span(), format!("nothing in FROM is called as in `{item}`")));
+                        }
                         self.bound += 1;
                         is_known = is_known && !had_wildcard;
                     }
