@@ -45,6 +45,13 @@ pub struct Declared {
     pub partitions: Option<Vec<Field>>,
 }
 
+impl Declared {
+    /// Whether a column of the files is read.
+    fn reads(&self, name: &str) -> bool {
+        self.columns.as_ref().is_none_or(|columns| columns.iter().any(|(field, _)| field.name() == name))
+    }
+}
+
 /// The columns of a source's files, and what reads them.
 pub struct Columns {
     /// The columns, without those in paths.
@@ -357,17 +364,8 @@ fn common(
     declared: &Declared,
     partitions: &Partitions,
 ) -> std::result::Result<SchemaRef, Fault> {
-    let is_read = |name: &str| match &declared.columns {
-        Some(columns) => columns.iter().any(|(field, _)| field.name() == name),
-        None => true,
-    };
     for (path, schema) in files {
-        let mut names = BTreeSet::new();
-        let mut read = schema.fields().iter().map(|field| field.name()).filter(|name| is_read(name));
-        if let Some(name) = read.find(|name| !names.insert(*name)) {
-            let message = format!("has two columns called {}; write it again with other names", quoted(name));
-            return Err(Fault::new(path, message));
-        }
+        check_distinct(path, schema.fields().iter().map(|field| field.name().as_str()), declared)?;
     }
     if let Some(columns) = &declared.columns {
         for (path, schema) in files {
@@ -427,6 +425,23 @@ fn common(
         field.with_nullable(is_nullable)
     };
     Ok(Arc::new(Schema::new(all.into_iter().map(field).collect::<Vec<_>>())))
+}
+
+/// Refuses two columns of one name in a file, if they are read.
+fn check_distinct<'a>(
+    path: &Path,
+    names: impl Iterator<Item = &'a str>,
+    declared: &Declared,
+) -> std::result::Result<(), Fault> {
+    let mut seen = BTreeSet::new();
+    let mut read = names.filter(|name| declared.reads(name));
+    match read.find(|name| !seen.insert(*name)) {
+        Some(name) => {
+            let message = format!("has two columns called {}; write it again with other names", quoted(name));
+            Err(Fault::new(path, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Partition columns that were found, not declared.
@@ -506,10 +521,7 @@ async fn parquet_columns(
         files.iter().zip(listed).map(|(file, meta)| (file.path.clone(), meta.object_meta.clone())).collect();
     let mut footers = parquet::footers(&paths, format.as_ref(), &store, state).await.map_err(failed)?;
     if !options.contains_key(COERCE_INT96) {
-        let is_read = |name: &str| match &declared.columns {
-            Some(columns) => columns.iter().any(|(field, _)| field.name() == name),
-            None => true,
-        };
+        let is_read = |name: &str| declared.reads(name);
         if parquet::has_int96_in_microseconds(&paths, &footers, is_read).map_err(failed)? {
             options.insert(COERCE_INT96.into(), "us".into());
             format = format_of(&options)?;
@@ -518,6 +530,11 @@ async fn parquet_columns(
     }
     let found: Vec<(PathBuf, SchemaRef)> =
         files.iter().zip(&footers).map(|(file, footer)| (file.path.clone(), Arc::clone(&footer.schema))).collect();
+    for ((path, _), footer) in found.iter().zip(&footers) {
+        // DataFusion puts columns of one name together.
+        let columns = footer.metadata.file_metadata().schema().get_fields();
+        check_distinct(path, columns.iter().map(|column| column.name()), declared).map_err(failed)?;
+    }
     let schema = common(&found, declared, partitions).map_err(failed)?;
     for ((path, of_file), footer) in found.iter().zip(&footers) {
         let read = Schema::new(
