@@ -310,12 +310,13 @@ mod tests {
 
     #[test]
     fn written_numbers_are_the_decimals_that_they_say() {
-        let of = |value: f64| decimal_of(&lit(value)).map(|value| value.to_string());
-        assert_eq!(of(8.38).as_deref(), Some("838,3,2"));
-        assert_eq!(of(-0.05).as_deref(), Some("-5,2,2"));
-        assert_eq!(of(0.0).as_deref(), Some("0,1,0"));
-        assert_eq!(of(1e20).as_deref(), Some("100000000000000000000,21,0"));
-        assert_eq!(of(1e-17).as_deref(), Some("1,17,17"));
+        let of = |value: f64| decimal_of(&lit(value));
+        let decimal = |value, precision, scale| Some(ScalarValue::Decimal128(Some(value), precision, scale));
+        assert_eq!(of(8.38), decimal(838, 3, 2));
+        assert_eq!(of(-0.05), decimal(-5, 2, 2));
+        assert_eq!(of(0.0), decimal(0, 1, 0));
+        assert_eq!(of(1e20), decimal(100_000_000_000_000_000_000, 21, 0));
+        assert_eq!(of(1e-17), decimal(1, 17, 17));
         assert_eq!(of(5e-324), None);
         assert_eq!(of(1e38), None);
         assert_eq!(of(f64::NAN), None);
