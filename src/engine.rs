@@ -19,7 +19,6 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::arithmetic::mixed::apart;
 use crate::cache::collect::{CollectOptions, Collected, InUse, pin, unpin};
 use crate::cache::publish::{self, PublishedSummary};
 use crate::cache::{Cache, Verification};
@@ -356,7 +355,7 @@ impl Engine {
         let cache = self.settings.cache_folder.clone();
         let planned = self.threads()?.spawn_blocking(move || -> datafusion::common::Result<_> {
             let tables = PublishedTables { state, cache, tables };
-            let mut plan = apart(plan_query(&query, &tables)?)?;
+            let mut plan = plan_query(&query, &tables)?;
             if let Some(Explained { analyze, verbose }) = explained {
                 plan = LogicalPlanBuilder::from(plan).explain(verbose, analyze)?.build()?;
             }

@@ -134,9 +134,9 @@ fn in_own_unit(compared: &Expr, constants: &[i128], schema: &DFSchema) -> Option
     Some((Expr::Cast(Cast::new(Box::new(compared.clone()), coarser.clone())), coarser))
 }
 
-/// A comparison with a constant.
-fn comparison(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Option<Expr> {
-    let is_comparison = matches!(
+/// Whether an operator says how two values compare.
+pub fn is_comparison(op: Operator) -> bool {
+    matches!(
         op,
         Operator::Eq
             | Operator::NotEq
@@ -146,8 +146,12 @@ fn comparison(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Opt
             | Operator::GtEq
             | Operator::IsDistinctFrom
             | Operator::IsNotDistinctFrom
-    );
-    if !is_comparison {
+    )
+}
+
+/// A comparison with a constant.
+fn comparison(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Option<Expr> {
+    if !is_comparison(op) {
         return None;
     }
     let (compared, op, constant) = match (constant(left), constant(right)) {

@@ -1,23 +1,25 @@
 //! Decimals beside floats.
 //!
-//! DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column is; what
-//! is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a number that is written in the query is the
-//! decimal that it says, if it fits beside the others; all else is compared, and put together, as DOUBLE: as in
+//! DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column is;
+//! what is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a number that is written in the query is
+//! the decimal that it says, if it fits beside the others; all else is compared, and put together, as DOUBLE: as in
 //! PostgreSQL and DuckDB.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue};
-use datafusion::execution::SessionState;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRewriter};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, SetComparison};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{
-    BinaryExpr, Cast, Distinct, Expr, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, Union,
-};
+use datafusion::logical_expr::expr_rewriter::{NamePreserver, coerce_plan_expr_for_schema};
+use datafusion::logical_expr::expr_schema::cast_subquery;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Subquery, Union};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+
+use crate::arithmetic::checked::schema_below;
+use crate::arithmetic::compare::is_comparison;
 
 /// Functions whose arguments become one type, from which of them on.
 const OF_ONE_TYPE: [(&str, usize); 7] =
@@ -26,179 +28,126 @@ const OF_ONE_TYPE: [(&str, usize); 7] =
 /// The most digits of a decimal that is written in a query.
 const MOST_DIGITS: usize = 38;
 
-/// A plan after DataFusion's analysis, which makes types equal.
+/// DataFusion's type coercion, in which decimals and floats keep apart.
 ///
-/// # Errors
-/// DataFusion's.
-pub fn analysed(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
-    state.analyzer().execute_and_check(apart(plan)?, state.config_options(), |_, _| {})
-}
+/// From inside out, each part after all below it has its type: what a CASE or a branch of a union gives is not known
+/// before. DataFusion's own rule does the same with nothing in between.
+#[derive(Debug)]
+pub struct Coercion;
 
-/// `plan`, before its types are made equal, in which no decimal meets a float.
-///
-/// # Errors
-/// DataFusion's, of plans that are made again.
-pub fn apart(plan: LogicalPlan) -> Result<LogicalPlan> {
-    if !has_decimals(&plan)? {
-        return Ok(plan);
+impl AnalyzerRule for Coercion {
+    fn name(&self) -> &str {
+        "type_coercion"
     }
-    let apart = plan.transform_up_with_subqueries(|node| {
-        let node = match node {
-            LogicalPlan::Union(union) => return branches_apart(union),
-            LogicalPlan::Join(join) => keys_apart(join)?,
-            node => Transformed::no(node),
-        };
-        let schema = merge_schema(&node.data.inputs());
-        let names = NamePreserver::new(&node.data);
-        let apart = node.transform_data(|node| {
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|part| expr_apart(part, &schema))?.update_data(|expr| name.restore(expr)))
-            })
-        })?;
-        if apart.transformed { apart.map_data(LogicalPlan::recompute_schema) } else { Ok(apart) }
-    });
-    apart.data()
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(coerced).data()
+    }
 }
 
-/// Whether a plan may have decimals.
-fn has_decimals(plan: &LogicalPlan) -> Result<bool> {
-    let mut has = false;
-    plan.apply_with_subqueries(|node| {
-        has |= node.schema().fields().iter().any(|field| is_decimal(field.data_type()));
-        node.apply_expressions(|expr| {
-            has |= expr.exists(|part| Ok(matches!(part, Expr::Cast(cast) if is_decimal(cast.field.data_type()))))?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(if has { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+/// A node over inputs that are coerced.
+fn coerced(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = schema_below(&node)?;
+    let node = match node {
+        LogicalPlan::Join(join) => keys_apart(join)?,
+        LogicalPlan::Union(union) => branches_apart(union)?,
+        // For WHERE NULL.
+        LogicalPlan::Filter(mut filter) => {
+            filter.predicate = filter.predicate.cast_to(&DataType::Boolean, &schema)?;
+            LogicalPlan::Filter(filter)
+        }
+        other => other,
+    };
+    let names = NamePreserver::new(&node);
+    let coerced = node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(expr.rewrite(&mut Parts { schema: &schema })?.update_data(|expr| name.restore(expr)))
     })?;
-    Ok(has)
+    let coerced = coerced.map_data(|node| TypeCoercionRewriter::new(&schema).coerce_plan(node))?;
+    Ok(Transformed::yes(coerced.data.recompute_schema()?))
 }
 
-fn is_decimal(data_type: &DataType) -> bool {
-    data_type.is_decimal()
+/// Coerces the parts of an expression.
+struct Parts<'a> {
+    schema: &'a DFSchema,
+}
+
+impl TreeNodeRewriter for Parts<'_> {
+    type Node = Expr;
+
+    fn f_up(&mut self, mut part: Expr) -> Result<Transformed<Expr>> {
+        keep_apart(&mut part, self.schema)?;
+        TypeCoercionRewriter::new(self.schema).f_up(part)
+    }
 }
 
 /// Whether some of the types are decimals and some floats.
 fn are_mixed<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> bool {
-    types.clone().into_iter().any(is_decimal) && types.into_iter().any(DataType::is_floating)
+    types.clone().into_iter().any(DataType::is_decimal) && types.into_iter().any(DataType::is_floating)
 }
 
-fn expr_apart(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+/// Gives those parts of an expression that become one type either decimals or floats.
+fn keep_apart(expr: &mut Expr, schema: &DFSchema) -> Result<()> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { mut left, op, mut right }) if is_comparison(op) => {
-            let changed = unify(&mut [&mut left, &mut right], schema);
-            Ok(transformed(Expr::BinaryExpr(BinaryExpr { left, op, right }), changed))
-        }
-        Expr::Between(Between { mut expr, negated, mut low, mut high }) => {
-            let changed = unify(&mut [&mut expr, &mut low, &mut high], schema);
-            Ok(transformed(Expr::Between(Between { expr, negated, low, high }), changed))
-        }
-        Expr::InList(InList { mut expr, mut list, negated }) => {
-            let mut parts: Vec<&mut Expr> = list.iter_mut().chain([expr.as_mut()]).collect();
-            let changed = unify(&mut parts, schema);
-            Ok(transformed(Expr::InList(InList { expr, list, negated }), changed))
-        }
-        Expr::Case(Case { mut expr, mut when_then_expr, mut else_expr }) => {
-            let mut results: Vec<&mut Expr> = when_then_expr.iter_mut().map(|(_, then)| then.as_mut()).collect();
-            results.extend(else_expr.as_deref_mut());
-            let mut changed = unify(&mut results, schema);
-            if let Some(expr) = expr.as_deref_mut() {
-                let mut compared: Vec<&mut Expr> = when_then_expr.iter_mut().map(|(when, _)| when.as_mut()).collect();
-                compared.push(expr);
-                changed |= unify(&mut compared, schema);
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => unify([&mut **left, right], schema),
+        Expr::Between(Between { expr, negated: _, low, high }) => unify([&mut **expr, low, high], schema),
+        Expr::InList(InList { expr, list, negated: _ }) => unify(list.iter_mut().chain([&mut **expr]), schema),
+        Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            let results = when_then_expr.iter_mut().map(|(_, then)| &mut **then);
+            unify(results.chain(else_expr.as_deref_mut()), schema);
+            if let Some(expr) = expr {
+                unify(when_then_expr.iter_mut().map(|(when, _)| &mut **when).chain([&mut **expr]), schema);
             }
-            Ok(transformed(Expr::Case(Case { expr, when_then_expr, else_expr }), changed))
         }
-        Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
-            let from = OF_ONE_TYPE.iter().find(|(name, _)| *name == func.name()).map(|(_, from)| *from);
-            let mut parts: Vec<&mut Expr> = from.map(|from| args.iter_mut().skip(from).collect()).unwrap_or_default();
-            let changed = unify(&mut parts, schema);
-            Ok(transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changed))
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            if let Some((_, from)) = OF_ONE_TYPE.iter().find(|(name, _)| *name == func.name()) {
+                unify(args.iter_mut().skip(*from), schema);
+            }
         }
-        Expr::InSubquery(InSubquery { mut expr, mut subquery, negated }) => {
-            let changed = unify_with(&mut expr, &mut subquery, schema)?;
-            Ok(transformed(Expr::InSubquery(InSubquery { expr, subquery, negated }), changed))
+        Expr::InSubquery(InSubquery { expr, subquery, negated: _ })
+        | Expr::SetComparison(SetComparison { expr, subquery, op: _, quantifier: _ }) => {
+            unify_with(expr, subquery, schema)?;
         }
-        Expr::SetComparison(SetComparison { mut expr, mut subquery, op, quantifier }) => {
-            let changed = unify_with(&mut expr, &mut subquery, schema)?;
-            Ok(transformed(Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }), changed))
-        }
-        other => Ok(Transformed::no(other)),
+        _ => {}
     }
+    Ok(())
 }
 
-fn transformed<T>(data: T, changed: bool) -> Transformed<T> {
-    Transformed::new(data, changed, TreeNodeRecursion::Continue)
-}
-
-fn is_comparison(op: Operator) -> bool {
-    matches!(
-        op,
-        Operator::Eq
-            | Operator::NotEq
-            | Operator::Lt
-            | Operator::LtEq
-            | Operator::Gt
-            | Operator::GtEq
-            | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom
-    )
-}
-
-/// Makes expressions that DataFusion brings to one type all decimals, where all floats are written numbers, or all floats;
-/// false where there is nothing to do.
-fn unify(parts: &mut [&mut Expr], schema: &DFSchema) -> bool {
-    if parts.len() < 2 {
-        return false;
-    }
-    // What has no type yet is not there, or DataFusion will say what is wrong with it.
+/// Makes expressions that become one type all decimals, where all floats are written numbers, or all floats.
+fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) {
+    let mut parts: Vec<&mut Expr> = parts.into_iter().collect();
+    // Of what has no type, DataFusion says what is wrong.
     let types: Vec<DataType> = parts.iter().map(|part| part.get_type(schema).unwrap_or(DataType::Null)).collect();
     if !are_mixed(&types) {
-        return false;
+        return;
     }
-    let written: Option<Vec<Option<ScalarValue>>> = parts
-        .iter()
-        .zip(&types)
-        .map(|(part, data_type)| if data_type.is_floating() { decimal_of(part).map(Some) } else { Some(None) })
-        .collect();
-    match written.filter(|written| fit(written, &types)) {
-        Some(written) => {
-            for (part, value) in parts.iter_mut().zip(written) {
-                if let Some(value) = value {
-                    **part = Expr::Literal(value, None);
-                }
-            }
-        }
-        None => {
-            for (part, data_type) in parts.iter_mut().zip(&types) {
-                if is_decimal(data_type) {
-                    **part = as_float(std::mem::take(*part));
-                }
-            }
-        }
+    let floats = parts.iter().zip(&types).filter(|(_, data_type)| data_type.is_floating());
+    let written: Option<Vec<ScalarValue>> = floats.map(|(part, _)| decimal_of(part)).collect();
+    let written = written.filter(|written| fit(written, &types));
+    let is_changed = if written.is_some() { DataType::is_floating } else { DataType::is_decimal };
+    let mut written = written.into_iter().flatten();
+    for (part, _) in parts.iter_mut().zip(&types).filter(|(_, data_type)| is_changed(data_type)) {
+        **part = match written.next() {
+            Some(value) => Expr::Literal(value, None),
+            None => as_float(std::mem::take(*part)),
+        };
     }
-    true
 }
 
 /// As [`unify`], of an expression and the column of a subquery.
-fn unify_with(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Result<bool> {
+fn unify_with(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Result<()> {
     let (Ok(own), [field]) = (expr.get_type(schema), subquery.subquery.schema().fields().as_ref()) else {
-        return Ok(false);
+        return Ok(());
     };
     let other = field.data_type();
-    if !are_mixed([&own, other]) {
-        return Ok(false);
-    }
-    match decimal_of(expr).filter(|value| fit(&[Some(value.clone())], std::slice::from_ref(other))) {
-        Some(value) => *expr = Expr::Literal(value, None),
-        None if is_decimal(&own) => *expr = as_float(std::mem::take(expr)),
-        None => {
-            let columns = BTreeSet::from([0]);
-            subquery.subquery = Arc::new(with_floats(subquery.subquery.as_ref().clone(), &columns)?);
+    if are_mixed([&own, other]) {
+        match decimal_of(expr).filter(|value| fit(std::slice::from_ref(value), std::slice::from_ref(other))) {
+            Some(value) => *expr = Expr::Literal(value, None),
+            None if own.is_decimal() => *expr = as_float(std::mem::take(expr)),
+            None => *subquery = cast_subquery(subquery.clone(), &DataType::Float64)?,
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn as_float(expr: Expr) -> Expr {
@@ -207,14 +156,11 @@ fn as_float(expr: Expr) -> Expr {
 
 /// A written number as the decimal that it says: the shortest that is this float.
 fn decimal_of(expr: &Expr) -> Option<ScalarValue> {
-    let (value, sign) = match expr {
-        Expr::Literal(ScalarValue::Float64(Some(value)), _) => (*value, 1),
-        Expr::Negative(inner) => match inner.as_ref() {
-            Expr::Literal(ScalarValue::Float64(Some(value)), _) => (*value, -1),
-            _ => return None,
-        },
-        _ => return None,
+    let (expr, sign) = match expr {
+        Expr::Negative(inner) => (inner.as_ref(), -1),
+        other => (other, 1),
     };
+    let Expr::Literal(ScalarValue::Float64(Some(value)), _) = expr else { return None };
     if !value.is_finite() {
         return None;
     }
@@ -224,16 +170,15 @@ fn decimal_of(expr: &Expr) -> Option<ScalarValue> {
     let digits = format!("{whole}{fraction}");
     let value: i128 = digits.parse().ok()?;
     let precision = digits.trim_start_matches(['-', '0']).len().max(fraction.len()).max(1);
-    (precision <= MOST_DIGITS)
-        .then(|| ScalarValue::Decimal128(Some(sign * value), precision as u8, fraction.len() as i8))
+    let is_short = precision <= MOST_DIGITS;
+    is_short.then(|| ScalarValue::Decimal128(Some(sign * value), precision as u8, fraction.len() as i8))
 }
 
 /// Whether the decimals that are written fit into one type with the other types.
-fn fit(written: &[Option<ScalarValue>], types: &[DataType]) -> bool {
-    let written = written.iter().flatten().map(ScalarValue::data_type);
+fn fit(written: &[ScalarValue], types: &[DataType]) -> bool {
     let others = types.iter().filter(|data_type| !data_type.is_floating()).cloned();
     let (mut whole, mut fraction) = (0, 0);
-    for data_type in written.chain(others) {
+    for data_type in written.iter().map(ScalarValue::data_type).chain(others) {
         let (precision, scale) = match data_type {
             DataType::Decimal32(precision, scale)
             | DataType::Decimal64(precision, scale)
@@ -248,59 +193,39 @@ fn fit(written: &[Option<ScalarValue>], types: &[DataType]) -> bool {
     whole + fraction <= MOST_DIGITS as i32
 }
 
-/// The types of a column of a plan; of a union those of all its branches, which are not made equal yet.
-fn types_of(plan: &LogicalPlan, column: usize) -> Vec<DataType> {
-    match plan {
-        LogicalPlan::Union(union) => union.inputs.iter().flat_map(|input| types_of(input, column)).collect(),
-        LogicalPlan::Distinct(Distinct::All(input)) => types_of(input, column),
-        other => other.schema().fields().get(column).map(|field| field.data_type().clone()).into_iter().collect(),
+/// A union, of whose columns none is a decimal in one branch and a float in another.
+fn branches_apart(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
+    let types = |at: usize| inputs.iter().map(move |input| input.schema().field(at).data_type());
+    let mixed: Vec<bool> = (0..schema.fields().len()).map(|at| are_mixed(types(at))).collect();
+    // What the union was planned with may be what a branch no longer is.
+    let is_stale = |at: usize| schema.field(at).data_type().is_decimal() && types(at).any(DataType::is_floating);
+    if !(0..mixed.len()).any(is_stale) && !mixed.contains(&true) {
+        return Ok(LogicalPlan::Union(Union { inputs, schema }));
     }
+    let with_floats = |input: Arc<LogicalPlan>| {
+        let fields = input.schema().iter().zip(&mixed).map(|((qualifier, field), is_mixed)| {
+            let is_changed = *is_mixed && field.data_type().is_decimal();
+            let field = field.as_ref().clone();
+            let field = if is_changed { field.with_data_type(DataType::Float64) } else { field };
+            (qualifier.cloned(), Arc::new(field))
+        });
+        let wanted = DFSchema::new_with_metadata(fields.collect(), input.schema().metadata().clone())?;
+        Ok(Arc::new(coerce_plan_expr_for_schema(Arc::unwrap_or_clone(input), &wanted)?))
+    };
+    let inputs = inputs.into_iter().map(with_floats).collect::<Result<_>>()?;
+    Union::try_new_with_loose_types(inputs).map(LogicalPlan::Union)
 }
 
-fn branches_apart(union: Union) -> Result<Transformed<LogicalPlan>> {
-    let plan = LogicalPlan::Union(union);
-    let columns = 0..plan.schema().fields().len();
-    let mixed: BTreeSet<usize> = columns.filter(|column| are_mixed(&types_of(&plan, *column))).collect();
-    if mixed.is_empty() { Ok(Transformed::no(plan)) } else { with_floats(plan, &mixed).map(Transformed::yes) }
-}
-
-/// A plan whose columns of these numbers are no decimals.
-fn with_floats(plan: LogicalPlan, columns: &BTreeSet<usize>) -> Result<LogicalPlan> {
-    match plan {
-        LogicalPlan::Union(Union { inputs, schema: _ }) => {
-            let inputs =
-                inputs.into_iter().map(|input| Ok(Arc::new(with_floats(Arc::unwrap_or_clone(input), columns)?)));
-            Ok(LogicalPlan::Union(Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?))
-        }
-        LogicalPlan::Distinct(Distinct::All(input)) => {
-            Ok(LogicalPlan::Distinct(Distinct::All(Arc::new(with_floats(Arc::unwrap_or_clone(input), columns)?))))
-        }
-        other => {
-            let schema = Arc::clone(other.schema());
-            let of = |(at, (qualifier, field)): (usize, (Option<&_>, &Arc<arrow::datatypes::Field>))| {
-                let column = Expr::Column(Column::from((qualifier, field.as_ref())));
-                match columns.contains(&at) && is_decimal(field.data_type()) {
-                    true => as_float(column).alias_qualified(qualifier.cloned(), field.name()),
-                    false => column,
-                }
-            };
-            LogicalPlanBuilder::from(other).project(schema.iter().enumerate().map(of))?.build()
-        }
-    }
-}
-
-/// The keys of a join, of which one is a decimal and one a float, as floats.
-fn keys_apart(mut join: Join) -> Result<Transformed<LogicalPlan>> {
-    let mut changed = false;
+/// A join, of whose keys none compares a decimal with a float.
+fn keys_apart(mut join: Join) -> Result<LogicalPlan> {
     for (left, right) in &mut join.on {
         let types = (left.get_type(join.left.schema())?, right.get_type(join.right.schema())?);
         if are_mixed([&types.0, &types.1]) {
-            let decimal = if is_decimal(&types.0) { left } else { right };
+            let decimal = if types.0.is_decimal() { left } else { right };
             *decimal = as_float(std::mem::take(decimal));
-            changed = true;
         }
     }
-    Ok(transformed(LogicalPlan::Join(join), changed))
+    Ok(LogicalPlan::Join(join))
 }
 
 #[cfg(test)]

@@ -16,10 +16,12 @@ use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordin
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
 use crate::arithmetic::chain::LongChains;
+use crate::arithmetic::mixed::Coercion;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
@@ -99,8 +101,12 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     let rules = repaired(state.optimizers());
     let kept: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(KeptOrder);
     let physical = [kept].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
+    let analysis = state.analyzer().rules.iter().map(|rule| -> Arc<dyn AnalyzerRule + Send + Sync> {
+        if rule.name() == Coercion.name() { Arc::new(Coercion) } else { Arc::clone(rule) }
+    });
+    let analysis = analysis.collect();
     let builder = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);
-    let mut state = builder.with_physical_optimizer_rules(physical).build();
+    let mut state = builder.with_analyzer_rules(analysis).with_physical_optimizer_rules(physical).build();
     // Registering by name can only fail for function factories, which this session has not.
     for function in zone::functions().map(Arc::new).into_iter().chain([chunk_of_udf()]) {
         let _ = state.register_udf(function);

@@ -10,7 +10,6 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::DataFrame;
 
-use crate::arithmetic::mixed::analysed;
 use crate::chunk::MAX_CHUNKS;
 
 /// A function from lazy inputs to a lazy result.
@@ -102,7 +101,8 @@ impl TaskInputs {
             return plan_err!("step `{name}` has {} chunks; the most are {MAX_CHUNKS}", plans.len());
         }
         // Only an analysed plan knows its types: a union has those of its first input before.
-        let plans = plans.into_iter().map(|plan| analysed(plan, &self.state)).collect::<Result<Vec<_>>>()?;
+        let analysed = |plan| self.state.analyzer().execute_and_check(plan, self.state.config_options(), |_, _| {});
+        let plans = plans.into_iter().map(analysed).collect::<Result<Vec<_>>>()?;
         let schema = schema_of_all(name, &plans)?;
         let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{prefix}#{name}");

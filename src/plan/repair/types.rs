@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::common::{DFSchemaRef, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::arithmetic::checked::schema_below;
 
 /// A rule that simplifies expressions, after which every column has the type that it had before.
 ///
@@ -72,10 +73,7 @@ fn calls_functions(plan: &LogicalPlan) -> Result<bool> {
 
 /// The plan with the operands of its expressions coerced again, where folding a part changed that part's type.
 fn coerced(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
-    }
+    let schema = schema_below(&plan)?;
     let names = NamePreserver::new(&plan);
     let coerced = plan.map_expressions(|expr| {
         let name = names.save(&expr);

@@ -19,7 +19,6 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use crate::arithmetic::mixed::analysed;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules, simplification};
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 
@@ -41,7 +40,7 @@ pub fn normalise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
         Arc::new(EquijoinsOfOneKind),
         Arc::new(JoinsOfOneKind),
     ];
-    let plan = analysed(plan, state)?;
+    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     check_constants(&plan, state)?;
     let plan = of_rows_alone(plan, state)?;
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
