@@ -8,7 +8,7 @@
 //! | `avg` of durations and of the widest decimals | wraps around | likewise |
 //! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
 //! | functions of dates beyond nanoseconds | NULL, or an error | right, or an error ([`function`]) |
-//! | decimals beside floats, compared or put together | both cut to 15 digits behind the point | numbers of the query are decimals; else DOUBLE ([`mixed`]) |
+//! | decimals beside floats | cut to 15 digits behind the point | written numbers are decimals, else DOUBLE ([`mixed`]) |
 //! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
 //!
 //! Plans keep DataFusion's own expressions until they are executed, so that its optimizer and the prover know what they see.

@@ -354,7 +354,7 @@ impl Cache {
     }
 
     /// Reads all chunk files and the files of the published tables, and compares them with their checksums. Damaged files
-    /// are set aside, so that the next run computes their chunks again, or links the tables' files anew.
+    /// are set aside, so that the next run computes their chunks again, or links the tables' files again.
     ///
     /// # Errors
     /// [`crate::error::ErrorKind::Storage`] when a folder can't be read or a damaged file not be set aside.

@@ -199,7 +199,7 @@
 //!
 //! - An aggregate or DISTINCT without the keys, or ORDER BY … LIMIT, is done in *two phases*: each chunk does its part,
 //!   and the next step puts the parts together.
-//! - A part that chunks would compute anew, each with another result or all reading everything, *runs first*: scalar
+//! - A part that chunks would compute again, each with another result or all reading everything, *runs first*: scalar
 //!   subqueries, sides that depend on the order of rows, outer joins that keep the rows of a replicated side.
 //! - *Below* an operator that can't be cut, its input is cut if that is worth it.
 //!

@@ -22,7 +22,7 @@
 //! What the columns say:
 //!
 //! - *wall*: from building the engine to the output in its place; planning is in it, starting the process is not,
-//!   but for DuckDB, which is started anew.
+//!   but for DuckDB, which is started again each time.
 //! - *peak RSS*: `VmHWM` of Linux, which the process reads at its end and which is looked at from outside meanwhile.
 //! - *allocator*: most bytes that were allocated at once; what the allocator keeps for itself is only in the RSS.
 //! - *pool*: most bytes that DataFusion's operators had reserved at once.

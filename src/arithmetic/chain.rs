@@ -1,9 +1,9 @@
 //! Long chains of arithmetic operators as one function of their operands.
 //!
-//! `a + b + c + …` is a tree that is as deep as the text is long. DataFusion finds the type of each operator by walking
-//! all that is before it, each time it looks at one, and names it by all of that text: planning takes time that grows
-//! with the square or the cube. As one function of its operands a chain is flat. It gives what the operators would give
-//! one after the other, and fails where they would.
+//! `a + b + c + …` is a tree that is as deep as the text is long. DataFusion finds the type of each operator by
+//! walking all that is before it, each time it looks at one, and names it by all of that text: planning takes time
+//! that grows with the square or the cube. As one function of its operands a chain is flat. It gives what the operators
+//! would give one after the other, and fails where they would.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr_common::datum::apply;
 use sqlparser::ast::BinaryOperator;
 
-use crate::arithmetic::operator::{Operation, compute_checked, shortened};
+use crate::arithmetic::operator::{Operation, compute_checked, shortened, texts_of};
 
 /// A chain of fewer operators stays a tree of DataFusion's own, which its optimizer knows. A longer chain has
 /// too many parts to be a key.
@@ -167,11 +167,7 @@ impl ScalarUDFImpl for Chain {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let types: Vec<_> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let is_nullable = args.arg_fields.iter().any(|field| field.is_nullable());
-        let texts = args.arg_fields.iter().zip(args.scalar_arguments).map(|(field, constant)| match constant {
-            Some(value) => value.to_string(),
-            None => field.name().clone(),
-        });
-        Ok(Arc::new(Field::new(shortened(self.text(texts)), self.return_type(&types)?, is_nullable)))
+        Ok(Arc::new(Field::new(shortened(self.text(texts_of(&args))), self.return_type(&types)?, is_nullable)))
     }
 
     fn is_strict(&self) -> bool {

@@ -191,25 +191,27 @@ fn stays_checked(checked: &Expr) -> bool {
 
 /// Whether an expression has one value that is known while a query is planned.
 pub fn is_constant(expr: &Expr) -> bool {
-    let depends = |part: &Expr| {
-        Ok(matches!(
-            part,
-            Expr::Column(_)
-                | Expr::OuterReferenceColumn(..)
-                | Expr::ScalarVariable(..)
-                | Expr::Placeholder(_)
-                | Expr::ScalarSubquery(_)
-                | Expr::InSubquery(_)
-                | Expr::Exists(_)
-                | Expr::SetComparison(_)
-                | Expr::AggregateFunction(_)
-                | Expr::WindowFunction(_)
-                | Expr::LambdaVariable(_)
-                | Expr::Unnest(_)
-        ))
-    };
     // The closure never fails.
-    !expr.exists(depends).unwrap_or(true)
+    !expr.exists(|part| Ok(is_given(part))).unwrap_or(true)
+}
+
+/// Whether the value of an expression is given where it is evaluated, and not computed from its parts.
+pub fn is_given(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Column(_)
+            | Expr::OuterReferenceColumn(..)
+            | Expr::ScalarVariable(..)
+            | Expr::Placeholder(_)
+            | Expr::ScalarSubquery(_)
+            | Expr::InSubquery(_)
+            | Expr::Exists(_)
+            | Expr::SetComparison(_)
+            | Expr::AggregateFunction(_)
+            | Expr::WindowFunction(_)
+            | Expr::LambdaVariable(_)
+            | Expr::Unnest(_)
+    )
 }
 
 fn with_checked_aggregate(expr: Expr) -> Transformed<Expr> {

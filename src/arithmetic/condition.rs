@@ -1,8 +1,8 @@
 //! AND and OR as functions that evaluate each of their parts only for the rows that the others leave open.
 //!
-//! DataFusion evaluates the arguments of a function for all rows, so the parts are not passed as arguments: the function stores them, and
-//! its arguments are what they read: columns, and values of scalar subqueries. A condition is one function however many
-//! parts it has and however deep they are nested, and each part is there once.
+//! DataFusion evaluates the arguments of a function for all rows, so the parts are not passed as arguments: the
+//! function stores them, and its arguments are what they read: columns, and values of scalar subqueries. A condition is
+//! one function however many parts it has and however deep they are nested, and each part is there once.
 //!
 //! A part that fails is asked again when others have decided more rows. Where nothing else decides, the rows are halved
 //! until it is known which of them fail. So it does not depend on the order of the parts whether a query fails, nor on
@@ -27,6 +27,8 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+
+use crate::arithmetic::checked::is_given;
 
 /// What is asked of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,23 +103,8 @@ impl TreeNodeRewriter for Arguments<'_> {
     type Node = Expr;
 
     fn f_down(&mut self, part: Expr) -> Result<Transformed<Expr>> {
-        let is_read = matches!(
-            part,
-            Expr::Column(_)
-            | Expr::OuterReferenceColumn(..)
-            | Expr::ScalarVariable(..)
-            | Expr::Placeholder(_)
-            | Expr::ScalarSubquery(_)
-            | Expr::InSubquery(_)
-            | Expr::Exists(_)
-            | Expr::SetComparison(_)
-            | Expr::AggregateFunction(_)
-            | Expr::WindowFunction(_)
-            | Expr::Unnest(_)
-            // Lambda variables are not columns of the batch, so that all of it is computed before.
-            | Expr::HigherOrderFunction(_)
-            | Expr::LambdaVariable(_)
-        );
+        // Lambda variables are not columns of the batch, so that all of a function with them is computed before.
+        let is_read = is_given(&part) || matches!(part, Expr::HigherOrderFunction(_));
         if !is_read {
             return Ok(Transformed::no(part));
         }

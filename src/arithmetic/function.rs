@@ -59,8 +59,8 @@ pub fn checked_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::new_from_impl(CheckedFunction { of: Arc::clone(function), how })))
 }
 
-/// One of these functions in the checked form that gives NULL where it fails, for predicates that are evaluated for rows that the
-/// query itself never looks at; `None` for other functions.
+/// One of these functions in the checked form that gives NULL where it fails, for predicates that are evaluated for
+/// rows that the query itself never looks at; `None` for other functions.
 pub fn lenient_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     // Of the checked form, which is right where DataFusion's fails: chunks must see the values that the query computes.
     let lenient = CheckedFunction { of: checked_function(function)?, how: How::Lenient };

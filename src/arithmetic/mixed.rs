@@ -1,9 +1,9 @@
 //! Decimals beside floats.
 //!
-//! DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column is;
-//! what is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a number that is written in the query is
-//! the decimal that it says, if it fits beside the others; all else is compared, and put together, as DOUBLE: as in
-//! PostgreSQL and DuckDB.
+//! DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column
+//! is; what is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a number that is written in the
+//! query is the decimal that it says, if it fits beside the others; all else is compared, and put together, as DOUBLE:
+//! as in PostgreSQL and DuckDB.
 
 use std::sync::Arc;
 

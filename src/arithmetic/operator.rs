@@ -201,11 +201,7 @@ impl ScalarUDFImpl for Arithmetic {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let types: Vec<_> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let is_nullable = args.arg_fields.iter().any(|field| field.is_nullable());
-        let texts = args.arg_fields.iter().zip(args.scalar_arguments).map(|(field, constant)| match constant {
-            Some(value) => value.to_string(),
-            None => field.name().clone(),
-        });
-        let texts: Vec<_> = texts.collect();
+        let texts: Vec<_> = texts_of(&args).collect();
         let text = match texts.as_slice() {
             [left, right] => format!("{left} {} {right}", self.operation),
             others => format!("-({})", others.concat()),
@@ -455,6 +451,14 @@ pub fn type_name(data_type: &DataType) -> String {
         | DataType::Decimal256(digits, scale) => format!("DECIMAL({digits}, {scale})"),
         other => other.to_string(),
     }
+}
+
+/// What the arguments of a function are, for errors: constants by their values, all else by its name.
+pub fn texts_of<'a>(args: &'a ReturnFieldArgs<'a>) -> impl Iterator<Item = String> + 'a {
+    args.arg_fields.iter().zip(args.scalar_arguments).map(|(field, constant)| match constant {
+        Some(value) => value.to_string(),
+        None => field.name().clone(),
+    })
 }
 
 /// Text of at most as many characters as an error should show of an expression.

@@ -260,7 +260,7 @@ impl Index {
             let contents = Content::list_from_bytes(&contents).filter(|_| is_as_written && rest.is_empty());
             Ok(contents.map(|contents| Slices { input: Fingerprint::from_bytes(input), files, contents }))
         });
-        // What can't be read, or is not what was written, is found out anew.
+        // What can't be read, or is not what was written, is found out again.
         let rows = rows.map_err(|e| self.error(e))?;
         Ok(rows.filter_map(|row| row.ok().flatten()).collect())
     }

@@ -38,14 +38,12 @@ impl<'a> Waiting<'a> {
     }
 
     /// Reports, once it takes long, that this process waits for `what`: the process that has locked the file `lock`
-    /// makes or holds it. What another task of this process makes is nobody's wait.
+    /// makes or holds it.
     pub fn goes_on(&mut self, what: impl FnOnce() -> String, lock: &Path) {
         if !self.is_told && self.since.elapsed() >= PATIENCE {
             self.is_told = true;
             let process = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse().ok());
-            if process != Some(std::process::id()) {
-                self.events.send(Event::Waiting { what: what(), process });
-            }
+            self.events.send(Event::Waiting { what: what(), process });
         }
     }
 }

@@ -27,7 +27,7 @@ pub const CHUNKS: &str = "chunks";
 /// Name of the folder of damaged files, inside the cache folder.
 pub const DAMAGED: &str = "damaged";
 
-/// The time of a chunk file's last use is not written anew so long.
+/// The time of a chunk file's last use is written at most this often.
 const USED_LATELY: Duration = Duration::from_secs(60);
 
 /// Key of the footer's metadata under which [`ChunkEntry`] is kept as JSON.

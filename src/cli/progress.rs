@@ -43,11 +43,12 @@ impl Progress {
         let width = self.width;
         match event {
             Event::Warning { message } => self.problem(&format!("warning: {message}")),
-            Event::Waiting { what, process: Some(process) } => {
+            Event::Waiting { what, process: Some(process) } if *process != std::process::id() => {
                 self.problem(&format!("waiting for process {process}, which has {what}"));
             }
-            Event::Waiting { what, process: None } => {
-                self.problem(&format!("waiting for another process, which has {what}"))
+            // Processes in containers have the same numbers.
+            Event::Waiting { what, process: _ } => {
+                self.problem(&format!("waiting for another task or process, which has {what}"));
             }
             Event::LeftOut { source, note } if self.verbose => self.problem(&format!("source `{source}`: {note}")),
             Event::Planned { task, chunks, reused, reason: _ } if self.is_terminal && reused < chunks => {

@@ -2,8 +2,7 @@
 //! characters, or that are not UTF-8.
 //!
 //! The location of a file is its absolute path, in which `%` stands before the two hexadecimal digits of each byte that
-//! an
-//! [`ObjectPath`] can't have, and of `%` itself.
+//! an [`ObjectPath`] can't have, and of `%` itself.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -61,8 +60,8 @@ fn encoded(name: &[u8]) -> String {
     text
 }
 
-/// What the store says of a file. Its time is that of the last change of any kind, as in [`crate::source`]'s stamps: programs
-/// can set the time of modification back, and what is cached of a file goes by this one.
+/// What the store says of a file. Its time is that of the last change of any kind, as in [`crate::source`]'s stamps:
+/// programs can set the time of modification back, and what is cached of a file goes by this one.
 ///
 /// # Errors
 /// When it is not there any more.

@@ -55,7 +55,7 @@ pub fn memory_pool(bytes: Option<usize>) -> Arc<dyn MemoryPool> {
 
 /// As [`runtime`], with a pool that others may share.
 pub fn runtime_with(pool: Arc<dyn MemoryPool>, spill_folder: Option<&Path>) -> Result<Arc<RuntimeEnv>> {
-    // File lists are never cached: a folder that changed between runs must list anew.
+    // File lists are never cached: a folder that changed between runs must list again.
     let caches = CacheManagerConfig::default()
         .with_list_files_cache_limit(0)
         .with_file_metadata_cache(Some(Arc::new(Footers::new(FOOTER_BYTES))));
@@ -76,8 +76,8 @@ pub fn runtime_with(pool: Arc<dyn MemoryPool>, spill_folder: Option<&Path>) -> R
 pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.collect_spans = true;
-    // DataFusion 55 sorts the branches of a union apart, each without the columns that are constant in it, and then lets
-    // them share the last row that ORDER BY … LIMIT may take, which compares different columns.
+    // DataFusion 55 sorts the branches of a union apart, each without the columns that are constant in it, and then
+    // lets them share the last row that ORDER BY … LIMIT may take, which compares different columns.
     config.options_mut().optimizer.repartition_sorts = false;
     // Which of them count is found out from the plan.
     config.options_mut().sql_parser.enable_subquery_sort_elimination = false;

@@ -40,8 +40,8 @@ pub trait MaterializationHook: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Begins a chunk. Where memory is short a chunk may begin anew, and an audit computes chunks again that are in the cache: so
-    /// what it does must not depend on how often it is called. Default: `None`,
+    /// Begins a chunk. Where memory is short a chunk may begin again, and an audit computes chunks again that are in
+    /// the cache: so what it does must not depend on how often it is called. Default: `None`,
     /// rows are not looked at.
     ///
     /// # Errors

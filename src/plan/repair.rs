@@ -54,7 +54,7 @@ pub fn simplification() -> Arc<dyn OptimizerRule + Send + Sync> {
 
 /// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
 ///
-/// It makes the joins of all inputs of nested inner joins anew, and all of the outermost one's kind: below
+/// It makes the joins of all inputs of nested inner joins again, and all of the outermost one's kind: below
 /// `IS NOT DISTINCT FROM`, `a = b` would hold for two NULLs.
 #[derive(Debug)]
 pub struct JoinsOfOneKind;

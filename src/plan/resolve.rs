@@ -409,8 +409,8 @@ const OF_FOLDERS: &str = "chunk";
 /// The columns of the task's table when its query gives these.
 ///
 /// # Errors
-/// [`ErrorKind::Sql`] at the task: two columns of one name, a column named like the partition folders, a type without a form
-/// that others read.
+/// [`ErrorKind::Sql`] at the task: two columns of one name, a column named like the partition folders, a type without a
+/// form that others read.
 pub fn published(schema: &SchemaRef, task: &Task) -> Result<SchemaRef> {
     let fail = |message: String| {
         Err(Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone()))

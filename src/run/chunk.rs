@@ -61,7 +61,7 @@ impl ChunkJob {
     pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<(Arc<ChunkEntry>, bool)> {
         let cache = &self.context.cache;
         let fingerprint = self.fingerprints[chunk as usize];
-        // Made by this run, where all chunks are made anew: by another task with the same query.
+        // Made by this run, where all chunks are made again: by another task with the same query.
         let is_believed = |entry: &Arc<ChunkEntry>| !self.force || entry.written_unix_ns >= self.context.start_unix_ns;
         let made = || cache.find(&[fingerprint]).map(|found| found.into_iter().flatten().find(is_believed));
         // A permit comes first: who waits for one must not keep others from the chunk.
@@ -110,7 +110,8 @@ impl ChunkJob {
         let (mut parts, mut joins) = (self.step().parts.min(self.most_parts()), Joins::Hash);
         loop {
             match self.try_compute(chunk, parts, joins, permits, first.take()).await {
-                // The rows of a part can't be taken back: all begins anew, in smaller parts, and at last alone.
+                // The rows of a part can't be taken back: all begins from the start, in smaller parts, and at last
+                // alone.
                 Err(Stopped::HalfWritten) if parts < self.most_parts() => parts *= 2,
                 Err(Stopped::HalfWritten) => joins = Joins::Spill,
                 Err(Stopped::Failed(error)) => return Err(error),

@@ -187,7 +187,7 @@ impl TaskJob {
 
     fn slice_job<'a>(&'a self, input: &'a Input, need: &'a Need, proof: &'a Proof, scan: usize) -> SplitJob<'a> {
         let (context, permits, task) = (&self.context, &self.permits, self.planned.task.name.as_str());
-        SplitJob { context, permits, task, proof, scan, input, need, anew: self.force }
+        SplitJob { context, permits, task, proof, scan, input, need, forced: self.force }
     }
 
     /// The identity of the bytes that each chunk reads of a source, or of those that all read.

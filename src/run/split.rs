@@ -31,7 +31,7 @@ use crate::run::{Context, Input};
 /// Most and least bytes of rows that one of the streams of a split buffers.
 const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 4 << 20..=64 << 20;
 
-/// A source whose files came one after the other is cut in at most so many parts, then anew in one.
+/// A source whose files came one after the other is cut in at most so many parts, then again in one.
 const MOST_PARTS: usize = 8;
 
 /// What was cut in one run.
@@ -86,7 +86,7 @@ pub struct SplitJob<'a> {
     /// What is needed of it.
     pub need: &'a Need,
     /// Whether what earlier runs found out and stored is not believed.
-    pub anew: bool,
+    pub forced: bool,
 }
 
 impl Splits {
@@ -116,7 +116,7 @@ impl Splits {
         for part in &parts {
             match cell(&self.made, part.id).get() {
                 Some(made) => files.extend(made.iter().cloned()),
-                None if job.anew => return Ok(None),
+                None if job.forced => return Ok(None),
                 None => match open(job.context.cache.folder(), &part.id)? {
                     Some(opened) => files.extend(opened),
                     None => return Ok(None),
@@ -136,7 +136,7 @@ impl Splits {
         let mut files = Vec::new();
         for part in &parts {
             let make = async {
-                let opened = || match job.anew {
+                let opened = || match job.forced {
                     true => Ok(None),
                     false => open(job.context.cache.folder(), &part.id),
                 };
@@ -168,7 +168,7 @@ impl Splits {
         let make = async {
             let cache = &job.context.cache;
             let known = || {
-                let slices = if job.anew { Vec::new() } else { cache.slices(&id.cut)? };
+                let slices = if job.forced { Vec::new() } else { cache.slices(&id.cut)? };
                 Ok(job.known_parts(id, slices))
             };
             let (mut parts, rest) = known()?;
@@ -192,7 +192,7 @@ impl Splits {
                 let slices = Slices { input: id.input, files: identities, contents: contents.clone() };
                 let mut of_source = files.iter().flatten().copied();
                 if job.input.source().is_none_or(|source| of_source.all(|file| source.is_settled([file]))) {
-                    cache.add_slices(&id.cut, &slices, job.anew)?;
+                    cache.add_slices(&id.cut, &slices, job.forced)?;
                 }
                 parts.push(Part { id, files, contents });
             }

@@ -447,7 +447,7 @@ fn components(task: &Task, step: &Step, identities: &BTreeMap<String, Fingerprin
 
 /// Whether chance says so.
 fn is_drawn(percent: f64) -> bool {
-    // Seeded by the system, anew for each.
+    // Seeded by the system, each for itself.
     let number = RandomState::new().hash_one(0);
     percent > 0.0 && (number as f64 / u64::MAX as f64) * 100.0 < percent
 }

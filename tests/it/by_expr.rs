@@ -274,7 +274,7 @@ async fn a_change_runs_the_chunks_that_it_is_in() {
     let again = run(&engine, folder.path(), by(by_amount(), by_quantity())).await;
     assert_eq!((again.status, checked()), (Status::Reused, vec![]));
 
-    // A row of chunk 1, whose file is checked anew.
+    // A row of chunk 1, whose file is checked again.
     make_parquet(
         folder.path(),
         "orders",

@@ -261,7 +261,7 @@ async fn of_files_that_are_added_only_they_are_read() {
             // Where the greatest value stays, nothing below runs.
             assert_eq!(added.counts()[..2], [1, 1], "{read_by} {number}: {added:#?}");
             assert_eq!(added.reason("sums"), "changed: input `items`; 1 of 16 chunks differ");
-            // At the ninth part all is cut anew.
+            // At the ninth part all is cut again.
             let expected = if number == 7 { 3008 } else { 1 };
             assert_eq!(items_only(&added), splits(expected), "{read_by} {number}: {added:#?}");
             assert_eq!(lab.run(&sql).await.counts(), [0, 0, 0]);

@@ -90,7 +90,7 @@ fn random_queries_give_the_same_rows_chunk_by_chunk_as_whole() {
 ///
 /// `cargo run --release --example fuzz -- --cases 12000 --seed 500 --without all` prints the table of PINS.
 #[test]
-#[ignore = "minutes: most seeds are to be found anew"]
+#[ignore = "takes minutes: most seeds must be found again"]
 fn every_rule_is_noticed() {
     let pinned: Vec<Rule> = PINS.iter().map(|(rule, _)| *rule).collect();
     assert_eq!(pinned, Rule::ALL, "pin every rule: --without all of the fuzz example prints the table");

@@ -624,7 +624,7 @@ async fn what_a_hook_has_refused_is_not_published_by_a_later_run() {
     assert!(engine.run(&pipeline(false), &RunOptions::default()).await.unwrap().succeeded());
     let version = || engine.published_tables().unwrap().remove(0).version;
     let before = version();
-    // The chunks are made anew and stay in the cache, the whole is refused.
+    // The chunks are made again and stay in the cache, the whole is refused.
     let forced = RunOptions { force: true, ..RunOptions::default() };
     for options in [forced, RunOptions::default()] {
         let report = engine.run(&pipeline(true), &options).await.unwrap();

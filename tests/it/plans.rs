@@ -1,5 +1,5 @@
 //! EXPLAIN as it stands in `tests/plans/`: for each operator of the prover a task that is cut and one that is not, and
-//! the ways in which a task runs in steps. `UPDATE_EXPECT=1` writes the files anew. That what is accepted has the rows
+//! the ways in which a task runs in steps. `UPDATE_EXPECT=1` writes the files again. That what is accepted has the rows
 //! of the whole run is shown in `prove`.
 
 use std::fmt::Write;

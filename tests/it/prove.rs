@@ -417,7 +417,7 @@ const IN_STEPS: &[Accepted] = &[
     // A side that is whole and whose rows are kept.
     ("k", "SELECT q.n, q.v, b.w FROM (SELECT r.n, a.v FROM r LEFT JOIN a ON r.n = a.v) q JOIN b ON q.n = b.k", "a b r"),
     ("k", "SELECT a.k, q.n FROM a LEFT JOIN (SELECT r.n, c.z FROM r LEFT JOIN c ON r.n = c.z) q ON a.v = q.n", "a"),
-    // What each chunk would compute anew.
+    // What each chunk would compute again.
     (
         "k",
         "SELECT a.k, q.t FROM a JOIN (SELECT n, string_agg(label, ',') AS t FROM r GROUP BY n) q ON a.v = q.n",

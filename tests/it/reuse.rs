@@ -589,7 +589,7 @@ struct Ran {
     report: RunReport,
     /// Chunks that were started, by task, sorted.
     ran: BTreeMap<String, Vec<u32>>,
-    /// Tables that were published anew, sorted.
+    /// Tables that were published again, sorted.
     published: Vec<String>,
     warnings: Vec<String>,
 }

@@ -534,7 +534,7 @@ async fn an_index_is_made_again_and_damage_is_found_and_mended() {
     collect_all(&next, &cache);
     assert_eq!(stage_folders(&cache, "s").len(), 1);
 
-    // A file that is damaged is set aside, and the stage published with what is computed anew.
+    // A file that is damaged is set aside, and the stage published with what is computed again.
     let file = files_in(&cache.join("chunks")).remove(0);
     fs::write(&file, "damaged").unwrap();
     assert!(!next.verify_cache().unwrap().damaged.is_empty());
