@@ -238,14 +238,14 @@ impl Records {
             Ok(true) => {}
             Err(error) => return Err(self.fault(error)),
         }
+        // Not only at the end, which a query with a LIMIT may never reach.
+        if self.has_comments && self.watch.has_lone_return.load(Ordering::Relaxed) {
+            let message = "has carriage returns without line feeds, which do not end comments; convert the line ends";
+            return Err(Fault::new(&self.path, message));
+        }
         if self.record.iter().next_back().is_some_and(|last| last.ends_with(&self.end)) {
             if self.record.len() == 1 && self.record[0] == self.end {
                 self.is_at_end = true;
-                if self.has_comments && self.watch.has_lone_return.load(Ordering::Relaxed) {
-                    let message =
-                        "has carriage returns without line feeds, which do not end comments; convert the line ends";
-                    return Err(Fault::new(&self.path, message));
-                }
                 return Ok(false);
             }
             let message =

@@ -226,6 +226,11 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
     // Comments end with a line feed only.
     let comments = csv("returns.csv", "OPTIONS (format.comment '#')");
     check(at, &comments, "*", Err(&["returns.csv", "carriage returns without line feeds"])).await;
+    // The comment takes the row 2, and the end of the file is not read.
+    write(at, &[("many.csv", &format!("k\n#x\r2\n{}", "3\n".repeat(100_000)))]);
+    let first =
+        format!("{}; CREATE TABLE o AS SELECT * FROM t LIMIT 1", csv("many.csv", "OPTIONS (format.comment '#')"));
+    assert!(table_o(at, &first).await.unwrap_err().contains("carriage returns without line feeds"));
     let both = csv("returns.csv", "OPTIONS (format.comment '#', format.terminator ';')");
     check(at, &both, "*", Err(&["comments end with a line feed"])).await;
     // What Arrow's parsers read as something else.
