@@ -9,6 +9,9 @@
 //! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
 //! | functions of dates beyond nanoseconds | NULL, or an error | right, or an error ([`function`]) |
 //! | decimals beside floats | cut to 15 digits behind the point | written numbers are decimals, else DOUBLE ([`mixed`]) |
+//! | comparisons, extremes and orders of intervals | by parts | by length ([`interval`]) |
+//! | dates and timestamps moved by intervals with finer parts | lose these | an error ([`interval`]) |
+//! | numbers beside dates and times | days, or nanoseconds | an error ([`mixed`]) |
 //! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
 //!
 //! Plans keep DataFusion's own expressions until they are executed, so that its optimizer and the prover know what they see.

@@ -1,6 +1,8 @@
-//! Text from data, names and other libraries, as it may be shown to a person.
+//! Text from data, names and other libraries, and types, as they may be shown to a person.
 
 use std::borrow::Cow;
+
+use arrow::datatypes::DataType;
 
 /// The text on one line, its control characters escaped: a name can't move the cursor, ring the bell, or look like a
 /// line of its own, nor turn the direction of what follows.
@@ -33,6 +35,35 @@ fn is_unsafe(c: char) -> bool {
     let changes_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let breaks_line = matches!(c, '\u{2028}' | '\u{2029}');
     (c.is_control() && c != '\n' && c != '\t') || changes_direction || breaks_line
+}
+
+/// The name of a type in SQL, or Arrow's where SQL has none.
+pub fn type_name(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Boolean => "BOOLEAN",
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Float32 => "FLOAT",
+        DataType::Float64 => "DOUBLE",
+        DataType::Decimal32(digits, scale)
+        | DataType::Decimal64(digits, scale)
+        | DataType::Decimal128(digits, scale)
+        | DataType::Decimal256(digits, scale) => return format!("DECIMAL({digits}, {scale})"),
+        DataType::Date32 => "DATE",
+        DataType::Time64(_) => "TIME",
+        DataType::Timestamp(_, None) => "TIMESTAMP",
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE",
+        DataType::Interval(_) => "INTERVAL",
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
+        other => return other.to_string(),
+    };
+    name.to_string()
 }
 
 #[cfg(test)]

@@ -15,9 +15,10 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature};
 
-use crate::arithmetic::operator::{out_of_range, type_name};
+use crate::arithmetic::operator::out_of_range;
 use crate::arithmetic::sum::{of_states, state_type, to_state, total_of_list};
 use crate::arithmetic::total::{Addend, Total};
+use crate::shown::type_name;
 
 /// DataFusion's `avg`, of the same types.
 ///

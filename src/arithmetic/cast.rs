@@ -121,6 +121,12 @@ fn added_days(expr: &Expr) -> Option<&Expr> {
     is_seconds_of_day(factor).then_some(days)
 }
 
+/// Whether an interval is a number of days.
+pub fn is_number_of_days(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(function)
+        if function.func.inner().downcast_ref::<Kept>().is_some_and(|kept| kept.how == How::Days))
+}
+
 fn is_seconds_of_day(factor: &Expr) -> bool {
     matches!(factor, Expr::Literal(ScalarValue::Int64(Some(86_400)), _))
 }

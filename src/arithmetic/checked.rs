@@ -19,6 +19,7 @@ use crate::arithmetic::average::CheckedAvg;
 use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, may_be_replaced, plain_cast};
 use crate::arithmetic::condition::Asked;
 use crate::arithmetic::function::{checked_function, plain_function};
+use crate::arithmetic::interval::{as_of_unit, checked_extreme, in_unit};
 use crate::arithmetic::lazy::{Over, lazily};
 use crate::arithmetic::operator::{self, Operation, as_checked};
 use crate::arithmetic::sum::CheckedSum;
@@ -38,7 +39,7 @@ pub fn checked(plan: LogicalPlan, props: &ExecutionProps) -> Result<LogicalPlan>
         let checked = |expr: Expr, asked: Asked| {
             let name = names.save(&expr);
             let expr = with_checked_operators(expr, &schema)?
-                .transform_data(|expr| expr.transform_up(|part| Ok(with_checked_aggregate(part))))?
+                .transform_data(|expr| expr.transform_up(|part| with_checked_aggregate(part, &schema)))?
                 .transform_data(|expr| lazily(expr, asked, over))?;
             Ok(expr.update_data(|expr| name.restore(expr)))
         };
@@ -127,6 +128,14 @@ fn checked_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 Some((operation, result)) => {
                     Transformed::yes(operator::checked(operation, vec![*left, *right], result))
                 }
+                None if matches!(op, Operator::Plus | Operator::Minus) => {
+                    let (left_type, right_type) = (type_of(&left, schema)?, type_of(&right, schema)?);
+                    let left = in_unit(*left, (&left_type, &right_type))?;
+                    let right = in_unit(*right, (&right_type, &left_type))?;
+                    let is_changed = left.transformed || right.transformed;
+                    let operands = BinaryExpr::new(Box::new(left.data), op, Box::new(right.data));
+                    Transformed::new_transformed(Expr::BinaryExpr(operands), is_changed)
+                }
                 None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
             })
         }
@@ -156,6 +165,10 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
 /// Never: DataFusion's visitors may.
 pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
     expr.transform_up(|part| {
+        if let Some(interval) = as_of_unit(&part) {
+            let plain = Some(interval.clone()).filter(|_| !stays_checked(&part));
+            return Ok(plain.map_or(Transformed::no(part), Transformed::yes));
+        }
         if let Expr::ScalarFunction(function) = &part
             && (plain_function(function).is_some() || is_checked_cast(function))
         {
@@ -214,33 +227,41 @@ pub fn is_given(expr: &Expr) -> bool {
     )
 }
 
-fn with_checked_aggregate(expr: Expr) -> Transformed<Expr> {
+fn with_checked_aggregate(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
-        Expr::AggregateFunction(AggregateFunction { func, params }) => match checked_aggregate(&func) {
-            Some(func) => Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })),
-            None => Transformed::no(Expr::AggregateFunction(AggregateFunction { func, params })),
-        },
+        Expr::AggregateFunction(AggregateFunction { func, params }) => {
+            let types = params.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>>>()?;
+            let checked = checked_aggregate(&func, &types);
+            let is_changed = checked.is_some();
+            let func = checked.unwrap_or(func);
+            let aggregate = Expr::AggregateFunction(AggregateFunction { func, params });
+            Ok(Transformed::new_transformed(aggregate, is_changed))
+        }
         Expr::WindowFunction(mut window) => {
-            let WindowFunction { fun, params: _ } = window.as_mut();
+            let WindowFunction { fun, params } = window.as_mut();
+            let types = params.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>>>()?;
             let checked = match fun {
-                WindowFunctionDefinition::AggregateUDF(function) => checked_aggregate(function),
+                WindowFunctionDefinition::AggregateUDF(function) => checked_aggregate(function, &types),
                 WindowFunctionDefinition::WindowUDF(_) => None,
             };
-            let changes = checked.is_some();
+            let is_changed = checked.is_some();
             if let Some(function) = checked {
                 *fun = WindowFunctionDefinition::AggregateUDF(function);
             }
-            Transformed::new_transformed(Expr::WindowFunction(window), changes)
+            Ok(Transformed::new_transformed(Expr::WindowFunction(window), is_changed))
         }
-        other => Transformed::no(other),
+        other => Ok(Transformed::no(other)),
     }
 }
 
-/// The checked form of one of DataFusion's aggregates; `None` for those that need none.
-pub fn checked_aggregate(function: &AggregateUDF) -> Option<Arc<AggregateUDF>> {
+/// The checked form of one of DataFusion's aggregates over `types`; `None` for those that need none.
+pub fn checked_aggregate(function: &AggregateUDF, types: &[DataType]) -> Option<Arc<AggregateUDF>> {
     let inner = function.inner();
     if inner.is::<Sum>() {
         return Some(Arc::new(AggregateUDF::new_from_impl(CheckedSum::default())));
     }
-    inner.is::<Avg>().then(|| Arc::new(AggregateUDF::new_from_impl(CheckedAvg::default())))
+    if inner.is::<Avg>() {
+        return Some(Arc::new(AggregateUDF::new_from_impl(CheckedAvg::default())));
+    }
+    checked_extreme(function, types).map(Arc::new)
 }

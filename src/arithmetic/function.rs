@@ -170,6 +170,7 @@ impl ScalarUDFImpl for CheckedFunction {
         match self.how {
             How::FromFloat => check_floats(&given, rows)?,
             How::Series => check_series(&given, rows)?,
+            How::Bin => check_bins(&given)?,
             _ => {}
         }
         let computed = self.inner().invoke_with_args(args);
@@ -264,25 +265,51 @@ fn of_numbers(value: &ColumnarValue, rows: usize, number: impl Fn(i64) -> Result
     }
 }
 
+/// Nanoseconds of the stride of `date_bin`; `None` for one of months.
+fn stride_of(stride: &ScalarValue) -> Option<i128> {
+    match stride {
+        ScalarValue::IntervalMonthDayNano(Some(stride)) if stride.months == 0 => {
+            Some(i128::from(stride.days) * 86_400_000_000_000 + i128::from(stride.nanoseconds))
+        }
+        ScalarValue::IntervalDayTime(Some(stride)) => {
+            Some(i128::from(stride.days) * 86_400_000_000_000 + i128::from(stride.milliseconds) * 1_000_000)
+        }
+        _ => None,
+    }
+}
+
+/// Nanoseconds of the origin of `date_bin`; `None` where there is none in nanoseconds.
+fn origin_of(args: &[ColumnarValue]) -> Option<i128> {
+    match args.get(2) {
+        None => Some(0),
+        Some(ColumnarValue::Scalar(ScalarValue::TimestampNanosecond(Some(origin), _))) => Some(i128::from(*origin)),
+        Some(_) => None,
+    }
+}
+
+/// Fails where bins of `date_bin` begin between two timestamps of the value's type, which DataFusion cuts off.
+fn check_bins(args: &[ColumnarValue]) -> Result<()> {
+    let [ColumnarValue::Scalar(stride), value, ..] = args else { return Ok(()) };
+    let (Some(stride), Some(origin)) = (stride_of(stride), origin_of(args)) else { return Ok(()) };
+    let DataType::Timestamp(unit, _) = value.data_type() else { return Ok(()) };
+    let unit = nanoseconds(unit);
+    // Each timestamp begins a bin where the stride divides its unit.
+    let is_between = stride > 0 && (origin % unit != 0 || (stride % unit != 0 && unit % stride != 0));
+    match is_between {
+        true => {
+            Err(out_of_range("date_bin of bins that begin between two values of its type; CAST it to TIMESTAMP(9)"))
+        }
+        false => Ok(()),
+    }
+}
+
 /// `date_bin(stride, value, origin)` of timestamps of any year.
 fn binned(args: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
     let (Some(ColumnarValue::Scalar(stride)), Some(value)) = (args.first(), args.get(1)) else {
         return Err(out_of_range("date_bin of a timestamp"));
     };
-    let stride = match stride {
-        ScalarValue::IntervalMonthDayNano(Some(stride)) if stride.months == 0 => {
-            i128::from(stride.days) * 86_400_000_000_000 + i128::from(stride.nanoseconds)
-        }
-        ScalarValue::IntervalDayTime(Some(stride)) => {
-            i128::from(stride.days) * 86_400_000_000_000 + i128::from(stride.milliseconds) * 1_000_000
-        }
-        _ => 0,
-    };
-    let origin = match args.get(2) {
-        None => 0,
-        Some(ColumnarValue::Scalar(ScalarValue::TimestampNanosecond(Some(origin), _))) => i128::from(*origin),
-        Some(_) => return Err(out_of_range("date_bin of a timestamp")),
-    };
+    let stride = stride_of(stride).unwrap_or(0);
+    let origin = origin_of(args).ok_or_else(|| out_of_range("date_bin of a timestamp"))?;
     let DataType::Timestamp(unit, _) = value.data_type() else { return Err(out_of_range("date_bin of a time")) };
     if stride <= 0 {
         let what = "date_bin by months reaches from 1677 to 2262; use date_trunc, or cast the timestamp to DATE before";

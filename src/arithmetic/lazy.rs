@@ -14,6 +14,7 @@ use crate::arithmetic::cast::is_checked_cast;
 use crate::arithmetic::chain::is_chain;
 use crate::arithmetic::condition::{Asked, Junction, condition, is_condition};
 use crate::arithmetic::function::may_fail as may_fail_itself;
+use crate::arithmetic::interval::as_of_unit;
 use crate::arithmetic::operator::as_checked;
 use crate::arithmetic::terms::{terms, together};
 
@@ -60,6 +61,7 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
                 .get_type(schema)
                 .map_or(true, |from| (from.is_string() && !to.is_string()) || (from.is_floating() && to.is_integer()))
         }
+        Expr::ScalarFunction(_) if as_of_unit(expr).is_some() => true,
         Expr::ScalarFunction(function) if is_checked_cast(function) || may_fail_itself(function, schema) => true,
         other => as_checked(other).is_some() || is_chain(other) || is_condition(other),
     }

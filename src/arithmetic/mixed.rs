@@ -1,25 +1,32 @@
-//! Decimals beside floats.
+//! Values of different types that are compared, or become one column.
 //!
-//! DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column
+//! **Decimals beside floats.** DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column
 //! is; what is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a number that is written in the
 //! query is the decimal that it says, if it fits beside the others; all else is compared, and put together, as DOUBLE:
 //! as in PostgreSQL and DuckDB.
+//!
+//! **Numbers beside dates, times and intervals** DataFusion takes for days, nanoseconds or months, which one depends on
+//! the type and the place. Here they are an error, as in PostgreSQL and DuckDB.
+//!
+//! **Intervals** are compared by their length ([`interval`](crate::arithmetic::interval)).
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRewriter};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, SetComparison};
 use datafusion::logical_expr::expr_rewriter::{NamePreserver, coerce_plan_expr_for_schema};
 use datafusion::logical_expr::expr_schema::cast_subquery;
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Subquery, Union};
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, Union};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
 use crate::arithmetic::checked::schema_below;
 use crate::arithmetic::compare::is_comparison;
+use crate::arithmetic::interval::{check_frame, compare_by_length, keys_by_length, sort_by_length};
+use crate::shown::type_name;
 
 /// Functions whose arguments become one type, from which of them on.
 const OF_ONE_TYPE: [(&str, usize); 7] =
@@ -28,7 +35,7 @@ const OF_ONE_TYPE: [(&str, usize); 7] =
 /// The most digits of a decimal that is written in a query.
 const MOST_DIGITS: usize = 38;
 
-/// DataFusion's type coercion, in which decimals and floats keep apart.
+/// DataFusion's type coercion, in which what has no type in common keeps apart.
 ///
 /// From inside out, each part after all below it has its type: what a CASE or a branch of a union gives is not known
 /// before. DataFusion's own rule does the same with nothing in between.
@@ -58,6 +65,7 @@ fn coerced(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         other => other,
     };
+    let node = sort_by_length(node, &schema)?;
     let names = NamePreserver::new(&node);
     let coerced = node.map_expressions(|expr| {
         let name = names.save(&expr);
@@ -77,7 +85,16 @@ impl TreeNodeRewriter for Parts<'_> {
 
     fn f_up(&mut self, mut part: Expr) -> Result<Transformed<Expr>> {
         keep_apart(&mut part, self.schema)?;
-        TypeCoercionRewriter::new(self.schema).f_up(part)
+        let coerced = TypeCoercionRewriter::new(self.schema).f_up(part)?;
+        let coerced = coerced.transform_data(|part| part.map_children(|part| Ok(written_as_float(part))))?;
+        let mut coerced = coerced.transform_data(|part| Ok(written_as_float(part)))?;
+        compare_by_length(&mut coerced.data, self.schema)?;
+        if let Expr::WindowFunction(window) = &coerced.data
+            && let [key] = window.params.order_by.as_slice()
+        {
+            check_frame(&window.params.window_frame, &key.expr.get_type(self.schema)?)?;
+        }
+        Ok(coerced)
     }
 }
 
@@ -86,22 +103,47 @@ fn are_mixed<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> bool 
     types.clone().into_iter().any(DataType::is_decimal) && types.into_iter().any(DataType::is_floating)
 }
 
+/// Fails for a number beside a date or a time.
+fn refuse_unlike<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> Result<()> {
+    let is_temporal = |data_type: &DataType| data_type.is_temporal() || matches!(data_type, DataType::Interval(_));
+    let number = types.clone().into_iter().find(|data_type| data_type.is_numeric());
+    match (number, types.into_iter().find(|data_type| is_temporal(data_type))) {
+        (Some(number), Some(other)) => {
+            let (number, other) = (type_name(number), type_name(other));
+            plan_err!("{number} and {other} have no type in common; CAST one side, or write the {other} as one")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives those parts of an expression that become one type either decimals or floats.
 fn keep_apart(expr: &mut Expr, schema: &DFSchema) -> Result<()> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => unify([&mut **left, right], schema),
-        Expr::Between(Between { expr, negated: _, low, high }) => unify([&mut **expr, low, high], schema),
-        Expr::InList(InList { expr, list, negated: _ }) => unify(list.iter_mut().chain([&mut **expr]), schema),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => unify([&mut **left, right], schema)?,
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right }) => {
+            move_exactly(left, right, schema);
+            move_exactly(right, left, schema);
+        }
+        Expr::Between(Between { expr, negated: _, low, high }) => unify([&mut **expr, low, high], schema)?,
+        Expr::InList(InList { expr, list, negated: _ }) => unify(list.iter_mut().chain([&mut **expr]), schema)?,
         Expr::Case(Case { expr, when_then_expr, else_expr }) => {
             let results = when_then_expr.iter_mut().map(|(_, then)| &mut **then);
-            unify(results.chain(else_expr.as_deref_mut()), schema);
+            unify(results.chain(else_expr.as_deref_mut()), schema)?;
             if let Some(expr) = expr {
-                unify(when_then_expr.iter_mut().map(|(when, _)| &mut **when).chain([&mut **expr]), schema);
+                unify(when_then_expr.iter_mut().map(|(when, _)| &mut **when).chain([&mut **expr]), schema)?;
             }
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
             if let Some((_, from)) = OF_ONE_TYPE.iter().find(|(name, _)| *name == func.name()) {
-                unify(args.iter_mut().skip(*from), schema);
+                unify(args.iter_mut().skip(*from), schema)?;
+            }
+            if func.name() == "get_field" {
+                use_type_of_keys(args, schema);
+            }
+        }
+        Expr::Cast(Cast { expr, field }) if field.data_type().is_decimal() => {
+            if let Some(value) = decimal_of(expr) {
+                **expr = Expr::Literal(value, None);
             }
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated: _ })
@@ -113,13 +155,38 @@ fn keep_apart(expr: &mut Expr, schema: &DFSchema) -> Result<()> {
     Ok(())
 }
 
+/// Makes an interval of a duration that moves a timestamp of a coarser unit: DataFusion would cut it to that unit.
+fn move_exactly(moved: &Expr, duration: &mut Expr, schema: &DFSchema) {
+    if let (Ok(DataType::Timestamp(unit, _)), Ok(DataType::Duration(finer))) =
+        (moved.get_type(schema), duration.get_type(schema))
+        && unit < finer
+    {
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        *duration = Expr::Cast(Cast::new(Box::new(std::mem::take(duration)), interval));
+    }
+}
+
+/// Writes the key that a value of a map is looked up by in the type of the map's keys, which text has several of.
+fn use_type_of_keys(args: &mut [Expr], schema: &DFSchema) {
+    let [map, Expr::Literal(key, _), ..] = args else { return };
+    if let Ok(DataType::Map(entries, _)) = map.get_type(schema)
+        && let DataType::Struct(fields) = entries.data_type()
+        && let Some(field) = fields.first()
+        && key.data_type().is_string()
+        && let Ok(cast) = key.cast_to(field.data_type())
+    {
+        *key = cast;
+    }
+}
+
 /// Makes expressions that become one type all decimals, where all floats are written numbers, or all floats.
-fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) {
+fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> Result<()> {
     let mut parts: Vec<&mut Expr> = parts.into_iter().collect();
     // Of what has no type, DataFusion says what is wrong.
     let types: Vec<DataType> = parts.iter().map(|part| part.get_type(schema).unwrap_or(DataType::Null)).collect();
+    refuse_unlike(&types)?;
     if !are_mixed(&types) {
-        return;
+        return Ok(());
     }
     let floats = parts.iter().zip(&types).filter(|(_, data_type)| data_type.is_floating());
     let written: Option<Vec<ScalarValue>> = floats.map(|(part, _)| decimal_of(part)).collect();
@@ -132,6 +199,7 @@ fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) {
             None => as_float(std::mem::take(*part)),
         };
     }
+    Ok(())
 }
 
 /// As [`unify`], of an expression and the column of a subquery.
@@ -140,6 +208,7 @@ fn unify_with(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Re
         return Ok(());
     };
     let other = field.data_type();
+    refuse_unlike([&own, other])?;
     if are_mixed([&own, other]) {
         match decimal_of(expr).filter(|value| fit(std::slice::from_ref(value), std::slice::from_ref(other))) {
             Some(value) => *expr = Expr::Literal(value, None),
@@ -151,7 +220,30 @@ fn unify_with(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Re
 }
 
 fn as_float(expr: Expr) -> Expr {
-    Expr::Cast(Cast::new(Box::new(expr), DataType::Float64))
+    written_as_float(Expr::Cast(Cast::new(Box::new(expr), DataType::Float64))).data
+}
+
+/// The float that a number says, which is written with so many digits that it is a decimal, in place of a cast to
+/// DOUBLE: Arrow's rounds twice.
+fn written_as_float(expr: Expr) -> Transformed<Expr> {
+    let Expr::Cast(Cast { expr: decimal, field: float }) = &expr else { return Transformed::no(expr) };
+    let Expr::Cast(Cast { expr: text, field: decimal }) = decimal.as_ref() else { return Transformed::no(expr) };
+    let (Expr::Literal(text, _), DataType::Decimal128(precision, scale), DataType::Float64) =
+        (text.as_ref(), decimal.data_type(), float.data_type())
+    else {
+        return Transformed::no(expr);
+    };
+    let text = text.try_as_str().flatten().unwrap_or_default();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_kept = is_digits(whole)
+        && is_digits(fraction)
+        && fraction.len() as i64 <= i64::from(*scale)
+        && whole.len() as i64 <= i64::from(*precision) - i64::from(*scale);
+    match text.parse::<f64>() {
+        Ok(value) if is_kept => Transformed::yes(Expr::Literal(ScalarValue::Float64(Some(value)), None)),
+        _ => Transformed::no(expr),
+    }
 }
 
 /// A written number as the decimal that it says: the shortest that is this float.
@@ -196,6 +288,7 @@ fn fit(written: &[ScalarValue], types: &[DataType]) -> bool {
 /// A union, of whose columns none is a decimal in one branch and a float in another.
 fn branches_apart(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
     let types = |at: usize| inputs.iter().map(move |input| input.schema().field(at).data_type());
+    (0..schema.fields().len()).try_for_each(|at| refuse_unlike(types(at)))?;
     let mixed: Vec<bool> = (0..schema.fields().len()).map(|at| are_mixed(types(at))).collect();
     // What the union was planned with may be what a branch no longer is.
     let is_stale = |at: usize| schema.field(at).data_type().is_decimal() && types(at).any(DataType::is_floating);
@@ -216,10 +309,13 @@ fn branches_apart(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
     Union::try_new_with_loose_types(inputs).map(LogicalPlan::Union)
 }
 
-/// A join, of whose keys none compares a decimal with a float.
+/// A join, of whose keys none compares what has no type in common.
 fn keys_apart(mut join: Join) -> Result<LogicalPlan> {
     for (left, right) in &mut join.on {
-        let types = (left.get_type(join.left.schema())?, right.get_type(join.right.schema())?);
+        let schemas = [join.left.schema().as_ref(), join.right.schema()];
+        let types = (left.get_type(schemas[0])?, right.get_type(schemas[1])?);
+        refuse_unlike([&types.0, &types.1])?;
+        keys_by_length(left, right, schemas);
         if are_mixed([&types.0, &types.1]) {
             let decimal = if types.0.is_decimal() { left } else { right };
             *decimal = as_float(std::mem::take(decimal));

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr_common::datum::apply;
 
 use crate::arithmetic::kernel::{Integer, Overflow, Side, each};
+use crate::shown::type_name;
 
 /// What is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -432,25 +433,6 @@ fn overflow(value: &str, result: &FieldRef) -> DataFusionError {
 /// The error for a result that is out of its type's range.
 pub fn out_of_range(what: &str) -> DataFusionError {
     DataFusionError::from(ArrowError::ArithmeticOverflow(what.to_string()))
-}
-
-/// The name of a numeric type in SQL.
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Int8 => "TINYINT".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INT".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::UInt8 => "TINYINT UNSIGNED".into(),
-        DataType::UInt16 => "SMALLINT UNSIGNED".into(),
-        DataType::UInt32 => "INT UNSIGNED".into(),
-        DataType::UInt64 => "BIGINT UNSIGNED".into(),
-        DataType::Decimal32(digits, scale)
-        | DataType::Decimal64(digits, scale)
-        | DataType::Decimal128(digits, scale)
-        | DataType::Decimal256(digits, scale) => format!("DECIMAL({digits}, {scale})"),
-        other => other.to_string(),
-    }
 }
 
 /// What the arguments of a function are, for errors: constants by their values, all else by its name.

@@ -22,8 +22,9 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::NullState;
 
 use crate::arithmetic::interval::{DistinctIntervals, IntervalSum};
-use crate::arithmetic::operator::{first_too_long, out_of_range, type_name};
+use crate::arithmetic::operator::{first_too_long, out_of_range};
 use crate::arithmetic::total::{Addend, Total};
+use crate::shown::type_name;
 
 /// DataFusion's `sum`, of the same types, which sums exactly and fails if the result does not fit.
 ///

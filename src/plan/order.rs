@@ -102,6 +102,11 @@ fn by(expr: Expr) -> SortExpr {
     expr.sort(true, false)
 }
 
+/// The last row first.
+fn reversed(order: &[SortExpr]) -> Vec<SortExpr> {
+    order.iter().map(|key| key.expr.clone().sort(!key.asc, !key.nulls_first)).collect()
+}
+
 /// What orders rows by these expressions so that only equal ones tie, as far as `before` does not: by the values of
 /// those that can be sorted, and by a hash of the others.
 pub fn by_values(exprs: &[Expr], before: &[SortExpr], schema: &DFSchema) -> Result<Vec<SortExpr>> {
@@ -229,6 +234,11 @@ fn aggregated(node: Aggregate, rules: Rules) -> Result<Transformed<LogicalPlan>>
                 Some(base.iter().cloned().chain(ties).collect())
             }
             Some(_) | None if given.is_empty() => None,
+            // DataFusion turns the rows around.
+            Some(base) if needs_sorted_input(call) && *base == reversed(given) => {
+                let ties = by_values(&together, base, &schema)?;
+                Some(given.iter().cloned().chain(reversed(&ties)).collect())
+            }
             Some(_) | None => {
                 let ties = by_values(&own, given, &schema)?;
                 Some(given.iter().cloned().chain(ties).collect())

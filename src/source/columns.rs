@@ -17,10 +17,11 @@ use sqlparser::ast::ColumnOption;
 
 use crate::error::Result;
 use crate::execute::text::is_of_text;
+use crate::shown::type_name;
 use crate::source::fault::{Fault, quoted};
 use crate::source::fit::{Fitting, FittingFactory};
 use crate::source::hive::Partitions;
-use crate::source::read::{KnownColumn, Origin, TextFiles, TextTable, sql_name};
+use crate::source::read::{KnownColumn, Origin, TextFiles, TextTable};
 use crate::source::unify::{plain, unified};
 use crate::source::{SourceFile, arrow as ipc, csv, json, parquet, planner_error, source_error, store};
 use crate::table::Reader;
@@ -214,7 +215,7 @@ fn known_of_declared(declared: &[(Field, bool)], is_missing_null: bool) -> Vec<K
 /// That text has values of the declared types.
 fn check_types(source: &Source, columns: &[(Field, bool)], is_of: fn(&DataType) -> bool) -> Result<()> {
     let Some((field, _)) = columns.iter().find(|(field, _)| !is_of(field.data_type())) else { return Ok(()) };
-    let (name, data_type, format) = (quoted(field.name()), sql_name(field.data_type()), &source.format);
+    let (name, data_type, format) = (quoted(field.name()), type_name(field.data_type()), &source.format);
     let message = format!(
         "column {name}: a {data_type} can't be read from {format}; declare it as VARCHAR and CAST it in the query"
     );
@@ -403,8 +404,8 @@ fn common(
                         let message = format!(
                             "column {} is {} here, and {} in {}; no type holds both: declare the column, or fix the files",
                             quoted(field.name()),
-                            sql_name(&plain(field.data_type())),
-                            sql_name(known.data_type()),
+                            type_name(&plain(field.data_type())),
+                            type_name(known.data_type()),
                             first.display()
                         );
                         return Err(Fault::new(path, message));
@@ -475,8 +476,8 @@ fn check_declared(path: &Path, schema: &Schema, columns: &[(Field, bool)]) -> st
             let message = format!(
                 "column {} is declared as {}, but it is {} there; declare it so, and CAST it in the query",
                 quoted(name),
-                sql_name(wanted),
-                sql_name(&plain(given.data_type()))
+                type_name(wanted),
+                type_name(&plain(given.data_type()))
             );
             return Err(Fault::new(path, message));
         }
@@ -560,7 +561,7 @@ async fn parquet_columns(
     let mut fitting: BTreeMap<(String, String), (PathBuf, usize)> = BTreeMap::new();
     for (path, of_file) in &found {
         for field in of_file.fields() {
-            let key = (field.name().clone(), field.data_type().to_string());
+            let key = (field.name().clone(), type_name(field.data_type()));
             fitting.entry(key).and_modify(|(_, count)| *count += 1).or_insert_with(|| (path.clone(), 1));
         }
     }

@@ -19,8 +19,8 @@ use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapter
 
 use crate::error::{Error, ErrorKind, Location};
 use crate::execute::convert::{NotConverted, convert};
+use crate::shown::type_name;
 use crate::source::fault::quoted;
-use crate::source::read::sql_name;
 
 /// Makes the columns of each file those of the table.
 #[derive(Debug)]
@@ -29,13 +29,14 @@ pub struct Fitting {
     pub source: String,
     /// Where the source is defined.
     pub location: Location,
-    /// For each column and type that files have, the first file that has it so, and how many do.
+    /// For each column and name of a type that files have, the first file that has it so, and how many do.
     pub files: BTreeMap<(String, String), (PathBuf, usize)>,
 }
 
 impl Fitting {
     fn error(&self, column: &str, given: &DataType, message: &str) -> DataFusionError {
-        let which = match self.files.get(&(column.to_string(), given.to_string())) {
+        // DataFusion reads text in another of Arrow's types than the file says.
+        let which = match self.files.get(&(column.to_string(), type_name(given))) {
             Some((path, 1)) => format!("{}: ", path.display()),
             Some((path, count)) => format!("{} or another of {count} files like it: ", path.display()),
             None => String::new(),
@@ -149,14 +150,14 @@ impl PhysicalExpr for Fitted {
                 let message = format!(
                     "is {} there, and {} is not a valid {}, which the column is in all files together; declare the column with a type that \
                      holds it, or fix the files",
-                    sql_name(&self.given),
+                    type_name(&self.given),
                     quoted(&shown),
-                    sql_name(wanted)
+                    type_name(wanted)
                 );
                 self.fitting.error(name, &self.given, &message)
             }
             NotConverted::Types(error) => {
-                self.fitting.error(name, &self.given, &format!("can't be read as {}: {error}", sql_name(wanted)))
+                self.fitting.error(name, &self.given, &format!("can't be read as {}: {error}", type_name(wanted)))
             }
         })?;
         if !self.field.is_nullable() && fitted.null_count() > 0 {

@@ -12,9 +12,9 @@ use datafusion::common::ScalarValue;
 use percent_encoding::percent_decode_str;
 
 use crate::execute::text::text_column;
+use crate::shown::type_name;
 use crate::source::fault::{Fault, quoted};
 use crate::source::find::FoundFile;
-use crate::source::read::sql_name;
 
 /// What Hive and Spark write for NULL.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -98,7 +98,7 @@ fn value(path: &Path, pairs: &BTreeMap<String, Option<String>>, field: &Field) -
         let message = format!(
             "column {}: {shown} is not a valid {}; declare it as VARCHAR, or rename the folder",
             quoted(name),
-            sql_name(data_type)
+            type_name(data_type)
         );
         Fault::new(path, message)
     };

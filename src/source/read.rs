@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, ErrorKind};
 use crate::execute::disk::path_of;
 use crate::execute::text::{NoValue, TextColumn};
+use crate::shown::type_name;
 use crate::source::fault::{Fault, quoted};
 use crate::source::{arrow as ipc, csv, json};
 use crate::table::WholeFiles;
@@ -125,7 +126,7 @@ impl TextTable {
                  NULLs (the header is: {})",
                 quoted(&known.name),
                 known.name,
-                sql_name(&known.data_type),
+                type_name(&known.data_type),
                 names(header)
             );
             return Err(Fault::new(path, message).at(1));
@@ -193,7 +194,7 @@ impl KnownColumn {
 
     /// As [`KnownColumn::no_value`], of a value inside a list or object.
     pub fn no_value_within(&self, inside: &str, text: Option<&str>) -> String {
-        let (name, data_type) = (format!("{}{inside}", self.name), sql_name(&self.data_type));
+        let (name, data_type) = (format!("{}{inside}", self.name), type_name(&self.data_type));
         let Some(text) = text else {
             return format!(
                 "column {} is NULL, and is declared NOT NULL; fix the file, or leave NOT NULL out",
@@ -228,25 +229,6 @@ impl KnownColumn {
 fn is_code(text: &str) -> bool {
     let digits = text.trim_start_matches(['-', '+']);
     digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// The name of a type in SQL, or arrow's.
-pub fn sql_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".into(),
-        DataType::Int16 => "SMALLINT".into(),
-        DataType::Int32 => "INT".into(),
-        DataType::Int64 => "BIGINT".into(),
-        DataType::Float32 => "FLOAT".into(),
-        DataType::Float64 => "DOUBLE".into(),
-        DataType::Decimal128(digits, scale) => format!("DECIMAL({digits}, {scale})"),
-        DataType::Date32 => "DATE".into(),
-        DataType::Time64(_) => "TIME".into(),
-        DataType::Timestamp(_, None) => "TIMESTAMP".into(),
-        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        other => other.to_string(),
-    }
 }
 
 /// The text files of a source.

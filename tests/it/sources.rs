@@ -638,7 +638,7 @@ async fn types_that_drift_become_one_that_holds_all_values() {
     parquet(at, "n/0.parquet", vec![("v", long(300))]);
     let declared = |data_type: &str| format!("CREATE EXTERNAL TABLE t (v {data_type}) STORED AS PARQUET LOCATION 'n/'");
     check(at, &declared("INT"), "v", Ok(&["300"])).await;
-    check(at, &declared("TINYINT"), "v", Err(&["n/0.parquet", "'300' is not a valid Int8"])).await;
+    check(at, &declared("TINYINT"), "v", Err(&["n/0.parquet", "'300' is not a valid TINYINT"])).await;
     check(at, &declared("VARCHAR"), "v", Ok(&["300"])).await;
     check(at, &declared("DATE"), "v", Err(&["n/0.parquet", "is declared as DATE, but it is BIGINT there"])).await;
     parquet(at, "case/0.parquet", vec![("id", int(1))]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunctionParams};
 use datafusion::logical_expr::{
@@ -86,6 +86,8 @@ pub fn order_of(plan: &LogicalPlan) -> Result<Order> {
             None => Order::None,
         },
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => Order::Source(None),
+        // It makes row after row, maybe without an end. Those that it reads may come in any order.
+        LogicalPlan::RecursiveQuery(_) if !reads_tables(plan)? => Order::Source(None),
         // Windows without partitions leave the order, or make their own.
         LogicalPlan::Window(node) => match (own_order(node), order_of(&node.input)?) {
             (Some([]), Order::By(rows, order)) => {
@@ -112,6 +114,16 @@ pub fn order_of(plan: &LogicalPlan) -> Result<Order> {
         | LogicalPlan::DescribeTable(_)
         | LogicalPlan::RecursiveQuery(_) => Order::None,
     })
+}
+
+/// Whether rows of sources or tasks are read.
+fn reads_tables(plan: &LogicalPlan) -> Result<bool> {
+    let mut reads = false;
+    plan.apply_with_subqueries(|node| {
+        reads |= matches!(node, LogicalPlan::TableScan(scan) if scan.source.downcast_ref::<InputSource>().is_some());
+        Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(reads)
 }
 
 /// The order that all windows of a node have, if none has partitions.

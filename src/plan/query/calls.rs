@@ -169,6 +169,14 @@ impl Calls<'_> {
             },
             (None, Some(aggregate), _) => {
                 nulls(&call, &aggregate)?;
+                if name == "any_value" && !call.order_by.is_empty() {
+                    return refuse(
+                        "any_value takes any row, which ORDER BY has no meaning for; write first_value".to_string(),
+                    );
+                }
+                if !call.within_group.is_empty() && !is_ordered_set(name) {
+                    return refuse(format!("WITHIN GROUP has no meaning for {name}; write {name}(… ORDER BY …)"));
+                }
                 if call.is_distinct && name == "count" && call.args.len() > 1 {
                     return refuse(
                         "count(DISTINCT …) takes one column; write SELECT count(*) FROM (SELECT DISTINCT a, b FROM … WHERE a IS \
@@ -227,16 +235,20 @@ fn grouping(call: &Call<'_>, is_window: bool) -> Result<()> {
     }
 }
 
+/// Whether an aggregate is of its values in an order.
+fn is_ordered_set(name: &str) -> bool {
+    matches!(
+        name,
+        "percentile_cont" | "quantile_cont" | "approx_percentile_cont" | "approx_percentile_cont_with_weight"
+    )
+}
+
 /// For `percentile_cont(x, 0.5 ORDER BY y)` DataFusion drops x.
 fn ordered_set(call: &Call<'_>) -> Result<()> {
     let Call { name, span, .. } = call;
-    let is_ordered_set = matches!(
-        name.as_str(),
-        "percentile_cont" | "quantile_cont" | "approx_percentile_cont" | "approx_percentile_cont_with_weight"
-    );
     let (Some(first), Some(key)) = (call.args.first(), call.order_by.first()) else { return Ok(()) };
     let is_same = matches!(first, FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if *expr == key.expr);
-    match is_ordered_set && call.args.len() > 1 && !is_same {
+    match is_ordered_set(name) && call.args.len() > 1 && !is_same {
         true => Err(at(
             *span,
             format!("{name} is of the values that it sorts by; write {name}(0.5) WITHIN GROUP (ORDER BY value)"),

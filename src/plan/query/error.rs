@@ -215,6 +215,14 @@ fn planning_error(message: &str) -> String {
         let given = between(message, "argument types '", "'").unwrap_or(function);
         return format!("{function} can't take these arguments: {given}; CAST them to what it takes");
     }
+    if let Some(function) = between(message, "Function '", "' user-defined coercion failed with") {
+        let given = between(message, "argument types '", "'").unwrap_or(function);
+        return format!("{function} can't take these arguments: {given}; CAST them to one type");
+    }
+    if let Some(function) = between(message, "Function '", "' failed to match any signature") {
+        let given = between(message, "but received ", " (DataType").unwrap_or("them").to_lowercase();
+        return format!("{function} can't take a {given}; CAST it to a number");
+    }
     if let Some(name) = between(message, "No value found for placeholder with name ", " ")
         .or(message.strip_prefix("No value found for placeholder with name ").map(str::trim))
     {
@@ -236,7 +244,9 @@ fn planning_error(message: &str) -> String {
     }
     let mut letters = message.chars();
     match (letters.next(), letters.next()) {
-        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
+        (Some(first), Some(second))
+            if first.is_ascii_uppercase() && second.is_ascii_lowercase() && !message.starts_with("DataFusion") =>
+        {
             format!("{}{}", first.to_ascii_lowercase(), &message[1..])
         }
         _ => message.to_string(),
@@ -266,6 +276,12 @@ fn instead(name: &str) -> Option<&'static str> {
         "explode" => "unnest(x)",
         "countif" | "count_if" => "count(*) FILTER (WHERE …)",
         "sumif" | "sum_if" => "sum(x) FILTER (WHERE …)",
+        "sign" => "signum(x)",
+        "mod" => "x % y",
+        "arg_min" | "min_by" => "first_value(x ORDER BY y)",
+        "arg_max" | "max_by" => "first_value(x ORDER BY y DESC NULLS LAST)",
+        "year" | "month" | "day" | "hour" | "minute" | "second" => "date_part('year', x) and the like",
+        "charindex" | "locate" => "strpos(text, part)",
         "regexp_extract" => "regexp_match(x, 'expression')[1]",
         "json_extract" | "get_json_object" | "json_extract_string" => {
             "column['field'] of a column that is declared as a struct"

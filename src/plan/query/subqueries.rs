@@ -91,6 +91,9 @@ impl Mend {
         {
             return Ok(Transformed::yes(joined));
         }
+        if let LogicalPlan::Aggregate(aggregate) = &node {
+            aggregate.aggr_expr.iter().try_for_each(refuse_outer_aggregates)?;
+        }
         let mut has = false;
         node.apply_expressions(|expr| {
             has |= has_subquery(expr);
@@ -393,6 +396,23 @@ impl Mend {
             );
         }
         Domain::distinct(plan, columns, &self.names)
+    }
+}
+
+/// Fails for an aggregate of columns around the subquery alone: the SQL standard has it computed there, over all of its
+/// rows (ISO/IEC 9075-2, 10.9, *aggregate function*), DataFusion for each row.
+fn refuse_outer_aggregates(expr: &Expr) -> Result<()> {
+    let outer = expr.exists(|part| {
+        let Expr::AggregateFunction(aggregate) = part else { return Ok(false) };
+        let args = &aggregate.params.args;
+        Ok(args.iter().any(Expr::contains_outer) && args.iter().all(|arg| arg.column_refs().is_empty()))
+    })?;
+    match outer {
+        true => plan_err!(
+            "{} is of columns around the subquery alone; compute it in the query around, or give it columns of the subquery",
+            expr.clone().unalias()
+        ),
+        false => Ok(()),
     }
 }
 

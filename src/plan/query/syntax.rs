@@ -1,21 +1,25 @@
 //! What is written in one way and means what DataFusion plans when it is written in another.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::common::{DataFusionError, Result};
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    Array, BinaryOperator, DataType, ExactNumberInfo, ExceptSelectItem, ExcludeSelectItem, Expr, Fetch, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join, JoinOperator, LimitClause,
-    ObjectName, ObjectNamePart, Offset, OrderBy, OrderByKind, PipeOperator, Query, RenameSelectItem, Select,
-    SelectFlavor, SelectItem, SetExpr, SetOperator, Spanned, TableFactor, TableWithJoins, TypedString, Value,
-    ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    Array, BinaryOperator, CastKind, DataType, ExactNumberInfo, ExceptSelectItem, ExcludeSelectItem, Expr, Fetch,
+    Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join, JoinOperator,
+    LimitClause, ObjectName, ObjectNamePart, Offset, OrderBy, OrderByKind, PipeOperator, Query, RenameSelectItem,
+    Select, SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins,
+    TypedString, Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 use sqlparser::tokenizer::Span;
 
 use crate::plan::query::error::at;
 use crate::plan::query::grouping;
 use crate::plan::query::windows;
+
+/// The most digits of a decimal.
+const MOST_DIGITS: usize = 38;
 
 /// Rewrites all that needs no schema.
 ///
@@ -126,6 +130,7 @@ fn rewrite_query(query: &mut Query) -> Result<()> {
         order_by_all(order_by);
     }
     fetch(query);
+    names_once(&mut query.body);
     let mut order_by = query.order_by.as_mut();
     // Only a SELECT by itself shares its windows with ORDER BY.
     if !matches!(*query.body, SetExpr::Select(_)) {
@@ -152,6 +157,31 @@ fn rewrite_query(query: &mut Query) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names equal columns of those SELECTs of which a set operation takes the rows, but not the names.
+fn names_once(body: &mut SetExpr) {
+    let mut pending = vec![(body, true)];
+    while let Some((body, is_named)) = pending.pop() {
+        match body {
+            SetExpr::SetOperation { op: _, left, right, set_quantifier } => {
+                use SetQuantifier::{AllByName, ByName, DistinctByName};
+                let is_by_name = matches!(set_quantifier, ByName | AllByName | DistinctByName);
+                pending.extend([(left.as_mut(), is_named), (right.as_mut(), is_named && is_by_name)]);
+            }
+            SetExpr::Select(select) if !is_named => {
+                let mut seen = HashSet::new();
+                for (number, item) in select.projection.iter_mut().enumerate() {
+                    let SelectItem::UnnamedExpr(expr) = item else { continue };
+                    if !seen.insert(expr.to_string()) {
+                        let alias = quoted(format!("{expr} {number}"), expr.span());
+                        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The parser takes ALL for a column.
@@ -239,6 +269,16 @@ fn name_side(join: &mut Join) {
 
 fn rewrite_expr(expr: &mut Expr) -> Result<()> {
     match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(text, false), span }) => {
+            if let Some(decimal) = as_decimal(text, *span)? {
+                *expr = decimal;
+            }
+        }
+        // The parser takes `t.user` for a call of a function.
+        Expr::Function(Function { name, args: FunctionArguments::None, .. }) if name.0.len() > 1 => {
+            let parts = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
+            *expr = Expr::CompoundIdentifier(parts);
+        }
         // DataFusion plans an element as if there were no query around it.
         Expr::Array(Array { elem, named: _ }) => {
             let elements = std::mem::take(elem);
@@ -261,6 +301,39 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// A number that neither 64 bits nor a DOUBLE hold, as a DECIMAL; `None` for others. DataFusion takes it for a DOUBLE.
+fn as_decimal(text: &str, span: Span) -> Result<Option<Expr>> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let Some(double) = text.parse::<f64>().ok().filter(|_| is_plain) else { return Ok(None) };
+    let digits = |number: &str| -> (String, String) {
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        (whole.trim_start_matches('0').to_string(), fraction.trim_end_matches('0').to_string())
+    };
+    let (whole, fraction) = digits(text);
+    // A float is written with as many digits as tell it from all others.
+    let is_exact = if text.contains('.') {
+        digits(&double.to_string()) == (whole.clone(), fraction.clone())
+    } else {
+        text.parse::<u64>().is_ok()
+    };
+    if is_exact {
+        return Ok(None);
+    }
+    let (precision, scale) = (whole.len() + fraction.len(), fraction.len());
+    if precision > MOST_DIGITS {
+        let message =
+            format!("{text} has more digits than DECIMAL, which has {MOST_DIGITS}; write a DOUBLE, {double:e}");
+        return Err(at(span, message));
+    }
+    Ok(Some(Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text.to_string()), span })),
+        data_type: DataType::Decimal(ExactNumberInfo::PrecisionAndScale(precision as u64, scale as i64)),
+        array: false,
+        format: None,
+    }))
 }
 
 /// Of more than 24 bits a FLOAT is a DOUBLE.
@@ -286,6 +359,9 @@ fn with_backslashes(pattern: &mut Expr, escape: &ValueWithSpan) -> Result<()> {
         return Err(at(span, "ESCAPE takes one letter in single quotes"));
     };
     if escape == '\\' {
+        return Ok(());
+    }
+    if matches!(pattern, Expr::Value(ValueWithSpan { value: Value::Null, span: _ })) {
         return Ok(());
     }
     let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = pattern else {

@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 
 use datafusion::common::{DataFusionError, Result};
 use sqlparser::ast::{
-    Distinct, Expr, Ident, NamedWindowDefinition, NamedWindowExpr, OrderBy, OrderByKind, Query, Select, VisitMut,
-    VisitorMut, WindowSpec, WindowType,
+    Distinct, Expr, Function, Ident, NamedWindowDefinition, NamedWindowExpr, OrderBy, OrderByKind, Query, Select,
+    Spanned, Visit, VisitMut, Visitor, VisitorMut, WindowSpec, WindowType,
 };
 
 use crate::plan::query::error::at;
@@ -22,21 +22,56 @@ use crate::plan::query::syntax::normalised;
 /// # Errors
 /// At the name of the window: one that is not defined, is defined twice or by itself, or can't be added to.
 pub(super) fn expand(select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
+    for rows in [&select.selection, &select.prewhere].into_iter().flatten() {
+        Visit::visit(rows, &mut NoWindows { depth: 0 }).break_value().map_or(Ok(()), Err)?;
+    }
     let defined = Definitions::of(&std::mem::take(&mut select.named_window))?;
     let mut expand = Expand { defined, depth: 0 };
     let mut visit = |clause: &mut dyn FnMut(&mut Expand) -> ControlFlow<DataFusionError>| {
         clause(&mut expand).break_value().map_or(Ok(()), Err)
     };
-    visit(&mut |expand| select.projection.visit(expand))?;
-    visit(&mut |expand| select.having.visit(expand))?;
-    visit(&mut |expand| select.qualify.visit(expand))?;
+    visit(&mut |expand| VisitMut::visit(&mut select.projection, expand))?;
+    visit(&mut |expand| VisitMut::visit(&mut select.having, expand))?;
+    visit(&mut |expand| VisitMut::visit(&mut select.qualify, expand))?;
     if let Some(Distinct::On(keys)) = &mut select.distinct {
-        visit(&mut |expand| keys.visit(expand))?;
+        visit(&mut |expand| VisitMut::visit(keys, expand))?;
     }
     if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = order_by {
-        visit(&mut |expand| keys.visit(expand))?;
+        visit(&mut |expand| VisitMut::visit(keys, expand))?;
     }
     Ok(())
+}
+
+/// Fails for a window that is not in a query of its own.
+struct NoWindows {
+    /// Queries around.
+    depth: usize,
+}
+
+impl Visitor for NoWindows {
+    type Break = DataFusionError;
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Self::Break> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Self::Break> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        match expr {
+            Expr::Function(Function { name, over: Some(_), .. }) if self.depth == 0 => ControlFlow::Break(at(
+                name.span(),
+                format!(
+                    "{name} with OVER can't stand in WHERE, which is of rows before windows see them; write QUALIFY"
+                ),
+            )),
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }
 
 /// The windows of one SELECT, by name, written out.

@@ -56,7 +56,8 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
     let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment } = params;
     let arguments = args.iter().map(|e| Ok(e.to_field(schema)?.1)).collect::<Result<Vec<_>>>()?;
     let within_group = order_by.first().filter(|_| is_within_group(function));
-    let function = checked_aggregate(func).unwrap_or_else(|| Arc::clone(func));
+    let types: Vec<DataType> = arguments.iter().map(|argument| argument.data_type().clone()).collect();
+    let function = checked_aggregate(func, &types).unwrap_or_else(|| Arc::clone(func));
     let value = function.return_field(&arguments)?;
     let state = function.state_fields(StateFieldsArgs {
         name: function.name(),

@@ -15,6 +15,11 @@ impl Clauses<'_> {
         let Function { name, uses_odbc_syntax: _, parameters, args, filter, null_treatment, over, within_group } =
             function;
         self.name(name);
+        // The parser takes a column `t.user` for a call without arguments.
+        let is_column = name.0.len() > 1 && matches!(args, FunctionArguments::None);
+        if is_column {
+            return Ok(());
+        }
         if unqualified(name).is_none() {
             return Err(self.error(format!(
                 "`{name}` is qualified, but functions have one-part names; write the last part alone"

@@ -98,26 +98,45 @@ pub(super) fn is_one_row_at_most(plan: &LogicalPlan) -> Result<bool> {
         LogicalPlan::SubqueryAlias(alias) => is_one_row_at_most(&alias.input)?,
         LogicalPlan::Sort(sort) => is_one_row_at_most(&sort.input)?,
         LogicalPlan::Filter(filter) => {
-            let is_number = split_conjunction(&filter.predicate)
-                .into_iter()
-                .any(|part| compared_with_literal(part).is_some_and(|column| is_row_number(&filter.input, column)));
+            let is_number = split_conjunction(&filter.predicate).into_iter().any(|part| {
+                given_column(part, filter.input.schema()).is_some_and(|column| is_row_number(&filter.input, column))
+            });
             is_number || is_one_row_at_most(&filter.input)?
         }
         LogicalPlan::Distinct(Distinct::All(input)) => is_one_row_at_most(input)?,
-        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Aggregate(aggregate) => {
+            let mut given = Vec::new();
+            let mut below = aggregate.input.as_ref();
+            while let LogicalPlan::Filter(filter) = below {
+                let parts = split_conjunction(&filter.predicate).into_iter();
+                given.extend(parts.filter_map(|part| given_column(part, filter.input.schema())));
+                below = &filter.input;
+            }
+            aggregate.group_expr.iter().all(|key| match key {
+                Expr::Column(column) => given.contains(&column),
+                Expr::Literal(..) => true,
+                _ => false,
+            })
+        }
         other => is_one_empty_row(other),
     })
 }
 
-/// The column that must have one value.
-fn compared_with_literal(expr: &Expr) -> Option<&Column> {
-    match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(column), Expr::Literal(..)) | (Expr::Literal(..), Expr::Column(column)) => Some(column),
-            _ => None,
-        },
-        _ => None,
-    }
+/// The column that has one value for a row around: it equals a constant or a column of that row. Equal values of
+/// different types, and floats, may differ.
+fn given_column<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Column> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return None };
+    let (column, given) = match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), given) | (given, Expr::Column(column)) => (column, given),
+        _ => return None,
+    };
+    let own = schema.field(schema.maybe_index_of_column(column)?).data_type();
+    let is_one = match given {
+        Expr::Literal(value, _) => own.is_integer() && value.data_type().is_integer() || *own == value.data_type(),
+        Expr::OuterReferenceColumn(field, _) => field.data_type() == own,
+        _ => false,
+    };
+    (is_one && !own.is_floating()).then_some(column)
 }
 
 /// Whether a column numbers the rows of `plan`.
