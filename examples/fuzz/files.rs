@@ -499,7 +499,7 @@ impl FormatWriter {
         match self.format {
             Format::Parquet => {
                 // One file may have been written by who knows nothing of Arrow, and the next by who does.
-                let is_plain = !self.says_arrow_types && random.chance(60) && !has_seconds(batch);
+                let is_plain = !self.says_arrow_types && random.chance(60) && !needs_arrow_types(batch);
                 let options =
                     ArrowWriterOptions::new().with_properties(self.parquet.clone()).with_skip_arrow_metadata(is_plain);
                 let file = File::create(path).unwrap();
@@ -540,8 +540,11 @@ impl FormatWriter {
     }
 }
 
-fn has_seconds(batch: &RecordBatch) -> bool {
-    batch.schema().fields().iter().any(|field| matches!(field.data_type(), DataType::Timestamp(TimeUnit::Second, _)))
+/// Whether only Arrow's schema says of some columns that they are no numbers.
+fn needs_arrow_types(batch: &RecordBatch) -> bool {
+    let is_bare =
+        |data_type: &DataType| matches!(data_type, DataType::Timestamp(TimeUnit::Second, _) | DataType::Date64);
+    batch.schema().fields().iter().any(|field| is_bare(field.data_type()))
 }
 
 impl Csv {
