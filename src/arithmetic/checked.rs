@@ -34,14 +34,12 @@ pub fn checked(plan: LogicalPlan, props: &ExecutionProps) -> Result<LogicalPlan>
         if matches!(node, LogicalPlan::TableScan(_)) {
             return Ok(Transformed::no(node));
         }
-        let (schema, names) = (schema_below(&node)?, NamePreserver::new(&node));
+        let schema = schema_below(&node)?;
         let over = Over { schema: &schema, props };
         let checked = |expr: Expr, asked: Asked| {
-            let name = names.save(&expr);
-            let expr = with_checked_operators(expr, &schema)?
+            with_checked_operators(expr, &schema)?
                 .transform_data(|expr| expr.transform_up(|part| with_checked_aggregate(part, &schema)))?
-                .transform_data(|expr| lazily(expr, asked, over))?;
-            Ok(expr.update_data(|expr| name.restore(expr)))
+                .transform_data(|expr| lazily(expr, asked, over))
         };
         match node {
             LogicalPlan::Join(mut join) => {
@@ -53,7 +51,7 @@ pub fn checked(plan: LogicalPlan, props: &ExecutionProps) -> Result<LogicalPlan>
             }
             node => {
                 let asked = if matches!(node, LogicalPlan::Filter(_)) { Asked::Truth } else { Asked::Value };
-                node.map_expressions(|expr| checked(expr, asked))
+                map_keeping_names(node, |expr| checked(expr, asked))
             }
         }
     })?;
@@ -68,6 +66,24 @@ pub fn schema_below(node: &LogicalPlan) -> Result<DFSchema> {
         }
         other => Ok(merge_schema(&other.inputs())),
     }
+}
+
+/// The node with its expressions rewritten, whose columns keep their names.
+///
+/// Of grouping sets it is their expressions: DataFusion does not know the sets by another name.
+pub fn map_keeping_names(
+    node: LogicalPlan,
+    mut rewrite: impl FnMut(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&node);
+    let mut named = |expr: Expr| {
+        let name = names.save(&expr);
+        Ok(rewrite(expr)?.update_data(|expr| name.restore(expr)))
+    };
+    node.map_expressions(|expr| match expr {
+        Expr::GroupingSet(_) => expr.map_children(&mut named),
+        other => named(other),
+    })
 }
 
 /// Whether an expression has a part that may have to be checked.

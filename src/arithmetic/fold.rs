@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Result, plan_err};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use crate::arithmetic::checked::{has_arithmetic, schema_below, with_checked_operators, with_plain_operators};
+use crate::arithmetic::checked::{
+    has_arithmetic, map_keeping_names, schema_below, with_checked_operators, with_plain_operators,
+};
 use crate::arithmetic::compare::{exactly, has_timestamps};
 
 /// What `fold` gives, or an error where it panics: DataFusion evaluates and shows constants, and some functions, or the text of
@@ -63,17 +64,12 @@ impl OptimizerRule for CheckedFolding {
             return contained(|| self.rule.rewrite(plan, config));
         }
         let schema = schema_below(&plan)?;
-        let names = NamePreserver::new(&plan);
-        let named = |expr: Expr, change: &dyn Fn(Expr) -> Result<Transformed<Expr>>| {
-            let name = names.save(&expr);
-            Ok(change(expr)?.update_data(|expr| name.restore(expr)))
-        };
         // Before, since DataFusion's own comparison is not exact, and after, since only then `now()` is a constant.
         let exactly = |expr| exactly(expr, &schema);
         let checked = |expr| exactly(expr)?.transform_data(|expr| with_checked_operators(expr, &schema));
         let plain = |expr| with_plain_operators(expr)?.transform_data(exactly);
-        let checked = plan.map_expressions(|expr| named(expr, &checked))?.data;
+        let checked = map_keeping_names(plan, checked)?.data;
         let Transformed { data, transformed, tnr } = contained(|| self.rule.rewrite(checked, config))?;
-        Ok(Transformed::new(data.map_expressions(|expr| named(expr, &plain))?.data, transformed, tnr))
+        Ok(Transformed::new(map_keeping_names(data, plain)?.data, transformed, tnr))
     }
 }

@@ -1,9 +1,9 @@
 //! Values of different types that are compared, or become one column.
 //!
-//! **Decimals beside floats.** DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there, which no decimal in a column
-//! is; what is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a number that is written in the
-//! query is the decimal that it says, if it fits beside the others; all else is compared, and put together, as DOUBLE:
-//! as in PostgreSQL and DuckDB.
+//! **Decimals beside floats.** DataFusion 55 makes both DECIMAL(30, 15). The DOUBLE 8.38 is 8.380000000000001 there,
+//! which no decimal in a column is; what is smaller than 1e-15 becomes 0, and what is larger than 1e15 fails. Here a
+//! number that is written in the query is the decimal that it says, if it fits beside the others; all else is compared,
+//! and put together, as DOUBLE: as in PostgreSQL and DuckDB.
 //!
 //! **Numbers beside dates, times and intervals** DataFusion takes for days, nanoseconds or months, which one depends on
 //! the type and the place. Here they are an error, as in PostgreSQL and DuckDB.
@@ -17,13 +17,15 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRewriter};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, SetComparison};
-use datafusion::logical_expr::expr_rewriter::{NamePreserver, coerce_plan_expr_for_schema};
+use datafusion::logical_expr::expr_rewriter::coerce_plan_expr_for_schema;
 use datafusion::logical_expr::expr_schema::cast_subquery;
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, Union};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, TryCast, Union,
+};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
-use crate::arithmetic::checked::schema_below;
+use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::compare::is_comparison;
 use crate::arithmetic::interval::{check_frame, compare_by_length, keys_by_length, sort_by_length};
 use crate::shown::type_name;
@@ -66,11 +68,7 @@ fn coerced(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         other => other,
     };
     let node = sort_by_length(node, &schema)?;
-    let names = NamePreserver::new(&node);
-    let coerced = node.map_expressions(|expr| {
-        let name = names.save(&expr);
-        Ok(expr.rewrite(&mut Parts { schema: &schema })?.update_data(|expr| name.restore(expr)))
-    })?;
+    let coerced = map_keeping_names(node, |expr| expr.rewrite(&mut Parts { schema: &schema }))?;
     let coerced = coerced.map_data(|node| TypeCoercionRewriter::new(&schema).coerce_plan(node))?;
     Ok(Transformed::yes(coerced.data.recompute_schema()?))
 }
@@ -141,7 +139,7 @@ fn keep_apart(expr: &mut Expr, schema: &DFSchema) -> Result<()> {
                 use_type_of_keys(args, schema);
             }
         }
-        Expr::Cast(Cast { expr, field }) if field.data_type().is_decimal() => {
+        Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) if field.data_type().is_decimal() => {
             if let Some(value) = decimal_of(expr) {
                 **expr = Expr::Literal(value, None);
             }

@@ -385,7 +385,9 @@ fn common(
                 return Err(Fault::new(path, message));
             }
         }
-        return Ok(Arc::new(Schema::new(columns.iter().map(|(field, _)| field.clone()).collect::<Vec<_>>())));
+        // Bytes are of one type whether they are declared or found, so that they can be put together.
+        let read = columns.iter().map(|(field, _)| field.clone().with_data_type(plain(field.data_type())));
+        return Ok(Arc::new(Schema::new(read.collect::<Vec<_>>())));
     }
     let mut names = Names::default();
     let mut all: Vec<(Field, PathBuf)> = Vec::new();

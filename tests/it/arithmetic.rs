@@ -631,6 +631,7 @@ async fn written_numbers_keep_all_of_their_digits() {
         ("k", "SELECT k, 18446744073709551616 AS v FROM t WHERE k = 1", Ok(&["1 18446744073709551616"])),
         ("k", "SELECT k, -9223372036854775808 AS v FROM t WHERE k = 1", Ok(&["1 -9223372036854775808"])),
         ("k", "SELECT k, CAST(1.005 AS DECIMAL(9, 2)) AS v FROM t WHERE k = 1", Ok(&["1 1.01"])),
+        ("k", "SELECT k, TRY_CAST(1.005 AS DECIMAL(9, 2)) AS v FROM t WHERE k = 1", Ok(&["1 1.01"])),
         ("k", "SELECT k, CAST(-1.005 AS DECIMAL(9, 2)) AS v FROM t WHERE k = 1", Ok(&["1 -1.01"])),
         ("k", "SELECT k, x * 3.14159265358979323846 AS v FROM t WHERE k = 1", Ok(&["1 1.5707963267948966"])),
         ("k", "SELECT k, CAST(3.14159265358979323846 AS DOUBLE) AS v FROM t WHERE k = 1", Ok(&["1 3.141592653589793"])),

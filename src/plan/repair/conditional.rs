@@ -2,13 +2,12 @@
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::chain::is_chain;
-use crate::arithmetic::checked::has_arithmetic;
+use crate::arithmetic::checked::{has_arithmetic, map_keeping_names};
 
 /// [`CommonSubexprEliminate`], for which the first part of an AND or OR is no surer to be evaluated than the others,
 /// where one of them may fail.
@@ -47,13 +46,7 @@ fn each_expression(
     plan: LogicalPlan,
     change: impl Fn(Expr) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
-    plan.transform_down_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(change(expr)?.update_data(|expr| name.restore(expr)))
-        })
-    })
+    plan.transform_down_with_subqueries(|node| map_keeping_names(node, &change))
 }
 
 /// An AND or OR that may fail behind a part that is always true; what is in it is no longer surely evaluated.

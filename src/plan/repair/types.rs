@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, Result};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use crate::arithmetic::checked::schema_below;
+use crate::arithmetic::checked::{map_keeping_names, schema_below};
 
 /// A rule that simplifies expressions, after which every column has the type that it had before.
 ///
@@ -74,11 +73,7 @@ fn calls_functions(plan: &LogicalPlan) -> Result<bool> {
 /// The plan with the operands of its expressions coerced again, where folding a part changed that part's type.
 fn coerced(plan: LogicalPlan) -> Result<LogicalPlan> {
     let schema = schema_below(&plan)?;
-    let names = NamePreserver::new(&plan);
-    let coerced = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        Ok(expr.rewrite(&mut TypeCoercionRewriter::new(&schema))?.update_data(|expr| name.restore(expr)))
-    })?;
+    let coerced = map_keeping_names(plan, |expr| expr.rewrite(&mut TypeCoercionRewriter::new(&schema)))?;
     coerced.data.recompute_schema()
 }
 

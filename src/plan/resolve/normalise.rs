@@ -8,7 +8,6 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::{Case, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs};
@@ -19,6 +18,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use crate::arithmetic::checked::map_keeping_names;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules, simplification};
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
 
@@ -50,17 +50,14 @@ pub fn normalise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
 fn of_rows_alone(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let plan = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let rewritten = expr.transform_up(|part| match &part {
+        map_keeping_names(node, |expr| {
+            expr.transform_up(|part| match &part {
                 Expr::ScalarFunction(call) if OF_FIELDS.contains(&call.func.name()) => {
                     Ok(Transformed::yes(Expr::Literal(of_fields(call, &schema, state)?, None)))
                 }
                 Expr::ScalarFunction(call) if call.func.name() == "array_concat" => concat_of_row(call, &schema),
                 _ => Ok(Transformed::no(part)),
-            })?;
-            Ok(rewritten.update_data(|expr| name.restore(expr)))
+            })
         })
     });
     plan.data()
