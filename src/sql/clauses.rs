@@ -23,9 +23,9 @@ mod pipe;
 mod select;
 
 use sqlparser::ast::{
-    Cte, CteAsMaterialized, Expr, Fetch, Interpolate, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind,
-    OrderByOptions, Query, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef, UnaryOperator, Value,
-    ValueWithSpan, Values, With, WithFill,
+    Cte, CteAsMaterialized, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interpolate,
+    LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query, SetExpr, SetOperator, SetQuantifier,
+    TableAlias, TableAliasColumnDef, UnaryOperator, Value, ValueWithSpan, Values, With, WithFill,
 };
 use sqlparser::tokenizer::{Location as SqlPlace, Span};
 
@@ -368,7 +368,20 @@ fn is_count(count: &Expr) -> bool {
         Expr::Nested(count)
         | Expr::UnaryOp { op: UnaryOperator::Plus, expr: count }
         | Expr::Cast { expr: count, .. } => is_count(count),
-        Expr::BinaryOp { left, op: _, right } => is_count(left) && is_count(right),
+        Expr::BinaryOp { left, op: _, right } => is_constant(left) && is_constant(right),
+        Expr::Function(_) => is_constant(count),
         _ => false,
+    }
+}
+
+/// Whether a number is computed of constants.
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => is_constant(expr),
+        Expr::Function(Function { args: FunctionArguments::List(list), over: None, .. }) => list
+            .args
+            .iter()
+            .all(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if is_constant(expr))),
+        other => is_count(other),
     }
 }

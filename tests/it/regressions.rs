@@ -602,3 +602,38 @@ async fn columns_of_what_is_not_in_from_are_refused() {
     let wrong = wrong_cases(folder.path(), "", cases, &[]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// DataFusion 55 takes NOT IN of a list with NULL for true in ON, and can't run the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subqueries_in_on_are_computed_for_the_side_that_they_are_about() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 10), (2, 20), (3, NULL)) AS t(k, v)").await;
+    make_parquet(folder.path(), "u", "SELECT * FROM (VALUES (1, 10), (1, 30), (2, NULL), (4, 20)) AS u(k, w)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE u STORED AS PARQUET LOCATION 'u.parquet';";
+    let cases: &[Case<'_>] = &[
+        (
+            "k",
+            "SELECT t.k, u.w FROM t LEFT JOIN u ON t.k = u.k AND u.w = (SELECT max(x.w) FROM u x WHERE x.k = u.k)",
+            Ok(&["1 30", "2 -", "3 -"]),
+        ),
+        (
+            "k",
+            "SELECT t.k, u.w FROM t LEFT JOIN u ON t.k = u.k AND t.v NOT IN (SELECT w FROM u)",
+            Ok(&["1 -", "2 -", "3 -"]),
+        ),
+        (
+            "k",
+            "SELECT t.k, u.w FROM t JOIN u ON t.k = u.k AND EXISTS (SELECT 1 FROM u x WHERE x.w = t.v)",
+            Ok(&["1 10", "1 30", "2 -"]),
+        ),
+        ("k", "SELECT t.k FROM t SEMI JOIN u ON t.k = u.k AND u.w IN (SELECT v FROM t)", Ok(&["1"])),
+        (
+            "k",
+            "SELECT t.k, u.w FROM t LEFT JOIN u ON t.v IN (SELECT x.w FROM u x WHERE x.k = u.k)",
+            Err("a subquery in ON can't be about both sides"),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

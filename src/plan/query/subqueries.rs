@@ -16,6 +16,7 @@ mod lateral;
 mod shape;
 mod unnest;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -165,14 +166,26 @@ impl Mend {
             let inputs = inputs.into_iter().cloned().collect();
             return node.with_new_exprs(exprs, inputs);
         }
-        let [input] = inputs.as_slice() else {
-            return plan_err!("a subquery can't stand in ON; write it in WHERE, or join with it");
+        // Of a join, below the side that it is about.
+        let mut below: Vec<Vec<Expr>> = vec![Vec::new(); inputs.len()];
+        for expr in lifted {
+            let columns = columns_of(&expr)?;
+            let is_of = |input: &&LogicalPlan| columns.iter().all(|column| input.schema().has_column(column));
+            let Some(at) = inputs.iter().position(is_of) else {
+                return plan_err!("a subquery in ON can't be about both sides; write it in WHERE, or join with it");
+            };
+            below[at].push(expr);
+        }
+        let with_lifted = |(input, lifted): (&LogicalPlan, Vec<Expr>)| {
+            if lifted.is_empty() {
+                return Ok(input.clone());
+            }
+            let columns = input.schema().columns().into_iter().map(Expr::Column).chain(lifted);
+            let input = LogicalPlanBuilder::from(input.clone()).project(columns.collect::<Vec<_>>())?.build()?;
+            Ok(self.node(input)?.data)
         };
-        let columns = input.schema().columns().into_iter().map(Expr::Column);
-        let input =
-            LogicalPlanBuilder::from((*input).clone()).project(columns.chain(lifted).collect::<Vec<_>>())?.build()?;
-        let input = self.node(input)?.data;
-        let rebuilt = node.with_new_exprs(exprs, vec![input])?;
+        let inputs = inputs.into_iter().zip(below).map(with_lifted).collect::<Result<Vec<_>>>()?;
+        let rebuilt = node.with_new_exprs(exprs, inputs)?;
         if rebuilt.schema().fields().len() == node.schema().fields().len() {
             return Ok(rebuilt);
         }
@@ -397,6 +410,18 @@ impl Mend {
         }
         Domain::distinct(plan, columns, &self.names)
     }
+}
+
+/// The columns that an expression and the subqueries in it name.
+fn columns_of(expr: &Expr) -> Result<BTreeSet<Column>> {
+    let mut found: BTreeSet<Column> = expr.column_refs().into_iter().cloned().collect();
+    expr.apply(|part| {
+        if let Some(subquery) = subquery_of(part) {
+            found.extend(outer_columns(&subquery.subquery)?);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// Fails for an aggregate of columns around the subquery alone: the SQL standard has it computed there, over all of its
