@@ -18,7 +18,6 @@ pub mod opaque;
 pub mod order;
 pub mod prove;
 pub mod published;
-mod push_down;
 pub mod query;
 pub mod ranges;
 pub mod repair;

@@ -20,7 +20,6 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
 use crate::plan::repair::conditional::OutsideConditions;
@@ -51,11 +50,6 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
 /// [`SimplifyExpressions`] over checked arithmetic, that keeps the types of columns.
 pub fn simplification() -> Arc<dyn OptimizerRule + Send + Sync> {
     Arc::new(TypesKept::new(Arc::new(CheckedFolding::new(Arc::new(SimplifyExpressions::new())))))
-}
-
-/// [`PushDownFilter`], but not below what a filter does not belong below.
-pub fn filters_below() -> Arc<dyn OptimizerRule + Send + Sync> {
-    Arc::new(FiltersAboveTotals)
 }
 
 /// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
@@ -256,7 +250,12 @@ impl OptimizerRule for SortKeysOnce {
         if !matches!(plan, LogicalPlan::Aggregate(_)) {
             return Ok(Transformed::no(plan));
         }
-        map_keeping_names(plan, |expr| expr.transform_down(|expr| Ok(with_sort_keys_once(expr))))
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = expr.transform_down(|expr| Ok(with_sort_keys_once(expr)))?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })
     }
 }
 
