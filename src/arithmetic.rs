@@ -8,7 +8,7 @@
 //! | `avg` of durations and of the widest decimals | wraps around | likewise |
 //! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
 //! | functions of dates beyond nanoseconds | NULL, or an error | right, or an error ([`function`]) |
-//! | decimals beside floats | cut to 15 digits behind the point | written numbers are decimals, else DOUBLE ([`mixed`]) |
+//! | decimals beside floats | cut to 15 decimal places | written numbers are decimals, else DOUBLE ([`mixed`]) |
 //! | comparisons, extremes and orders of intervals | by parts | by length ([`interval`]) |
 //! | dates and timestamps moved by intervals with finer parts | lose these | an error ([`interval`]) |
 //! | numbers beside dates and times | days, or nanoseconds | an error ([`mixed`]) |

@@ -397,7 +397,8 @@ impl Generator<'_> {
         let sql = match self.random.below(5) {
             0 => format!("SELECT t.k AS k, t.a AS a FROM {a} t WHERE t.a > {scalar}"),
             1 => format!("SELECT t.k AS k, count(*) AS n FROM {a} t GROUP BY t.k HAVING count(*) > {scalar}"),
-            2 => format!("SELECT t.k AS k, t.a - {scalar} AS x, {scalar} AS y FROM {a} t"),
+            // Unsigned numbers have no difference below zero.
+            2 => format!("SELECT t.k AS k, CAST(t.a AS BIGINT) - {scalar} AS x, {scalar} AS y FROM {a} t"),
             3 => format!("SELECT sum(t.a) AS x, count(*) FILTER (WHERE t.a > {scalar}) AS y FROM {a} t"),
             _ => format!(
                 "SELECT t.k AS k, CASE WHEN t.a > {scalar} THEN 1 ELSE 0 END AS x FROM {a} t ORDER BY 1, 2 LIMIT 5"

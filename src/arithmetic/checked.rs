@@ -134,26 +134,18 @@ fn checked_part(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             None => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
         }),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let operation = match op {
-                Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide => {
-                    Operation::of(op, &type_of(&left, schema)?, &type_of(&right, schema)?)
-                }
-                _ => None,
-            };
-            Ok(match operation {
-                Some((operation, result)) => {
-                    Transformed::yes(operator::checked(operation, vec![*left, *right], result))
-                }
-                None if matches!(op, Operator::Plus | Operator::Minus) => {
-                    let (left_type, right_type) = (type_of(&left, schema)?, type_of(&right, schema)?);
-                    let left = in_unit(*left, (&left_type, &right_type))?;
-                    let right = in_unit(*right, (&right_type, &left_type))?;
-                    let is_changed = left.transformed || right.transformed;
-                    let operands = BinaryExpr::new(Box::new(left.data), op, Box::new(right.data));
-                    Transformed::new_transformed(Expr::BinaryExpr(operands), is_changed)
-                }
-                None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
-            })
+            if !matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide) {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            }
+            let (left_type, right_type) = (type_of(&left, schema)?, type_of(&right, schema)?);
+            if let Some((operation, result)) = Operation::of(op, &left_type, &right_type) {
+                return Ok(Transformed::yes(operator::checked(operation, vec![*left, *right], result)));
+            }
+            let left = in_unit(*left, (&left_type, &right_type))?;
+            let right = in_unit(*right, (&right_type, &left_type))?;
+            let is_changed = left.transformed || right.transformed;
+            let operands = BinaryExpr::new(Box::new(left.data), op, Box::new(right.data));
+            Ok(Transformed::new_transformed(Expr::BinaryExpr(operands), is_changed))
         }
         Expr::Negative(value) => {
             let data_type = type_of(&value, schema)?;

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, IntervalUnit};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRewriter};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
@@ -33,9 +33,6 @@ use crate::shown::type_name;
 /// Functions whose arguments become one type, from which of them on.
 const OF_ONE_TYPE: [(&str, usize); 7] =
     [("coalesce", 0), ("nullif", 0), ("nvl", 0), ("nvl2", 1), ("greatest", 0), ("least", 0), ("make_array", 0)];
-
-/// The most digits of a decimal that is written in a query.
-const MOST_DIGITS: usize = 38;
 
 /// DataFusion's type coercion, in which what has no type in common keeps apart.
 ///
@@ -260,7 +257,7 @@ fn decimal_of(expr: &Expr) -> Option<ScalarValue> {
     let digits = format!("{whole}{fraction}");
     let value: i128 = digits.parse().ok()?;
     let precision = digits.trim_start_matches(['-', '0']).len().max(fraction.len()).max(1);
-    let is_short = precision <= MOST_DIGITS;
+    let is_short = precision <= usize::from(DECIMAL128_MAX_PRECISION);
     is_short.then(|| ScalarValue::Decimal128(Some(sign * value), precision as u8, fraction.len() as i8))
 }
 
@@ -280,7 +277,7 @@ fn fit(written: &[ScalarValue], types: &[DataType]) -> bool {
         whole = whole.max(precision - scale);
         fraction = fraction.max(scale);
     }
-    whole + fraction <= MOST_DIGITS as i32
+    whole + fraction <= i32::from(DECIMAL128_MAX_PRECISION)
 }
 
 /// A union, of whose columns none is a decimal in one branch and a float in another.

@@ -22,14 +22,15 @@ mod scans;
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{Column, DFSchema, Result};
+use datafusion::common::{Column, DFSchema, Result, plan_err};
 use datafusion::functions_aggregate::min_max::min_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     Aggregate, Distinct, DistinctOn, Expr, ExprSchemable, FetchType, Limit, LogicalPlan, LogicalPlanBuilder,
-    Projection, Sort, Window, WindowFrameUnits, WindowFunctionDefinition,
+    Projection, SkipType, Sort, Window, WindowFrameUnits, WindowFunctionDefinition,
 };
 
 use crate::plan::order::function::{Reads, call_reads, tells_ties_apart};
@@ -116,9 +117,12 @@ pub fn by_values(exprs: &[Expr], before: &[SortExpr], schema: &DFSchema) -> Resu
         if is_decided(expr, before) || is_decided(expr, &found) {
             continue;
         }
-        match expr.get_type(schema)?.is_nested() {
-            true => unsorted.push(expr.clone()),
-            false => found.push(by(expr.clone())),
+        match expr.get_type(schema)? {
+            // Intervals are sorted by their length, and some of one length differ.
+            data_type if data_type.is_nested() || matches!(data_type, DataType::Interval(_)) => {
+                unsorted.push(expr.clone());
+            }
+            _ => found.push(by(expr.clone())),
         }
     }
     if !unsorted.is_empty() {
@@ -148,8 +152,12 @@ fn only(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
 
 /// LIMIT takes the first rows: of an ORDER BY below, of a source, or by their values.
 fn limited(limit: Limit, rules: Rules) -> Result<Transformed<LogicalPlan>> {
-    if matches!(limit.get_fetch_type()?, FetchType::Literal(Some(0))) {
-        return Ok(Transformed::no(LogicalPlan::Limit(limit)));
+    match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+        (SkipType::UnsupportedExpr, _) | (_, FetchType::UnsupportedExpr) => {
+            return plan_err!("LIMIT and OFFSET take a number of rows that is known before; write it as a number");
+        }
+        (_, FetchType::Literal(Some(0))) => return Ok(Transformed::no(LogicalPlan::Limit(limit))),
+        (_, FetchType::Literal(_)) => {}
     }
     let Limit { skip, fetch, input } = limit;
     let schema = Arc::clone(input.schema());

@@ -6,7 +6,7 @@
 //! | way | the step | the rest |
 //! |---|---|---|
 //! | two phases | every chunk does its part of the operator (see [`crate::plan::two_phase`]) | puts the parts together |
-//! | run first | the part, by itself: a scalar subquery, a side that each chunk would compute again, … | reads it like any input |
+//! | run first | the part alone: a scalar subquery, a side that all chunks would compute, … | reads it like any input |
 //! | run below | the input of the operator, which can be cut | does the operator over the stored rows |
 //!
 //! Steps are planned by the same means, and may need steps themselves. Of the ways that are right the one that cuts the

@@ -602,6 +602,12 @@ async fn intervals_count_by_their_length_and_move_by_all_of_it() {
         ),
         (
             "k",
+            "SELECT CAST(i AS VARCHAR) AS v FROM (SELECT k, CASE WHEN k = 1 THEN INTERVAL '1 day' ELSE INTERVAL '24 hours' END AS i
+                FROM t WHERE k < 3) q ORDER BY i LIMIT 1",
+            Ok(&["1 days"]),
+        ),
+        (
+            "k",
             "SELECT k, greatest(INTERVAL '1 day', INTERVAL '25 hours') = INTERVAL '25 hours' AS v FROM t",
             Err("have no order of their own; compare date_part('epoch', interval)"),
         ),

@@ -637,3 +637,17 @@ async fn subqueries_in_on_are_computed_for_the_side_that_they_are_about() {
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_of_rows_is_known_before_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT value AS k FROM generate_series(1, 5)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM t ORDER BY k LIMIT abs(-1) + 4 / 4", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t ORDER BY k LIMIT sum(3)", Err("take a number of rows that is known before")),
+        ("k", "SELECT k FROM t ORDER BY k LIMIT 1 - 2", Err("LIMIT must be >= 0")),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Sign
 
 use crate::arithmetic::interval::length::lengths;
 
-/// What takes the place of an aggregate of `types`: `min` or `max` of intervals.
+/// The aggregate that replaces `function` over `types`, if that is `min` or `max` of intervals.
 pub fn checked_extreme(function: &AggregateUDF, types: &[DataType]) -> Option<AggregateUDF> {
     let is_max = function.inner().is::<Max>();
     let is_of_intervals = matches!(types, [DataType::Interval(_)]);

@@ -68,7 +68,7 @@ impl Unit {
     }
 }
 
-/// What `left` has to be beside `right`, operands of `+` or `-` of these types: itself, or an interval that fails where
+/// What `left` has to be beside `right`, operands of arithmetic of these types: itself, or an interval that fails where
 /// it has parts that are finer than what it moves.
 ///
 /// # Errors

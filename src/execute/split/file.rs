@@ -222,7 +222,7 @@ fn rows_only(rows: usize) -> Result<RecordBatch, ArrowError> {
 }
 
 fn damaged(path: &Path, found: &str) -> Error {
-    Error::new(ErrorKind::Storage, format!("{} can't be used: {found}; run again to make it again", path.display()))
+    Error::new(ErrorKind::Storage, format!("{} can't be used: {found}; run again, and it is rebuilt", path.display()))
 }
 
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use arrow::datatypes::DECIMAL128_MAX_PRECISION;
 use datafusion::common::{DataFusionError, Result};
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
@@ -17,9 +18,6 @@ use sqlparser::tokenizer::Span;
 use crate::plan::query::error::at;
 use crate::plan::query::grouping;
 use crate::plan::query::windows;
-
-/// The most digits of a decimal.
-const MOST_DIGITS: usize = 38;
 
 /// Rewrites all that needs no schema.
 ///
@@ -322,9 +320,10 @@ fn as_decimal(text: &str, span: Span) -> Result<Option<Expr>> {
         return Ok(None);
     }
     let (precision, scale) = (whole.len() + fraction.len(), fraction.len());
-    if precision > MOST_DIGITS {
-        let message =
-            format!("{text} has more digits than DECIMAL, which has {MOST_DIGITS}; write a DOUBLE, {double:e}");
+    if precision > usize::from(DECIMAL128_MAX_PRECISION) {
+        let message = format!(
+            "{text} has more digits than DECIMAL, which has {DECIMAL128_MAX_PRECISION}; write a DOUBLE, {double:e}"
+        );
         return Err(at(span, message));
     }
     Ok(Some(Expr::Cast {

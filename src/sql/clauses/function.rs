@@ -16,8 +16,12 @@ impl Clauses<'_> {
             function;
         self.name(name);
         // The parser takes a column `t.user` for a call without arguments.
-        let is_column = name.0.len() > 1 && matches!(args, FunctionArguments::None);
-        if is_column {
+        let is_bare = [parameters, args].into_iter().all(|list| matches!(list, FunctionArguments::None))
+            && filter.is_none()
+            && null_treatment.is_none()
+            && over.is_none()
+            && within_group.is_empty();
+        if is_bare && name.0.len() > 1 {
             return Ok(());
         }
         if unqualified(name).is_none() {

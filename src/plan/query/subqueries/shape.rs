@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::GroupingSet;
@@ -123,7 +124,7 @@ pub(super) fn is_one_row_at_most(plan: &LogicalPlan) -> Result<bool> {
 }
 
 /// The column that has one value for a row around: it equals a constant or a column of that row. Equal values of
-/// different types, and floats, may differ.
+/// different types may differ, and so may floats, intervals and what has such in it.
 fn given_column<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Column> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return None };
     let (column, given) = match (left.as_ref(), right.as_ref()) {
@@ -136,7 +137,8 @@ fn given_column<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Column> {
         Expr::OuterReferenceColumn(field, _) => field.data_type() == own,
         _ => false,
     };
-    (is_one && !own.is_floating()).then_some(column)
+    let may_differ = own.is_floating() || own.is_nested() || matches!(own, DataType::Interval(_));
+    (is_one && !may_differ).then_some(column)
 }
 
 /// Whether a column numbers the rows of `plan`.
