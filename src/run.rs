@@ -39,6 +39,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
 use crate::plan::prove::Proof;
+use crate::plan::prove::never_null::never_null;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, published, resolve};
 use crate::plan::slice::Stored;
@@ -163,8 +164,10 @@ pub async fn plan(
                 }
                 let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
                 let row_groups = snapshot.row_groups();
-                let known_of_files = Known { row_groups, has_order: true, ..Known::new(schema, bytes.max(1)) };
-                known.insert(source.name.clone(), known_of_files);
+                let of_files = Known::new(schema, bytes.max(1));
+                let never_null = snapshot.promised();
+                let of_files = Known { row_groups, has_order: true, never_null, ..of_files };
+                known.insert(source.name.clone(), of_files);
                 sources.insert(source.name.clone(), Arc::new(snapshot));
             }
             Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
@@ -172,10 +175,8 @@ pub async fn plan(
     }
     let mut served = BTreeMap::new();
     for UserSource { name, hook, location: _ } in read.iter().filter_map(|name| pipeline.user_source(name)) {
-        known.insert(
-            name.clone(),
-            Known { is_served: true, ..Known::new(hook.schema(), hook.bytes().clamp(1, MOST_BYTES)) },
-        );
+        let of_hook = Known::new(hook.schema(), hook.bytes().clamp(1, MOST_BYTES));
+        known.insert(name.clone(), Known { is_served: true, ..of_hook });
         served.insert(name.clone(), Arc::clone(hook));
     }
     let mut tasks = BTreeMap::new();
@@ -254,7 +255,11 @@ pub async fn plan(
         let stored = proof.and_then(Stored::by);
         // As large as all it reads, until it is known better; what is cut of it counts in any case.
         let bytes: u64 = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
-        known.insert(task.name.clone(), Known { stored, ..Known::new(schema, bytes.max(1)) });
+        // Hooks may give other rows.
+        let last = planned.as_ref().ok().and_then(|planned| planned.steps.last());
+        let never_null = last.filter(|_| task.materialization.is_empty()).map(|step| never_null(&step.resolved.plan));
+        let never_null = Arc::new(never_null.unwrap_or_default());
+        known.insert(task.name.clone(), Known { stored, never_null, ..Known::new(schema, bytes.max(1)) });
         tasks.insert(task.name.clone(), planned);
     }
     Plans { tasks, sources, served }

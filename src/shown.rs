@@ -61,6 +61,12 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE",
         DataType::Interval(_) => "INTERVAL",
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA",
+        DataType::List(item) | DataType::LargeList(item) => return format!("{}[]", type_name(item.data_type())),
+        DataType::Struct(fields) => {
+            let fields = fields.iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type())));
+            return format!("STRUCT<{}>", fields.collect::<Vec<_>>().join(", "));
+        }
         other => return other.to_string(),
     };
     name.to_string()

@@ -55,6 +55,8 @@ use crate::task::source::Source;
 pub struct Snapshot {
     name: String,
     table: Arc<FilesTable>,
+    /// Columns that must not be NULL, which is checked when they are read.
+    promised: Arc<BTreeSet<String>>,
     /// How each column is read, by number.
     read_as: Vec<String>,
     files: Arc<Vec<SourceFile>>,
@@ -126,7 +128,7 @@ impl Snapshot {
             file.partition_values = values.clone();
             partitioned.push(file);
         }
-        let columns::Columns { schema, reader, rows, row_groups } =
+        let columns::Columns { schema, promised, reader, rows, row_groups } =
             columns::columns(source, &declared, &files, &partitioned, &partitions, state).await?;
         let read_as =
             schema.fields().iter().enumerate().map(|(at, field)| columns::read_as(source, at, field)).collect();
@@ -134,15 +136,21 @@ impl Snapshot {
             schema.fields().iter().cloned().chain(partitions.columns.iter().cloned().map(Arc::new)).collect();
         let whole: SchemaRef = Arc::new(Schema::new(fields));
         let table = FilesTable::new(Arc::clone(&whole), reader, partitioned, partitions.columns.len(), rows);
+        let table = table.promising(&promised);
         let row_groups = row_groups.map(|footers| Arc::new(RowGroups::new(whole, footers)));
         let notes = notes(&listed.skipped, &partitions);
         let (name, table, files) = (source.name.clone(), Arc::new(table), Arc::new(files));
-        Ok(Self { name, table, read_as, files, row_groups, notes })
+        Ok(Self { name, table, promised: Arc::new(promised), read_as, files, row_groups, notes })
     }
 
     /// The files as a table.
     pub fn table(&self) -> Arc<FilesTable> {
         Arc::clone(&self.table)
+    }
+
+    /// Columns that must not be NULL, which is checked when they are read.
+    pub fn promised(&self) -> Arc<BTreeSet<String>> {
+        Arc::clone(&self.promised)
     }
 
     /// What was left out of the source, and why, in words.

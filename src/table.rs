@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -25,6 +25,7 @@ use datafusion::datasource::table_schema::{TableSchema, TableSchemaBuilder};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -36,6 +37,8 @@ use datafusion::physical_plan::empty::EmptyExec;
 #[derive(Debug, Clone)]
 pub struct FilesTable {
     schema: SchemaRef,
+    /// The columns of the files, those that must not be NULL checked when they are read.
+    in_files: SchemaRef,
     reader: Reader,
     files: Vec<PartitionedFile>,
     /// The last columns of `schema`, whose values are in the files' paths.
@@ -52,6 +55,8 @@ pub enum Reader {
         format: Arc<ParquetFormat>,
         /// Makes the columns of each file those of the table; `None` where all are.
         fitting: Option<Arc<dyn PhysicalExprAdapterFactory>>,
+        /// Whether `fitting` is asked also for files that have the table's columns.
+        always_fits: bool,
         /// Whether row groups may be skipped by their statistics.
         prunes: bool,
     },
@@ -62,7 +67,7 @@ pub enum Reader {
 impl Reader {
     /// Reads Parquet files that all have the table's columns.
     pub fn parquet(format: ParquetFormat) -> Self {
-        Self::Parquet { format: Arc::new(format), fitting: None, prunes: true }
+        Self::Parquet { format: Arc::new(format), fitting: None, always_fits: false, prunes: true }
     }
 }
 
@@ -83,10 +88,22 @@ impl FilesTable {
         partition_columns: usize,
         rows: Option<u64>,
     ) -> Self {
-        let partition_columns =
-            schema.fields().iter().skip(schema.fields().len() - partition_columns).cloned().collect();
+        let (in_files, partition_columns) = schema.fields().split_at(schema.fields().len() - partition_columns);
+        let (in_files, partition_columns) = (Arc::new(Schema::new(in_files.to_vec())), partition_columns.to_vec());
         let rows = rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Exact);
-        Self { schema, reader, files, partition_columns, rows }
+        Self { schema, in_files, reader, files, partition_columns, rows }
+    }
+
+    /// The same table, of whose columns `promised` are only said to have no NULLs: that is checked when they are read.
+    ///
+    /// A plan must not rely on it, since what follows from it, such as that no row `IS NULL`, is what nobody reads then.
+    pub fn promising(mut self, promised: &BTreeSet<String>) -> Self {
+        let field = |field: &FieldRef| match promised.contains(field.name()) {
+            true => Arc::new(field.as_ref().clone().with_nullable(true)),
+            false => Arc::clone(field),
+        };
+        self.schema = Arc::new(Schema::new(self.schema.fields().iter().map(field).collect::<Vec<_>>()));
+        self
     }
 
     /// Number of the columns whose values are in the files' paths.
@@ -187,10 +204,8 @@ impl TableProvider for FilesTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let in_files = self.schema.fields().len() - self.partition_columns.len();
-        let in_files = Arc::new(self.schema.project(&(0..in_files).collect::<Vec<_>>())?);
         let table_schema =
-            TableSchemaBuilder::from(&in_files).with_table_partition_cols(self.partition_columns.clone()).build();
+            TableSchemaBuilder::from(&self.in_files).with_table_partition_cols(self.partition_columns.clone()).build();
         let config = |source: Arc<dyn FileSource>| {
             FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
                 .with_file_groups(self.groups(state))
@@ -199,11 +214,14 @@ impl TableProvider for FilesTable {
                 .with_projection_indices(projection.cloned())
         };
         match &self.reader {
-            Reader::Parquet { format, fitting, prunes } => {
+            Reader::Parquet { format, fitting, always_fits, prunes } => {
                 let format = format_for(format, *prunes, state);
                 let mut source = format.file_source(table_schema);
+                let filter = conjunction_physical(filters, &self.schema, state)?;
+                // DataFusion asks only where there is a filter, or a file has other columns.
+                let any = || always_fits.then(|| lit(true));
                 if let Some(parquet) = source.downcast_ref::<ParquetSource>()
-                    && let Some(filter) = conjunction_physical(filters, &self.schema, state)?
+                    && let Some(filter) = filter.or_else(any)
                 {
                     source = Arc::new(parquet.clone().with_predicate(filter));
                 }

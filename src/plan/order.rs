@@ -19,6 +19,7 @@ mod hash;
 pub mod notes;
 mod of;
 mod scans;
+mod self_sorted;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ use crate::plan::order::hash::row_hash;
 pub use crate::plan::order::of::is_sorted_directly;
 use crate::plan::order::of::{Order, order_of, with_ties};
 pub use crate::plan::order::scans::ordered_scans;
+use crate::plan::order::self_sorted::{self_sorted, sorts_itself};
 use crate::plan::prove::rule::{Rule, Rules};
 use crate::plan::prove::unaliased;
 use crate::plan::two_phase::state::is_within_group;
@@ -232,6 +234,7 @@ fn aggregated(node: Aggregate, rules: Rules) -> Result<Transformed<LogicalPlan>>
         let own: Vec<Expr> = call.params.args.first().cloned().into_iter().collect();
         Ok(match &base {
             _ if call.params.distinct && !given.is_empty() => None,
+            _ if sorts_itself(call) => own_order(call, &schema).map(|own| vec![own]),
             Some(base) if call.params.distinct => {
                 let own = own_order(call, &schema);
                 own.filter(|own| !needs_sorted_input(call) || base.first() == Some(own)).map(|own| vec![own])
@@ -261,6 +264,9 @@ fn aggregated(node: Aggregate, rules: Rules) -> Result<Transformed<LogicalPlan>>
             exprs.push(expr.clone());
             continue;
         };
+        if sorts_itself(&call) {
+            call.func = self_sorted(&call.func);
+        }
         if is_free_of_order(&call) {
             call.params.order_by = Vec::new();
         } else if takes_order(&&call) {
@@ -289,7 +295,7 @@ fn aggregate_call(expr: &Expr) -> Option<&AggregateFunction> {
 
 /// Whether DataFusion sorts the input of a call that has an ORDER BY; the others sort what they keep.
 fn needs_sorted_input(call: &AggregateFunction) -> bool {
-    ["nth_value", "string_agg"].contains(&call.func.name())
+    ["nth_value", "string_agg"].contains(&call.func.name()) && !sorts_itself(call)
 }
 
 /// The order by the argument of a call with DISTINCT: what is given, or the least first.

@@ -14,6 +14,7 @@
 mod assign;
 pub mod effort;
 mod join;
+pub mod never_null;
 mod property;
 mod refusal;
 pub mod rule;

@@ -1,7 +1,9 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
 mod conditional;
+mod nulls;
 pub mod types;
+mod zeros;
 
 use std::sync::Arc;
 
@@ -20,10 +22,13 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
 use crate::plan::repair::conditional::OutsideConditions;
+use crate::plan::repair::nulls::NullsKept;
 use crate::plan::repair::types::TypesKept;
+use crate::plan::repair::zeros::OneZero;
 
 /// Rules of an optimizer.
 pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
@@ -44,12 +49,13 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             _ => Arc::clone(rule),
         }
     });
-    repaired.chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _]).collect()
+    repaired.chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _, Arc::new(OneZero) as _]).collect()
 }
 
-/// [`SimplifyExpressions`] over checked arithmetic, that keeps the types of columns.
+/// [`SimplifyExpressions`] over checked arithmetic, that keeps the types of columns and what is NULL.
 pub fn simplification() -> Arc<dyn OptimizerRule + Send + Sync> {
-    Arc::new(TypesKept::new(Arc::new(CheckedFolding::new(Arc::new(SimplifyExpressions::new())))))
+    let checked = CheckedFolding::new(Arc::new(SimplifyExpressions::new()));
+    Arc::new(NullsKept::new(Arc::new(TypesKept::new(Arc::new(checked)))))
 }
 
 /// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
@@ -250,12 +256,7 @@ impl OptimizerRule for SortKeysOnce {
         if !matches!(plan, LogicalPlan::Aggregate(_)) {
             return Ok(Transformed::no(plan));
         }
-        let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let expr = expr.transform_down(|expr| Ok(with_sort_keys_once(expr)))?;
-            Ok(expr.update_data(|expr| name.restore(expr)))
-        })
+        map_keeping_names(plan, |expr| expr.transform_down(|expr| Ok(with_sort_keys_once(expr))))
     }
 }
 

@@ -130,12 +130,15 @@ pub struct Known {
     pub is_served: bool,
     /// Whether its rows have an order: that of files and of rows in them.
     pub has_order: bool,
+    /// Columns that are never NULL when they are read, whatever `schema` says.
+    pub never_null: Arc<BTreeSet<String>>,
 }
 
 impl Known {
     /// Only its columns and its size, about.
     pub fn new(schema: SchemaRef, bytes: u64) -> Self {
-        Self { schema, bytes, stored: None, row_groups: None, is_served: false, has_order: false }
+        let never_null = Arc::default();
+        Self { schema, bytes, stored: None, row_groups: None, is_served: false, has_order: false, never_null }
     }
 }
 
@@ -205,6 +208,12 @@ impl InputSource {
     /// Whether its rows have an order: that of files and of rows in them.
     pub fn has_order(&self) -> bool {
         self.known.has_order
+    }
+
+    /// Whether the column number `at` is never NULL when it is read.
+    pub fn is_never_null(&self, at: usize) -> bool {
+        let name = self.known.schema.fields().get(at).map(|field| field.name());
+        name.is_some_and(|name| self.known.never_null.contains(name))
     }
 
     /// Number of the scan in its [`Resolved`] plan.
@@ -380,7 +389,8 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        let Known { schema: _, bytes, stored, row_groups, is_served, has_order: _ } = input.known.clone();
+        let Known { schema: _, bytes, stored, row_groups, is_served, has_order: _, never_null: _ } =
+            input.known.clone();
         scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups, is_served });
         scan.source = Arc::new(numbered);
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))

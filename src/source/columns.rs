@@ -57,6 +57,8 @@ impl Declared {
 pub struct Columns {
     /// The columns, without those in paths.
     pub schema: SchemaRef,
+    /// Those that are said to have no NULLs, but could have some: that is checked when they are read.
+    pub promised: BTreeSet<String>,
     /// What reads the files.
     pub reader: Reader,
     /// Rows of all files, if that is known.
@@ -191,8 +193,9 @@ fn text(source: &Source, columns: Vec<KnownColumn>, declared: &Declared) -> Resu
         of_folders: of_folders(declared),
     };
     let schema = Arc::new(table.schema());
+    let promised = schema.fields().iter().filter(|f| !f.is_nullable()).map(|f| f.name().clone()).collect();
     let reader = Reader::Whole(Arc::new(TextFiles { format: source.format.clone(), table: Arc::new(table) }));
-    Ok(Columns { schema, reader, rows: None, row_groups: None })
+    Ok(Columns { schema, promised, reader, rows: None, row_groups: None })
 }
 
 /// Names of columns that are the folders', whatever the files have.
@@ -567,7 +570,22 @@ async fn parquet_columns(
             fitting.entry(key).and_modify(|(_, count)| *count += 1).or_insert_with(|| (path.clone(), 1));
         }
     }
-    let fitting = Fitting { source: source.name.clone(), location: source.location.clone(), files: fitting };
+    let mut unchecked: BTreeMap<String, (PathBuf, usize)> = BTreeMap::new();
+    for field in schema.fields().iter().filter(|field| parquet::holds_text(field.data_type())) {
+        let has_bytes = |(_, footer): &(_, &parquet::Footer)| parquet::has_bare_bytes(&footer.metadata, field.name());
+        let mut with_bytes = files.iter().zip(&footers).filter(has_bytes).map(|(file, _)| file.path.clone());
+        if let Some(first) = with_bytes.next() {
+            unchecked.insert(field.name().clone(), (first, 1 + with_bytes.count()));
+        }
+    }
+    // Of a column that is required in a file the file has no NULLs, whatever its rows are.
+    let is_nullable = |(_, of_file): &(PathBuf, SchemaRef), name: &str| {
+        of_file.field_with_name(name).is_ok_and(|field| field.is_nullable())
+    };
+    let promised = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().clone());
+    let promised: BTreeSet<String> = promised.filter(|name| found.iter().any(|file| is_nullable(file, name))).collect();
+    let always_fits = !unchecked.is_empty();
+    let fitting = Fitting { source: source.name.clone(), location: source.location.clone(), files: fitting, unchecked };
     let rows = footers
         .iter()
         .map(|footer| u64::try_from(footer.metadata.file_metadata().num_rows()).unwrap_or_default())
@@ -575,10 +593,11 @@ async fn parquet_columns(
     let reader = Reader::Parquet {
         format: Arc::new(parquet_format(format.as_ref())),
         fitting: Some(Arc::new(FittingFactory(Arc::new(fitting)))),
+        always_fits,
         prunes: footers.iter().all(|footer| parquet::has_reliable_statistics(&footer.metadata)),
     };
     let row_groups = footers.into_iter().map(|footer| footer.metadata).collect();
-    Ok(Columns { schema, reader, rows: Some(rows), row_groups: Some(row_groups) })
+    Ok(Columns { schema, promised, reader, rows: Some(rows), row_groups: Some(row_groups) })
 }
 
 fn parquet_format(format: &dyn FileFormat) -> ParquetFormat {

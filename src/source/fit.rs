@@ -8,7 +8,8 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -22,6 +23,9 @@ use crate::execute::convert::{NotConverted, convert};
 use crate::shown::type_name;
 use crate::source::fault::quoted;
 
+/// Of bytes that are no text so many are shown.
+const MOST_SHOWN_BYTES: usize = 32;
+
 /// Makes the columns of each file those of the table.
 #[derive(Debug)]
 pub struct Fitting {
@@ -31,12 +35,18 @@ pub struct Fitting {
     pub location: Location,
     /// For each column and name of a type that files have, the first file that has it so, and how many do.
     pub files: BTreeMap<(String, String), (PathBuf, usize)>,
+    /// Columns of texts that may not be UTF-8, since they are bytes in some files: the first, and how many.
+    pub unchecked: BTreeMap<String, (PathBuf, usize)>,
 }
 
 impl Fitting {
     fn error(&self, column: &str, given: &DataType, message: &str) -> DataFusionError {
         // DataFusion reads text in another of Arrow's types than the file says.
-        let which = match self.files.get(&(column.to_string(), type_name(given))) {
+        self.error_in(self.files.get(&(column.to_string(), type_name(given))), column, message)
+    }
+
+    fn error_in(&self, files: Option<&(PathBuf, usize)>, column: &str, message: &str) -> DataFusionError {
+        let which = match files {
             Some((path, 1)) => format!("{}: ", path.display()),
             Some((path, count)) => format!("{} or another of {count} files like it: ", path.display()),
             None => String::new(),
@@ -88,12 +98,46 @@ impl Adapter {
         let given = self.file.field(at);
         let inner: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), at));
         let is_null_checked = given.is_nullable() && !wanted.is_nullable();
-        if given.data_type() == wanted.data_type() && !is_null_checked {
+        let is_text_checked = self.fitting.unchecked.contains_key(column.name());
+        if given.data_type() == wanted.data_type() && !is_null_checked && !is_text_checked {
             return Ok(inner);
         }
         let (fitting, field) = (Arc::clone(&self.fitting), Arc::new(wanted.clone()));
         Ok(Arc::new(Fitted { fitting, inner, given: given.data_type().clone(), field }))
     }
+}
+
+/// The first value of a column, or inside of its values, that is text but not UTF-8, in hexadecimal digits.
+fn not_utf8(column: &ArrayRef) -> Result<Option<String>> {
+    // As bytes first: what is not UTF-8 must not be looked at as a text.
+    let bytes = match column.data_type() {
+        DataType::Utf8 => cast(column, &DataType::Binary)?,
+        DataType::LargeUtf8 => cast(column, &DataType::LargeBinary)?,
+        DataType::Utf8View => cast(column, &DataType::BinaryView)?,
+        DataType::Dictionary(..) => return not_utf8(column.as_any_dictionary().values()),
+        DataType::Struct(_) => return first_not_utf8(column.as_struct().columns()),
+        DataType::List(_) => return not_utf8(column.as_list::<i32>().values()),
+        DataType::LargeList(_) => return not_utf8(column.as_list::<i64>().values()),
+        DataType::FixedSizeList(..) => return not_utf8(column.as_fixed_size_list().values()),
+        DataType::Map(..) => return first_not_utf8(column.as_map().entries().columns()),
+        _ => return Ok(None),
+    };
+    let bytes = cast(&bytes, &DataType::BinaryView)?;
+    let first = bytes.as_binary_view().iter().flatten().find(|bytes| std::str::from_utf8(bytes).is_err());
+    Ok(first.map(|bytes| format!("0x{}", hex(&bytes[..bytes.len().min(MOST_SHOWN_BYTES)]))))
+}
+
+fn first_not_utf8(columns: &[ArrayRef]) -> Result<Option<String>> {
+    for column in columns {
+        if let Some(bytes) = not_utf8(column)? {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A column of a file in the type, and with the NULLs, of the table's.
@@ -145,6 +189,13 @@ impl PhysicalExpr for Fitted {
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let (name, wanted) = (self.field.name(), self.field.data_type());
         let column = self.inner.evaluate(batch)?.into_array(batch.num_rows())?;
+        if let Some(files) = self.fitting.unchecked.get(name)
+            && let Some(bytes) = not_utf8(&column)?
+        {
+            let message =
+                format!("is bytes, and {bytes} is not UTF-8; declare it as BYTEA, or write the file again as text");
+            return Err(self.fitting.error_in(Some(files), name, &message));
+        }
         let fitted = convert(&column, wanted).map_err(|error| match error {
             NotConverted::Value { shown } => {
                 let message = format!(

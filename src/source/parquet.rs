@@ -12,7 +12,7 @@ use datafusion::execution::SessionState;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::ARROW_SCHEMA_META_KEY;
-use parquet::basic::{LogicalType, Type};
+use parquet::basic::{ConvertedType, LogicalType, Type};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::Type as SchemaType;
 
@@ -147,6 +147,23 @@ pub fn misread_column(schema: &Schema) -> Option<String> {
     // Arrow's reader takes the days and milliseconds of an INTERVAL, and drops the months.
     let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
     schema.fields().iter().find(|field| holds(field.data_type(), &is_interval)).map(|field| field.name().clone())
+}
+
+/// Whether a type is text, or has text in it.
+pub fn holds_text(data_type: &DataType) -> bool {
+    holds(data_type, &DataType::is_string)
+}
+
+/// Whether a column of a file has bytes that the file does not say to be UTF-8: Arrow's reader takes them for text
+/// without a look where it is told that they are.
+pub fn has_bare_bytes(metadata: &ParquetMetaData, column: &str) -> bool {
+    let is_bare = |part: &SchemaType| {
+        part.is_primitive()
+            && part.get_physical_type() == Type::BYTE_ARRAY
+            && part.get_basic_info().converted_type() != ConvertedType::UTF8
+    };
+    let mut columns = metadata.file_metadata().schema().get_fields().iter();
+    columns.any(|field| field.name() == column && any_part(field, &is_bare))
 }
 
 fn holds(data_type: &DataType, is_it: &dyn Fn(&DataType) -> bool) -> bool {

@@ -651,3 +651,96 @@ async fn a_number_of_rows_is_known_before_it_runs() {
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_and_patterns_keep_null() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (3, NULL)) AS t(k, g)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM t WHERE g NOT IN ('a', 'b') OR g NOT IN ('c', 'd')", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE g NOT IN ('b', NULL) AND g IN ('a', 'c')", Ok(&[])),
+        ("k", "SELECT k FROM t WHERE NOT (g IN ('a', 'b') AND g IN ('c', 'd'))", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE NOT ((g = 'a' OR g = 'b') AND (g = 'c' OR g = 'd'))", Ok(&["1", "2"])),
+        ("k", "SELECT k, g IN ('a') AND g NOT IN ('a', 'b') AS x FROM t", Ok(&["1 false", "2 false", "3 -"])),
+        ("k", "SELECT k FROM t WHERE g IN ('a', 'c') OR g IN ('b', 'd')", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE NOT (g ~ '.*')", Ok(&[])),
+        (
+            "k",
+            "SELECT k, regexp_like(g, '.*') AS x, g !~* '.*' AS y FROM t",
+            Ok(&["1 true false", "2 true false", "3 - -"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_zeros_are_found_in_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT * FROM (VALUES (1, CAST('-0.0' AS DOUBLE)), (2, 0.0), (3, 5.0), (4, NULL)) AS t(k, v)";
+    make_parquet(folder.path(), "t", rows).await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM t WHERE v IN (0.0, 1, 2, 3)", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE v IN (CAST('-0.0' AS DOUBLE), 1, 2, 3)", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE v NOT IN (0.0, 1, 2, 3)", Ok(&["3"])),
+        (
+            "k",
+            "SELECT k, CASE v WHEN 0.0 THEN 'zero' WHEN 5.0 THEN 'five' WHEN 1.5 THEN 'x' END AS c FROM t",
+            Ok(&["1 zero", "2 zero", "3 five", "4 -"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn distinct_values_keep_their_order_beside_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT value % 2 AS k, value % 3 AS v, value AS id FROM generate_series(1, 9)")
+        .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        (
+            "k",
+            "SELECT k, array_agg(DISTINCT v ORDER BY v DESC) AS a, array_agg(DISTINCT v ORDER BY v) AS b FROM t GROUP BY k",
+            Ok(&["0 [2, 1, 0] [0, 1, 2]", "1 [2, 1, 0] [0, 1, 2]"]),
+        ),
+        (
+            "k",
+            "SELECT k, array_agg(DISTINCT v ORDER BY v) AS a, array_agg(v ORDER BY v DESC, id) AS b FROM t GROUP BY k",
+            Ok(&["0 [0, 1, 2] [2, 2, 1, 0]", "1 [0, 1, 2] [2, 1, 1, 0, 0]"]),
+        ),
+        (
+            "k",
+            "SELECT k, string_agg(DISTINCT CAST(v AS VARCHAR), ',' ORDER BY CAST(v AS VARCHAR)) AS a,
+             string_agg(DISTINCT CAST(v AS VARCHAR), ',' ORDER BY CAST(v AS VARCHAR) DESC) AS b,
+             string_agg(CAST(v AS VARCHAR), '' ORDER BY id) AS c FROM t GROUP BY k",
+            Ok(&["0 0,1,2 2,1,0 2102", "1 0,1,2 2,1,0 10210"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tables_are_joined_by_one_name() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 10), (2, 20)) AS t(k, v)").await;
+    make_parquet(folder.path(), "u", "SELECT * FROM (VALUES (1, 5), (3, 6)) AS u(k, w)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE u STORED AS PARQUET LOCATION 'u.parquet';";
+    let inner = "SELECT k, a.w + e.w AS x FROM u a JOIN u b USING (k) JOIN u c USING (k) JOIN u d USING (k)
+        JOIN u e USING (k) NATURAL JOIN t f";
+    let outer = "SELECT k, d.v FROM t a FULL JOIN u b USING (k) FULL JOIN u c USING (k) FULL JOIN t d USING (k)
+        FULL JOIN t e USING (k)";
+    let nested = format!(
+        "SELECT k, q.x, b.w FROM ({inner}) q JOIN t USING (k) JOIN u b USING (k) JOIN u c USING (k)
+        JOIN u d USING (k)"
+    );
+    let cases: &[Case<'_>] =
+        &[("k", inner, Ok(&["1 10"])), ("k", outer, Ok(&["1 10", "2 20", "3 -"])), ("k", &nested, Ok(&["1 10 5"]))];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -762,3 +762,56 @@ async fn timestamps_of_96_bits_are_as_fine_as_their_writer_says() {
     let in_microseconds = format!("{} OPTIONS (format.coerce_int96 'us')", of_parquet("hive.parquet"));
     check(at, &in_microseconds, "v", Ok(&years)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_declared_not_null_are_checked_also_where_a_query_asks_for_nulls() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(at, &[("t.csv", "k,v\n1,10\n2,\n"), ("t.json", "{\"k\":1,\"v\":10}\n{\"k\":2,\"v\":null}\n")]);
+    let columns = || -> Vec<(&str, ArrayRef)> {
+        let v = Int32Array::from(vec![Some(10), None]);
+        vec![("k", Arc::new(Int32Array::from(vec![1, 2]))), ("v", Arc::new(v))]
+    };
+    parquet(at, "t.parquet", columns());
+    write_arrow(&at.join("t.arrow"), &RecordBatch::try_from_iter(columns()).unwrap());
+    for format in ["CSV", "JSON", "PARQUET", "ARROW"] {
+        let file = format!("t.{}", format.to_lowercase());
+        let source = format!("CREATE EXTERNAL TABLE t (k INT, v INT NOT NULL) STORED AS {format} LOCATION '{file}'");
+        for asked in ["v IS NULL", "v IS NOT NULL", "CASE WHEN v IS NULL THEN 1 END", "v = v"] {
+            check(at, &source, &format!("k, {asked} AS a"), Err(&["NOT NULL"])).await;
+        }
+        for rest in ["WHERE v IS NULL", "WHERE v IS NOT NULL", "WHERE k NOT IN (SELECT v FROM t WHERE v IS NULL)"] {
+            let sql = format!("{source}; CREATE TABLE o AS SELECT k FROM t {rest}");
+            assert!(table_o(at, &sql).await.unwrap_err().contains("NOT NULL"), "{format} {rest}");
+        }
+    }
+    // A proof may rely on it, also of what another task read: the join reads both columns.
+    write(at, &[("u.csv", "k,w\n1,10\n2,30\n")]);
+    let not_in = "CREATE EXTERNAL TABLE u (k INT NOT NULL, w INT NOT NULL) STORED AS CSV LOCATION 'u.csv';
+        CREATE TABLE c AS SELECT k, w FROM u;
+        CREATE TABLE o CLUSTERED BY (k) INTO 3 BUCKETS AS SELECT u.k FROM u WHERE u.k NOT IN (SELECT c.k FROM c WHERE c.w > 20)";
+    assert_eq!(table_o(at, not_in).await.unwrap(), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_read_as_text_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let bytes = |values: Vec<&[u8]>| Arc::new(BinaryArray::from_vec(values)) as ArrayRef;
+    let ids = || Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef;
+    parquet(at, "t/0.parquet", vec![("k", ids()), ("v", bytes(vec![b"ok", b"\xc3\xa9"]))]);
+    let source = "CREATE EXTERNAL TABLE t (k INT, v VARCHAR) STORED AS PARQUET LOCATION 't/'";
+    let as_string = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't/' OPTIONS (format.binary_as_string 'true')";
+    for source in [source, as_string] {
+        check(at, source, "k, upper(v) AS v", Ok(&["1,OK", "2,É"])).await;
+    }
+    parquet(at, "t/1.parquet", vec![("k", ids()), ("v", bytes(vec![b"a\xff", b"ok"]))]);
+    for source in [source, as_string] {
+        for column in ["upper(v) AS v", "v", "substr(v, 1, 1) AS v", "v = 'ok' AS v"] {
+            let words =
+                ["0.parquet or another of 2 files", "'v' is bytes, and 0x61ff is not UTF-8", "declare it as BYTEA"];
+            check(at, source, column, Err(&words)).await;
+        }
+        check(at, source, "k", Ok(&["1", "1", "2", "2"])).await;
+    }
+}

@@ -1,9 +1,10 @@
 //! The rule of joins: which sides may be cut against each other, and what carries the keys after it.
 
-use datafusion::common::{DFSchema, JoinType};
+use datafusion::common::JoinType;
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan};
 
 use crate::plan::keys::expr::{KeyExpr, exact};
+use crate::plan::prove::never_null::is_never_null;
 use crate::plan::prove::property::Property::{Partitioned, Replicated};
 use crate::plan::prove::property::{Key, Property, named};
 use crate::plan::prove::refusal::{Checked, Refusal, describe, not_run};
@@ -107,10 +108,9 @@ fn on_keys(join: &Join, left: &[Key], right: &[Key], rules: Rules) -> bool {
     left.iter().zip(right).all(paired)
 }
 
-/// Whether neither side of a `NOT IN` can be NULL, as the schemas say.
+/// Whether neither side of a `NOT IN` can be NULL, as the schemas or the inputs say.
 fn never_null(join: &Join) -> bool {
-    let not_null = |e: &Expr, schema: &DFSchema| e.nullable(schema).is_ok_and(|nullable| !nullable);
-    join.on.iter().all(|(l, r)| not_null(l, join.left.schema()) && not_null(r, join.right.schema()))
+    join.on.iter().all(|(l, r)| is_never_null(l, &join.left) && is_never_null(r, &join.right))
 }
 
 /// The keys among the columns of an accepted join; `None` where that side is replicated.

@@ -26,12 +26,12 @@ use std::ops::ControlFlow;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::planner::ContextProvider;
 use sqlparser::ast::{
-    GroupByExpr, JoinConstraint, JoinOperator, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
-    TableWithJoins, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, GroupByExpr, JoinConstraint, JoinOperator, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned,
+    TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::plan::query::error::at;
-use crate::plan::query::names::columns::{Known, learn, tag, untag};
+use crate::plan::query::names::columns::{JoinsByName, Known, learn, tag, untag};
 use crate::plan::query::names::scope::Scope;
 use crate::plan::query::syntax::{each_select, normalised};
 
@@ -51,8 +51,12 @@ pub(super) fn bind(query: &mut Query, tables: &dyn ContextProvider) -> Result<()
     }
     tag(query);
     loop {
-        let (known, planned) = learn(query, tables);
-        let bound = Bind::all(query, &known, tables)?;
+        let (known, planned) = learn(query, tables, JoinsByName::Planned);
+        let mut bound = Bind::all(query, &known, tables)?;
+        if bound == 0 {
+            let (known, _) = learn(query, tables, JoinsByName::Crossed);
+            bound = Bind::all(query, &known, tables)?;
+        }
         if !has_pending(query) {
             untag(query);
             return Ok(());
@@ -92,11 +96,28 @@ fn joins_by_name(table: &TableWithJoins) -> bool {
         TableFactor::NestedJoin { table_with_joins, alias: None } => joins_by_name(table_with_joins),
         _ => false,
     };
-    inner(&table.relation)
-        || table.joins.iter().any(|join| {
-            inner(&join.relation)
-                || matches!(constraint(&join.join_operator), Some(JoinConstraint::Using(_) | JoinConstraint::Natural))
-        })
+    inner(&table.relation) || table.joins.iter().any(|join| inner(&join.relation) || is_by_name(&join.join_operator))
+}
+
+fn is_by_name(operator: &JoinOperator) -> bool {
+    matches!(constraint(operator), Some(JoinConstraint::Using(_) | JoinConstraint::Natural))
+}
+
+/// Lets joins by USING and NATURAL pair all rows: what their relations have is the same.
+pub(super) fn cross_joins_by_name(table: &mut TableWithJoins) {
+    let inner = |factor: &mut TableFactor| {
+        if let TableFactor::NestedJoin { table_with_joins, alias: None } = factor {
+            cross_joins_by_name(table_with_joins);
+        }
+    };
+    inner(&mut table.relation);
+    for join in &mut table.joins {
+        inner(&mut join.relation);
+        if is_by_name(&join.join_operator) {
+            let any = Expr::Value(Value::Boolean(true).into());
+            join.join_operator = JoinOperator::Join(JoinConstraint::On(any));
+        }
+    }
 }
 
 /// The condition of a join that can have one.

@@ -13,6 +13,7 @@ use sqlparser::ast::{
     GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
+use crate::plan::query::names::cross_joins_by_name;
 use crate::plan::query::plan_as_it_is;
 use crate::plan::query::provider::Mended;
 use crate::plan::query::relation::{label, mark, unmark};
@@ -132,9 +133,18 @@ pub(super) fn untag(query: &mut Query) {
     let _ = query.visit(&mut Untag);
 }
 
+/// What is planned for a join by USING or NATURAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JoinsByName {
+    /// The join: a lateral query may name its columns. DataFusion can't plan more than two of one column.
+    Planned,
+    /// One of all rows: then nobody can name the column alone.
+    Crossed,
+}
+
 /// Plans `query`, without what is to be written out, to see what its relations have; and how that went.
-pub(super) fn learn(query: &Query, tables: &dyn ContextProvider) -> (Known, Result<LogicalPlan>) {
-    struct Plain;
+pub(super) fn learn(query: &Query, tables: &dyn ContextProvider, joins: JoinsByName) -> (Known, Result<LogicalPlan>) {
+    struct Plain(JoinsByName);
     impl VisitorMut for Plain {
         type Break = ();
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
@@ -147,6 +157,9 @@ pub(super) fn learn(query: &Query, tables: &dyn ContextProvider) -> (Known, Resu
             if let GroupByExpr::All(modifiers) = &mut select.group_by {
                 modifiers.clear();
             }
+            if self.0 == JoinsByName::Crossed {
+                select.from.iter_mut().for_each(cross_joins_by_name);
+            }
             for item in &mut select.projection {
                 if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item {
                     options.opt_ilike = None;
@@ -158,7 +171,7 @@ pub(super) fn learn(query: &Query, tables: &dyn ContextProvider) -> (Known, Resu
         }
     }
     let mut plain = query.clone();
-    let _ = plain.visit(&mut Plain);
+    let _ = plain.visit(&mut Plain(joins));
     let noted = Arc::new(Learn::default());
     let planned = plan_as_it_is(plain, &Mended::new(tables, Arc::clone(&noted) as Arc<dyn RelationPlanner>));
     let mut known = noted.known.lock().unwrap_or_else(PoisonError::into_inner);
