@@ -7,11 +7,13 @@
 //! | the table's columns, out of those and the declared ones | [`columns`], [`unify`] |
 //! | files → rows with these columns | [`read`], for Parquet DataFusion's reader and [`fit`] |
 //! | whether a file changed | [`stamp`], [`bytes`] |
+//! | which file is damaged | [`damage`] |
 
 mod arrow;
 mod bytes;
 mod columns;
 mod csv;
+mod damage;
 mod fault;
 mod find;
 mod fit;
@@ -42,6 +44,7 @@ use crate::execute::disk::{location_of, object_meta};
 use crate::plan::clustering::{ByteRanges, RowGroups};
 use crate::plan::fingerprint::Fingerprint;
 use crate::source::bytes::FilePart;
+use crate::source::damage::check_decodes;
 use crate::source::fault::Fault;
 use crate::source::find::{Found, FoundFile, Skipped, find};
 use crate::source::hive::Partitions;
@@ -260,6 +263,30 @@ impl Snapshot {
             let message = format!("files of source `{}` can't be looked at", self.name);
             Err(Error::new(ErrorKind::Source, message).with_source(panicked))
         })
+    }
+
+    /// Looks for a file that can't be decoded, for who knows that there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Source`] with the first file and its column.
+    pub async fn check_decodes(&self) -> Result<()> {
+        if self.row_groups.is_none() {
+            return Ok(());
+        }
+        let (name, files) = (self.name.clone(), Arc::clone(&self.files));
+        let check = move || files.iter().try_for_each(|file| check_decodes(&file.path));
+        match tokio::task::spawn_blocking(check).await {
+            Ok(Err(fault)) => {
+                let (message, cause) = fault.into_parts();
+                let error = Error::new(ErrorKind::Source, format!("source `{name}`: {message}"));
+                Err(match cause {
+                    Some(cause) => error.with_source(cause),
+                    None => error,
+                })
+            }
+            // What can't be looked into says nothing.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 
     /// As [`Snapshot::check_unchanged`], for callers that may wait for the disk.

@@ -205,6 +205,16 @@ pub fn is_damaged(error: &Error) -> bool {
         if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Storage))
 }
 
+/// Whether a plan failed because a Parquet file could not be decoded.
+pub fn is_undecodable(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<DataFusionError>());
+    match cause.map(DataFusionError::find_root) {
+        Some(DataFusionError::ParquetError(_)) => true,
+        Some(DataFusionError::ArrowError(e, _)) => matches!(e.as_ref(), ArrowError::ParquetError(_)),
+        _ => false,
+    }
+}
+
 /// The error of arrow's functions.
 pub fn arrow_error(error: ArrowError) -> Error {
     execution_error(DataFusionError::ArrowError(Box::new(error), None))

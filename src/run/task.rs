@@ -20,7 +20,7 @@ use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::content::Content;
-use crate::execute::write::is_damaged;
+use crate::execute::write::{is_damaged, is_undecodable};
 use crate::hook::{Chunks, FinishedTable, HookContext};
 use crate::plan::components::{Components, input_component};
 use crate::plan::fingerprint::Fingerprint;
@@ -70,7 +70,12 @@ impl TaskJob {
         // What steps hand on to each other is nobody's input.
         report.steps = steps.iter().map(|step| step_report(task, step)).collect();
         let read: BTreeSet<String> = self.inputs.keys().cloned().collect();
-        let result = self.run_steps(&mut report).await.map_err(|e| match e.kind() {
+        let result = self.run_steps(&mut report).await;
+        let result = match result {
+            Err(error) if is_undecodable(&error) => Err(self.damaged(error).await),
+            result => result,
+        };
+        let result = result.map_err(|e| match e.kind() {
             ErrorKind::Execute => e.with_task(&name).with_location(location),
             _ => e.with_task(&name),
         });
@@ -92,6 +97,16 @@ impl TaskJob {
             });
         }
         (report, result)
+    }
+
+    /// The error of the source whose file can't be decoded, or `error` where all can.
+    async fn damaged(&self, error: Error) -> Error {
+        for source in self.inputs.values().filter_map(Input::source) {
+            if let Err(damaged) = source.check_decodes().await {
+                return damaged;
+            }
+        }
+        error
     }
 
     async fn run_steps(&mut self, report: &mut TaskReport) -> Result<(Output, Option<Prepared>)> {

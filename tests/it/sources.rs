@@ -815,3 +815,23 @@ async fn bytes_that_are_read_as_text_are_checked() {
         check(at, source, "k", Ok(&["1", "1", "2", "2"])).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_decoded_is_named_with_its_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let columns = |from: i32| -> Vec<(&str, ArrayRef)> {
+        let text = StringArray::from_iter_values((from..from + 50).map(|k| format!("some text {k}")));
+        vec![("k", Arc::new(Int32Array::from_iter_values(from..from + 50))), ("v", Arc::new(text))]
+    };
+    for number in 0..3 {
+        parquet(at, &format!("t/{number}.parquet"), columns(50 * number));
+    }
+    let mut bytes = fs::read(at.join("t/1.parquet")).unwrap();
+    let place = bytes.windows(12).position(|part| part == b"some text 70").unwrap();
+    bytes[place] = 0xff;
+    fs::write(at.join("t/1.parquet"), bytes).unwrap();
+    check(at, &of_parquet("t/"), "k, v", Err(&["t/1.parquet: column 'v' can't be decoded", "write the file again"]))
+        .await;
+    check(at, &of_parquet("t/"), "min(k) AS k", Ok(&["0"])).await;
+}
