@@ -19,6 +19,7 @@ mod find;
 mod fit;
 mod hive;
 mod json;
+mod names;
 mod open;
 mod parquet;
 mod read;

@@ -21,6 +21,7 @@ use crate::shown::type_name;
 use crate::source::fault::{Fault, quoted};
 use crate::source::fit::{Fitting, FittingFactory};
 use crate::source::hive::Partitions;
+use crate::source::names::{Names, check_fields};
 use crate::source::read::{KnownColumn, Origin, TextFiles, TextTable};
 use crate::source::unify::{plain, unified};
 use crate::source::{SourceFile, arrow as ipc, csv, json, parquet, planner_error, source_error, store};
@@ -248,7 +249,8 @@ async fn text_columns_of_csv(
     for (path, columns) in &sampled {
         let own = || columns.iter().filter(|(name, _)| !of_folders.contains(name));
         let header: Vec<&str> = own().map(|(name, _)| name.as_str()).collect();
-        names.add(path, &header, partitions_of(declared, partitions)).map_err(|fault| source_error(source, fault))?;
+        let partitions = partitions_of(declared, partitions);
+        names.add_columns(path, &header, partitions).map_err(|fault| source_error(source, fault))?;
         for (name, seen) in own() {
             match kinds.iter_mut().find(|(known, _)| known == name) {
                 Some((_, known)) => *known = known.and(*seen),
@@ -311,7 +313,12 @@ async fn text_columns_of_json(
     for (path, of_file) in &sampled {
         let own: Vec<_> = of_file.iter().filter(|(key, _)| !of_folders.contains(key)).cloned().collect();
         let header: Vec<&str> = own.iter().map(|(key, _)| key.as_str()).collect();
-        names.add(path, &header, partitions_of(declared, partitions)).map_err(failed)?;
+        names.add_columns(path, &header, partitions_of(declared, partitions)).map_err(failed)?;
+        for (key, seen) in &own {
+            // Where they have no type, they have none together with those of other files.
+            let Ok(data_type) = seen.data_type() else { continue };
+            names.add_fields(path, key, &data_type).map_err(failed)?;
+        }
         keys = json::keys_and(keys, own);
     }
     let known = |(name, seen): (String, json::Seen)| {
@@ -326,40 +333,6 @@ async fn text_columns_of_json(
         Ok(KnownColumn { name, data_type, is_nullable: true, may_be_missing: true, origin: Origin::Inferred(rows) })
     };
     keys.into_iter().map(known).collect()
-}
-
-/// The names of columns in all files, of which two must not differ by case only.
-#[derive(Default)]
-struct Names {
-    /// By name in lower case: the name, and the first file that has it.
-    seen: BTreeMap<String, (String, PathBuf)>,
-}
-
-impl Names {
-    fn add(&mut self, path: &Path, names: &[&str], partitions: &Partitions) -> std::result::Result<(), Fault> {
-        for name in names {
-            if partitions.columns.iter().any(|column| column.name() == name) {
-                let message = format!(
-                    "column {} is in the file and in the name of its folder; write PARTITIONED BY ({name}) to take the folder's",
-                    quoted(name)
-                );
-                return Err(Fault::new(path, message));
-            }
-            let (known, first) =
-                self.seen.entry(name.to_lowercase()).or_insert_with(|| (name.to_string(), path.to_path_buf()));
-            // Within one file both are there for all to see.
-            if known != name && first != path && !names.contains(&known.as_str()) {
-                let message = format!(
-                    "column {} is {} in {}, which is another column; write both alike, or declare the columns",
-                    quoted(name),
-                    quoted(known),
-                    first.display()
-                );
-                return Err(Fault::new(path, message));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The common columns of files that say their own.
@@ -388,6 +361,7 @@ fn common(
                 return Err(Fault::new(path, message));
             }
         }
+        check_fields(files, columns)?;
         // Bytes are of one type whether they are declared or found, so that they can be put together.
         let read = columns.iter().map(|(field, _)| field.clone().with_data_type(plain(field.data_type())));
         return Ok(Arc::new(Schema::new(read.collect::<Vec<_>>())));
@@ -401,8 +375,9 @@ fn common(
             Some(columns) => header.into_iter().filter(|name| !columns.iter().any(|c| c.name() == name)).collect(),
             None => header,
         };
-        names.add(path, &own, partitions_of(declared, partitions))?;
+        names.add_columns(path, &own, partitions_of(declared, partitions))?;
         for field in schema.fields().iter().filter(|field| own.contains(&field.name().as_str())) {
+            names.add_fields(path, field.name(), field.data_type())?;
             match all.iter_mut().find(|(known, _)| known.name() == field.name()) {
                 Some((known, first)) => {
                     let Some(data_type) = unified(known.data_type(), field.data_type()) else {

@@ -3,6 +3,7 @@
 mod infer;
 mod objects;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::json::objects::{Object, Objects};
-use crate::source::read::{BATCH_BYTES, Origin, TextTable};
+use crate::source::read::{BATCH_BYTES, Origin, TextTable, in_other_case};
 use crate::task::format::JsonOptions;
 
 pub use infer::{Seen, keys_and, sample};
@@ -92,9 +93,12 @@ impl Rows {
                     let appended =
                         if is_null && !known.is_nullable { Err(Misfit::default()) } else { column.append(value) };
                     if let Err(Misfit { inside, message }) = appended {
-                        let message = message.unwrap_or_else(|| {
-                            known.no_value_within(&inside, value.map(RawValue::get).filter(|_| !is_null))
-                        });
+                        let message = match message {
+                            Some(message) => {
+                                format!("column {}: {message}", quoted(&format!("{}{inside}", known.name)))
+                            }
+                            None => known.no_value_within(&inside, value.map(RawValue::get).filter(|_| !is_null)),
+                        };
                         return Err(Fault::new(&path, message).at(line));
                     }
                 }
@@ -137,6 +141,16 @@ impl Misfit {
         self.inside.insert_str(0, part);
         self
     }
+}
+
+/// The field that `key`, which is not one itself, is but for its case, if the object does not have that field, too. SQL
+/// takes names without quotes in lower case.
+fn meant<'a>(key: &str, fields: &'a Fields, entries: &[(Cow<'_, str>, &RawValue)]) -> Option<&'a str> {
+    if fields.iter().any(|field| field.name() == key) {
+        return None;
+    }
+    let mut names = fields.iter().map(|field| field.name().as_str());
+    names.find(|name| name.eq_ignore_ascii_case(key) && !entries.iter().any(|(other, _)| other == name))
 }
 
 /// A column in the making.
@@ -243,6 +257,8 @@ impl Column {
                              format.schema_infer_max_rec, or declare the columns",
                             quoted(key)
                         )
+                    } else if let Some(meant) = meant(key, fields, &entries) {
+                        in_other_case(key, meant)
                     } else {
                         continue;
                     };

@@ -144,10 +144,7 @@ impl TextTable {
         }
         if self.may_have_others {
             let meant = self.columns.iter().find(|known| known.name.eq_ignore_ascii_case(key) && !keys(&known.name));
-            return meant.map_or(Ok(()), |known| {
-                let (shown, name) = (quoted(key), quoted(&known.name));
-                Err(format!("there is key {shown} and not {name}; declare it as \"{key}\", in double quotes"))
-            });
+            return meant.map_or(Ok(()), |known| Err(in_other_case(key, &known.name)));
         }
         Err(format!(
             "key {} is in none of the objects that the columns of `{}` were inferred from; raise format.schema_infer_max_rec, or \
@@ -223,6 +220,12 @@ impl KnownColumn {
             }
         }
     }
+}
+
+/// That an object has a key and not the declared name, which is another but for its case; and what to do.
+pub fn in_other_case(key: &str, name: &str) -> String {
+    let (shown, name) = (quoted(key), quoted(name));
+    format!("there is key {shown} and not {name}; declare it as \"{key}\", in double quotes")
 }
 
 /// Whether zeros stand before the digits of a number.

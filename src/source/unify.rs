@@ -14,7 +14,7 @@
 //! | date and timestamp without a zone | the timestamp |
 //! | timestamps with, or without, a zone; times of day; durations | the finer unit; of two zones `UTC` |
 //! | lists; maps | of the items' common type |
-//! | structs | all fields by name; one that a file does not have is NULL |
+//! | structs | all fields by name, which must not differ by case only; one that a file does not have is NULL |
 //! | anything else | an error |
 
 use std::sync::Arc;

@@ -292,6 +292,9 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
             ("d/x.ndjson", "{\"a\": 1}\n"),
             ("d/y.jsonl", "{\"b\": 2}\n"),
             ("null.json", "{\"a\": null}\n{\"b\": 1}\n"),
+            ("case/0.json", "{\"s\": [{\"userId\": 1}]}\n"),
+            ("case/1.json", "{\"s\": []}\n{\"s\": [{\"userid\": 2, \"USERID\": 3}]}\n"),
+            ("late_case.json", "{\"s\": {\"x\": 1}}\n{\"s\": {}}\n{\"s\": {\"X\": 2}}\n"),
         ],
     );
     let source = |file: &str| format!("CREATE EXTERNAL TABLE t STORED AS JSON LOCATION '{file}'");
@@ -339,6 +342,14 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     check(at, &source("odd.json"), "a, s", Ok(&["1,é 😀", "2,\"line", "break\""])).await;
     check(at, &source("d/"), "a, b", Ok(&[",2", "1,"])).await;
     check(at, &source("null.json"), "count(a), sum(b)", Ok(&["0,1"])).await;
+    // Keys of objects inside go by their case, as those of columns do.
+    let words = ["case/1.json: field 'userid' of column 's[]' is 'userId' in", "case/0.json"];
+    check(at, &source("case/"), "*", Err(&words)).await;
+    let words = ["case/0.json, line 1", "column 's[]': there is key 'userId' and not 'userid'", "as \"userId\""];
+    check(at, &declared("s STRUCT<userId INT>[]", "case/"), "*", Err(&words)).await;
+    check(at, &declared("s STRUCT<userId INT>[]", "case/1.json"), "count(*), sum(s[1]['userid'])", Ok(&["2,2"])).await;
+    let words = ["late_case.json, line 3", "column 's': there is key 'X' and not 'x'"];
+    check(at, &declared("s STRUCT<x INT>", "late_case.json"), "s['x']", Err(&words)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -647,6 +658,44 @@ async fn types_that_drift_become_one_that_holds_all_values() {
     parquet(at, "null/0.parquet", vec![("v", Arc::new(Int32Array::from(vec![Some(1), None])))]);
     let not_null = "CREATE EXTERNAL TABLE t (v INT NOT NULL) STORED AS PARQUET LOCATION 'null/'";
     check(at, not_null, "v", Err(&["null/0.parquet", "'v' has NULLs, and is declared NOT NULL"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_structs_go_by_name_as_columns_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let a_struct = |fields: &[(&str, i32)]| {
+        let names: Fields = fields.iter().map(|(name, _)| Field::new(*name, DataType::Int32, true)).collect();
+        let values = fields.iter().map(|(_, value)| Arc::new(Int32Array::from(vec![*value])) as ArrayRef);
+        Arc::new(StructArray::new(names, values.collect(), None)) as ArrayRef
+    };
+    for (format, write) in [("PARQUET", write_parquet as fn(&Path, &RecordBatch)), ("ARROW", write_arrow)] {
+        let ending = format.to_lowercase();
+        for (name, fields) in [
+            ("case/0", &[("userId", 1), ("x", 2)][..]),
+            ("case/1", &[("userid", 3)]),
+            ("some/0", &[("a", 1), ("b", 2)]),
+            ("some/1", &[("b", 3), ("c", 4)]),
+        ] {
+            let path = at.join(format!("{format}/{name}.{ending}"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write(&path, &RecordBatch::try_from_iter([("v", a_struct(fields))]).unwrap());
+        }
+        let source = |columns: &str, place: &str| {
+            format!("CREATE EXTERNAL TABLE t {columns} STORED AS {format} LOCATION '{format}/{place}'")
+        };
+        let first = format!("case/0.{ending}");
+        let not_userid =
+            format!("{first}: has field 'userId' of column 'v' and not 'userid'; declare it as \"userId\"");
+        check(at, &source("(v STRUCT<userId INT>)", "case/"), "*", Err(&[not_userid.as_str()])).await;
+        check(at, &source("(v STRUCT<\"userId\" INT>)", &first), "v['userId']", Ok(&["1"])).await;
+        let differ = format!("case/1.{ending}: field 'userid' of column 'v' is 'userId' in");
+        check(at, &source("", "case/"), "*", Err(&[differ.as_str(), first.as_str()])).await;
+        check(at, &source("", "some/"), "v['a'], v['b'], v['c']", Ok(&[",3,4", "1,2,"])).await;
+        check(at, &source("(v STRUCT<a INT, b INT>)", "some/"), "v['a'], v['b']", Ok(&[",3", "1,2"])).await;
+        let nowhere = ["field 'd' of column 'v' is declared, but no file has it", "the fields are: a, b, c"];
+        check(at, &source("(v STRUCT<a INT, d INT>)", "some/"), "*", Err(&nowhere)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
