@@ -4,7 +4,7 @@
 //! |---|---|
 //! | which files a LOCATION means | [`find`], columns of folders' names [`hive`] |
 //! | what each file says of its columns | [`csv`], [`json`], [`arrow`], [`parquet`] |
-//! | the table's columns, out of those and the declared ones | [`columns`], [`unify`] |
+//! | the table's columns, out of those and the declared ones | [`columns`], [`names`], [`unify`], [`storable`] |
 //! | files → rows with these columns | [`read`], for Parquet DataFusion's reader and [`fit`] |
 //! | whether a file changed | [`stamp`], [`bytes`] |
 //! | which file is damaged | [`damage`] |
@@ -24,6 +24,7 @@ mod open;
 mod parquet;
 mod read;
 mod stamp;
+mod storable;
 mod unify;
 
 use std::collections::{BTreeMap, BTreeSet};

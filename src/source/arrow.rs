@@ -14,6 +14,7 @@ use crate::execute::convert::{NotConverted, convert};
 use crate::source::fault::Fault;
 use crate::source::open::beginning;
 use crate::source::read::TextTable;
+use crate::source::storable::{is_too_deep, too_deep};
 
 /// What an Arrow file begins with; a stream does not.
 const MAGIC: &[u8] = b"ARROW1";
@@ -40,7 +41,10 @@ impl Reader {
             true => FileReader::try_new(file, None).map(Box::new).map(Self::File),
             false => StreamReader::try_new(file, None).map(Box::new).map(Self::Stream),
         };
-        reader.map_err(|e| Fault::new(path, "is not an Arrow file or stream, or it is cut off").because(e))
+        reader.map_err(|e| match is_too_deep(&e) {
+            true => Fault::new(path, format!("a column {}", too_deep())),
+            false => Fault::new(path, "is not an Arrow file or stream, or it is cut off").because(e),
+        })
     }
 
     fn schema(&self) -> SchemaRef {

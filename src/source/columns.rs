@@ -23,6 +23,7 @@ use crate::source::fit::{Fitting, FittingFactory};
 use crate::source::hive::Partitions;
 use crate::source::names::{Names, check_fields};
 use crate::source::read::{KnownColumn, Origin, TextFiles, TextTable};
+use crate::source::storable::unstorable;
 use crate::source::unify::{plain, unified};
 use crate::source::{SourceFile, arrow as ipc, csv, json, parquet, planner_error, source_error, store};
 use crate::table::Reader;
@@ -71,7 +72,8 @@ pub struct Columns {
 /// What is declared.
 ///
 /// # Errors
-/// A type that DataFusion does not know, PARTITIONED BY of a column that is not declared where others are.
+/// A type that DataFusion does not know or that can't be stored, PARTITIONED BY of a column that is not declared where
+/// others are.
 pub async fn declared(source: &Source, state: &SessionState) -> Result<Declared> {
     let statement = &source.statement;
     // DataFusion's planner knows the types; it does not look at the files.
@@ -81,6 +83,12 @@ pub async fn declared(source: &Source, state: &SessionState) -> Result<Declared>
         return Err(planner_error(source, DataFusionError::Plan("it is not CREATE EXTERNAL TABLE".into())));
     };
     let schema = command.schema.as_arrow();
+    for field in schema.fields() {
+        if let Some(what) = unstorable(field.data_type()) {
+            let message = format!("column {} {what}", quoted(field.name()));
+            return Err(planner_error(source, DataFusionError::Plan(message)));
+        }
+    }
     let in_paths = &command.table_partition_cols;
     let partition = |name: &String| match schema.field_with_name(name) {
         Ok(field) => Ok(field.clone()),
@@ -377,6 +385,7 @@ fn common(
         };
         names.add_columns(path, &own, partitions_of(declared, partitions))?;
         for field in schema.fields().iter().filter(|field| own.contains(&field.name().as_str())) {
+            check_storable(path, field)?;
             names.add_fields(path, field.name(), field.data_type())?;
             match all.iter_mut().find(|(known, _)| known.name() == field.name()) {
                 Some((known, first)) => {
@@ -406,6 +415,12 @@ fn common(
         field.with_nullable(is_nullable)
     };
     Ok(Arc::new(Schema::new(all.into_iter().map(field).collect::<Vec<_>>())))
+}
+
+/// Refuses a column that can't be stored.
+fn check_storable(path: &Path, field: &Field) -> std::result::Result<(), Fault> {
+    let refused = |what: String| Err(Fault::new(path, format!("column {} {what}", quoted(field.name()))));
+    unstorable(field.data_type()).map_or(Ok(()), refused)
 }
 
 /// Refuses two columns of one name in a file, if they are read.
@@ -452,6 +467,7 @@ fn check_declared(path: &Path, schema: &Schema, columns: &[(Field, bool)]) -> st
             }
             continue;
         };
+        check_storable(path, given)?;
         if !may_be_read_as(&plain(given.data_type()), wanted) {
             let message = format!(
                 "column {} is declared as {}, but it is {} there; declare it so, and CAST it in the query",

@@ -18,6 +18,7 @@ use parquet::schema::types::Type as SchemaType;
 
 use crate::source::fault::{Fault, quoted};
 use crate::source::open::beginning;
+use crate::source::storable::{is_too_deep, too_deep};
 
 /// Footers that are read at a time.
 const AT_A_TIME: usize = 16;
@@ -62,6 +63,9 @@ pub async fn footers(
 }
 
 fn unreadable(path: &Path, cause: DataFusionError) -> Fault {
+    if is_too_deep(&cause) {
+        return Fault::new(path, format!("a column {}", too_deep()));
+    }
     let start = beginning(path, MAGIC.len() as u64).unwrap_or_default();
     let message = match start.starts_with(MAGIC) {
         true => "is damaged or cut off: its footer can't be read; write the file again",

@@ -10,8 +10,9 @@ use arrow::array::{
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, TimeUnit};
+use arrow::ipc::writer::FileWriter;
 use chunkwise::{Engine, Event, RunOptions};
-use parquet::arrow::{ARROW_SCHEMA_META_KEY, encode_arrow_schema};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::data_type::{Int96, Int96Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -265,6 +266,7 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     write(
         at,
         &[
+            ("deepest.json", &format!("{{\"a\": {}1{}}}\n", "[".repeat(30), "]".repeat(30))),
             ("deep.json", &format!("{{\"a\": {}1{}}}\n", "[".repeat(200), "]".repeat(200))),
             ("late_key.json", &late(r#"{"a": 1, "b": 2}"#)),
             ("late_fraction.json", &late(r#"{"a": 1.5}"#)),
@@ -300,7 +302,7 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     let source = |file: &str| format!("CREATE EXTERNAL TABLE t STORED AS JSON LOCATION '{file}'");
     let declared =
         |columns: &str, file: &str| format!("CREATE EXTERNAL TABLE t ({columns}) STORED AS JSON LOCATION '{file}'");
-    check(at, &source("deep.json"), "*", Err(&["deep.json", "in more than 100 others"])).await;
+    check(at, &source("deep.json"), "*", Err(&["deep.json", "in more than 30 others", "a VARCHAR"])).await;
     check(
         at,
         &source("late_key.json"),
@@ -342,6 +344,9 @@ async fn json_values_are_kept_or_an_error_with_their_line() {
     check(at, &source("odd.json"), "a, s", Ok(&["1,é 😀", "2,\"line", "break\""])).await;
     check(at, &source("d/"), "a, b", Ok(&[",2", "1,"])).await;
     check(at, &source("null.json"), "count(a), sum(b)", Ok(&["0,1"])).await;
+    check(at, &source("deepest.json"), "count(a)", Ok(&["1"])).await;
+    let many = format!("a INT{}", "[]".repeat(31));
+    check(at, &declared(&many, "deep.json"), "*", Err(&["column 'a' has more than 30 lists"])).await;
     // Keys of objects inside go by their case, as those of columns do.
     let words = ["case/1.json: field 'userid' of column 's[]' is 'userId' in", "case/0.json"];
     check(at, &source("case/"), "*", Err(&words)).await;
@@ -695,6 +700,45 @@ async fn fields_of_structs_go_by_name_as_columns_do() {
         check(at, &source("(v STRUCT<a INT, b INT>)", "some/"), "v['a'], v['b']", Ok(&[",3", "1,2"])).await;
         let nowhere = ["field 'd' of column 'v' is declared, but no file has it", "the fields are: a, b, c"];
         check(at, &source("(v STRUCT<a INT, d INT>)", "some/"), "*", Err(&nowhere)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_can_not_be_stored_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let item = |data_type: DataType| Arc::new(Field::new_list_field(data_type, true));
+    let lists = |levels: usize| (0..levels).fold(DataType::Int32, |inner, _| DataType::List(item(inner)));
+    let schema_of = |data_type: DataType| {
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int32, true), Field::new("v", data_type, true)]))
+    };
+    let deep = "column 'v' has more than 30 lists, structs and maps inside each other";
+    let no_items = "column 'v' has lists of the fixed length 0, which can't be stored";
+    let no_bytes = "column 'v' has bytes of length 0, which can't be stored";
+    for (name, format, data_type, words) in [
+        ("lists.arrow", "ARROW", lists(31), deep),
+        ("lists.parquet", "PARQUET", lists(31), deep),
+        ("items.arrow", "ARROW", DataType::FixedSizeList(item(DataType::Int32), 0), no_items),
+        ("items.parquet", "PARQUET", DataType::FixedSizeList(item(DataType::Int32), 0), no_items),
+        ("bytes.arrow", "ARROW", DataType::List(item(DataType::FixedSizeBinary(0))), no_bytes),
+    ] {
+        let file = fs::File::create(at.join(name)).unwrap();
+        match format {
+            "ARROW" => FileWriter::try_new(file, &schema_of(data_type)).unwrap().finish().unwrap(),
+            _ => drop(ArrowWriter::try_new(file, schema_of(data_type), None).unwrap().close().unwrap()),
+        }
+        let source = |columns: &str| format!("CREATE EXTERNAL TABLE t {columns} STORED AS {format} LOCATION '{name}'");
+        check(at, &source(""), "id", Err(&["t.sql:1:1", name, words])).await;
+        check(at, &source("(id INT)"), "id", Ok(&[])).await;
+    }
+    // Readers don't follow these at all.
+    let file = fs::File::create(at.join("deeper.arrow")).unwrap();
+    FileWriter::try_new(file, &schema_of(lists(90))).unwrap().finish().unwrap();
+    let file = fs::File::create(at.join("deeper.parquet")).unwrap();
+    ArrowWriter::try_new(file, schema_of(lists(90)), None).unwrap().close().unwrap();
+    for (name, format) in [("deeper.arrow", "ARROW"), ("deeper.parquet", "PARQUET")] {
+        let source = format!("CREATE EXTERNAL TABLE t STORED AS {format} LOCATION '{name}'");
+        check(at, &source, "*", Err(&[name, "a column has more than 30 lists"])).await;
     }
 }
 

@@ -8,10 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::source::fault::Fault;
 use crate::source::json::objects::{Object, Objects};
+use crate::source::storable::MOST_NESTED;
 use crate::task::format::JsonOptions;
-
-/// Lists and objects stand in each other at most so deep.
-const MOST_NESTED: usize = 100;
 
 /// Which values a key has, as far as they were seen.
 #[derive(Debug, Clone, Default, PartialEq)]
