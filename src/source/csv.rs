@@ -200,10 +200,9 @@ impl Records {
             .terminator(terminator.map_or(Terminator::CRLF, Terminator::Any))
             .comment(*comment)
             .from_reader(text);
-        let null = match null_regex {
-            Some(pattern) => Some(Regex::new(pattern).map_err(|e| Fault::new(path, "format.null_regex").because(e))?),
-            None => None,
-        };
+        let whole = |pattern: &String| Regex::new(&format!("^(?:{pattern})$"));
+        let null = null_regex.as_ref().map(whole).transpose();
+        let null = null.map_err(|e| Fault::new(path, "can't be read with this format.null_regex").because(e))?;
         let (path, record, truncated_rows) = (path.to_path_buf(), StringRecord::new(), *truncated_rows);
         let (has_comments, is_at_end) = (comment.is_some(), false);
         let mut records = Self {

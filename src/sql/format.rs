@@ -213,7 +213,7 @@ impl Named<'_> {
     fn regex(&self) -> Result<String> {
         match Regex::new(self.value) {
             Ok(_) => Ok(self.value.to_string()),
-            Err(_) => Err(self.takes("a regular expression, such as '^(NA|null)?$'")),
+            Err(_) => Err(self.takes("a regular expression, such as 'NA|null'")),
         }
     }
 }

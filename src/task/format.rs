@@ -33,7 +33,7 @@ pub struct CsvOptions {
     pub terminator: Option<u8>,
     /// What begins a line that is left out. Default: nothing does.
     pub comment: Option<u8>,
-    /// What a field that is NULL matches, a regular expression. Default: the empty field, quoted or not.
+    /// What a field that is NULL matches as a whole, a regular expression. Default: the empty field, quoted or not.
     pub null_regex: Option<String>,
     /// Whether fields and columns that are missing at the end of a row, or in a file, are NULL. Default: false.
     pub truncated_rows: bool,

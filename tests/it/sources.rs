@@ -150,6 +150,8 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
         &[
             ("late.csv", &late("1.5")),
             ("code.csv", &late("007")),
+            ("signs.csv", "id,v\n1,-5\n2,NA\n3,-\n4,\n"),
+            ("blank.csv", "\n"),
             ("codes.csv", "zip\n01001\n99999\n"),
             ("lines.csv", "id,note\n1,\"a\nb\"\n2,\"c\"\"d\"\n3,x\n"),
             ("short.csv", "id,note\n1,\"a\nb\"\n2\n"),
@@ -193,6 +195,9 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
     let nulls = "OPTIONS ('format.null_regex' '^(NA|\\\\N|)$')";
     let source = format!("{} {nulls}", declared("id INT, n INT, s VARCHAR", "null.csv"));
     check(at, &source, "*", Ok(&["1,,", "2,5,", "3,,", "4,,x"])).await;
+    // The expression is about the whole field.
+    let some = "format.null_regex 'NA|-|'";
+    check(at, &option("signs.csv", some), "id, v", Ok(&["1,-5", "2,", "3,", "4,"])).await;
     check(at, &csv("times.csv", ""), "ts", Ok(&["2024-01-01T10:00:00", "2024-01-02T11:30:00.250"])).await;
     check(at, &csv("zones.csv", ""), "ts", Ok(&["2024-01-01T08:00:00Z", "2024-01-01T10:00:00Z"])).await;
     check(

@@ -49,7 +49,7 @@ const CSV: Declared = Declared {
         ("escape", "'\\'", &["'!'"]),
         ("double_quote", "false", &["true"]),
         ("comment", "'#'", &["'1'"]),
-        ("null_regex", "'^NA$'", &["'^$'", "'^30$'", "'NA|it'"]),
+        ("null_regex", "'^NA$'", &["'^$'", "'^30$'", "'NA|it.s'"]),
         ("truncated_rows", "true", &["false"]),
     ],
     others: &[
