@@ -19,6 +19,9 @@ use crate::source::storable::{is_too_deep, too_deep};
 /// What an Arrow file begins with; a stream does not.
 const MAGIC: &[u8] = b"ARROW1";
 
+/// What a file of Arrow's predecessor begins with.
+const FEATHER_V1: &[u8] = b"FEA1";
+
 /// The columns of a file.
 ///
 /// # Errors
@@ -36,6 +39,9 @@ impl Reader {
     fn open(path: &Path) -> Result<Self, Fault> {
         let failed = |cause: std::io::Error| Fault::new(path, "can't be read").because(cause);
         let start = beginning(path, MAGIC.len() as u64).map_err(failed)?;
+        if start.starts_with(FEATHER_V1) {
+            return Err(Fault::new(path, "is Feather V1; write it as Arrow (Feather V2)"));
+        }
         let file = BufReader::new(File::open(path).map_err(failed)?);
         let reader = match start.starts_with(MAGIC) {
             true => FileReader::try_new(file, None).map(Box::new).map(Self::File),

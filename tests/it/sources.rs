@@ -747,6 +747,10 @@ async fn types_that_can_not_be_stored_are_refused() {
     }
 }
 
+/// Rows of CSV, compressed with gzip two times.
+const GZIP_TWICE: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x93\xef\xe6\x60\x00\x01\x26\xe6\xd3\x3e\x0f\x8d\
+    \x9e\x30\x31\xf0\xbf\x8c\x3e\xcb\x0a\x14\x00\x00\xbe\x51\xae\x4f\x19\x00\x00\x00";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_other_kinds_are_told_by_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
@@ -760,6 +764,22 @@ async fn files_of_other_kinds_are_told_by_what_they_are() {
     check(at, &csv("p.csv", ""), "*", Err(&["p.csv", "is a Parquet file; write STORED AS PARQUET"])).await;
     check(at, &of_parquet("text.parquet"), "*", Err(&["text.parquet", "is not a Parquet file"])).await;
     check(at, &of_parquet("cut.parquet"), "*", Err(&["cut.parquet", "is damaged or cut off"])).await;
+    fs::write(at.join("twice.csv.gz"), GZIP_TWICE).unwrap();
+    fs::write(at.join("zip.csv"), b"PK\x03\x04\x14\0\0\0").unwrap();
+    let mut tar = vec![0; 1024];
+    tar[..4].copy_from_slice(b"a.js");
+    tar[257..262].copy_from_slice(b"ustar");
+    fs::write(at.join("tar.json"), tar).unwrap();
+    fs::write(at.join("v1.feather"), b"FEA1\0\0\0\0").unwrap();
+    check(at, &csv("twice.csv.gz", ""), "*", Err(&["twice.csv.gz: is compressed twice, with gzip and then with gzip"]))
+        .await;
+    let as_it_is = csv("twice.csv.gz", "OPTIONS (format.compression 'uncompressed')");
+    check(at, &as_it_is, "*", Err(&["twice.csv.gz: it is compressed with gzip; leave format.compression out"])).await;
+    check(at, &csv("zip.csv", ""), "*", Err(&["zip.csv: it is a ZIP archive"])).await;
+    let json = "CREATE EXTERNAL TABLE t STORED AS JSON LOCATION 'tar.json'";
+    check(at, json, "*", Err(&["tar.json: it is a tar archive"])).await;
+    let feather = "CREATE EXTERNAL TABLE t STORED AS ARROW LOCATION 'v1.feather'";
+    check(at, feather, "*", Err(&["v1.feather: is Feather V1; write it as Arrow"])).await;
     check(at, &csv("gzip.csv", ""), "*", Err(&["gzip.csv", "compressed with gzip", ".gz"])).await;
     check(at, &csv("not.csv.gz", ""), "*", Err(&["not.csv.gz", "is not compressed with gzip"])).await;
     check(at, &csv("utf16.csv", ""), "*", Err(&["utf16.csv", "is UTF-16"])).await;
