@@ -100,10 +100,13 @@ impl Snapshot {
         let partitions = match &declared.partitions {
             Some(columns) => hive::declared(&listed.files, columns).map_err(failed)?,
             None if let Some(columns) = &declared.columns => {
-                let in_folders = hive::found(&listed.files).map_err(failed)?.columns;
-                let is_in_folders = |(field, _): &&(Field, bool)| in_folders.iter().any(|c| c.name() == field.name());
                 // A key that no object has is NULL, so nothing else would tell.
-                if let (Format::Json(_), Some((field, _))) = (&source.format, columns.iter().find(is_in_folders)) {
+                let in_folders = match &source.format {
+                    Format::Json(_) => hive::keys(&listed.files).map_err(failed)?,
+                    _ => BTreeSet::new(),
+                };
+                let is_in_folders = |(field, _): &&(Field, bool)| in_folders.contains(field.name());
+                if let Some((field, _)) = columns.iter().find(is_in_folders) {
                     let name = field.name();
                     let message = format!(
                         "column '{name}' is in the names of folders; add PARTITIONED BY ({name}), or leave it out"

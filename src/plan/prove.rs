@@ -41,7 +41,7 @@ use crate::plan::prove::assign::{Assignment, Ways};
 use crate::plan::prove::effort::Effort;
 use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
-use crate::plan::prove::rules::{Accepted, NO_KEY_TYPE, Refused, attempt, check_families};
+use crate::plan::prove::rules::{Accepted, Refused, attempt, check_families, no_key_type};
 pub use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::{Resolved, Scan, branches};
 use crate::task::{CutOverrides, Task};
@@ -719,7 +719,8 @@ fn not_a_key(named: &[Vec<Group>], resolved: &Resolved) -> Option<String> {
     }
     let (scan, expr) = exprs.next()?;
     let scan = &resolved.scans[*scan];
-    let (field, (rule, fix)) = (scan.schema.field(expr.as_column()?), NO_KEY_TYPE);
+    let field = scan.schema.field(expr.as_column()?);
+    let (rule, fix) = no_key_type(field.data_type());
     Some(format!("column `{}` of {} has type {}: {rule}; {fix}", field.name(), scan.table, field.data_type()))
 }
 

@@ -148,12 +148,12 @@ pub async fn columns(
         Format::Csv(options) => {
             let (paths, rows) = (paths(files), inferred_rows(options.infer_rows, files.len()));
             let known = text_columns_of_csv(source, options, declared, partitions, paths, rows).await?;
-            return text(source, known, declared);
+            return text(source, files, known, declared);
         }
         Format::Json(options) => {
             let (paths, rows) = (paths(files), inferred_rows(options.infer_rows, files.len()));
             let known = text_columns_of_json(source, options, declared, partitions, paths, rows).await?;
-            return text(source, known, declared);
+            return text(source, files, known, declared);
         }
     };
     let schema = common(&found, declared, partitions).map_err(failed)?;
@@ -164,7 +164,7 @@ pub async fn columns(
         may_be_missing: true,
         origin: Origin::Declared,
     };
-    text(source, schema.fields().iter().map(known).collect(), declared)
+    text(source, files, schema.fields().iter().map(known).collect(), declared)
 }
 
 fn paths(files: &[SourceFile]) -> Vec<PathBuf> {
@@ -189,10 +189,11 @@ async fn in_background<T: Send + 'static>(
     }
 }
 
-fn text(source: &Source, columns: Vec<KnownColumn>, declared: &Declared) -> Result<Columns> {
-    if columns.is_empty() && declared.partitions.is_none() {
-        let message = format!("no file has a column; declare them, or check that the files are {}", source.format);
-        return Err(planner_error(source, DataFusionError::Plan(message)));
+fn text(source: &Source, files: &[SourceFile], columns: Vec<KnownColumn>, declared: &Declared) -> Result<Columns> {
+    if let (true, None, Some(first)) = (columns.is_empty(), &declared.partitions, files.first()) {
+        let which = if files.len() == 1 { "" } else { ", nor have the source's other files" };
+        let message = format!("has no column{which}; declare the columns, or check that this is {}", source.format);
+        return Err(source_error(source, Fault::new(&first.path, message)));
     }
     let table = TextTable {
         source: source.name.clone(),

@@ -4,7 +4,7 @@
 //! files have the same ones; their values are text. With it they are looked for in the whole path, and have the types
 //! that are declared. `%` and two hexadecimal digits stand for a byte, `__HIVE_DEFAULT_PARTITION__` for NULL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, Field};
@@ -30,18 +30,26 @@ pub struct Partitions {
     pub not_in_all: Option<(String, PathBuf)>,
 }
 
-/// The columns of the names that the location leaves open.
+/// The keys and values of a file's folders, in order.
+type Pairs = Vec<(String, Option<String>)>;
+
+/// The keys of the names that the location leaves open, those that all files have.
 ///
 /// # Errors
 /// A folder's value that is not UTF-8.
+pub fn keys(files: &BTreeMap<PathBuf, FoundFile>) -> Result<BTreeSet<String>, Fault> {
+    let of_file = |pairs: Pairs| pairs.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>();
+    let in_all = open_pairs(files)?.into_iter().map(of_file).reduce(|all, keys| &all & &keys);
+    Ok(in_all.unwrap_or_default())
+}
+
+/// The columns of the names that the location leaves open.
+///
+/// # Errors
+/// A folder's value that is not UTF-8, and a key in two folders of a file.
 pub fn found(files: &BTreeMap<PathBuf, FoundFile>) -> Result<Partitions, Fault> {
-    let of_file = |(path, file): (&PathBuf, &FoundFile)| {
-        // The last name is the file's own.
-        let folders = file.open_names.split_last().map_or(&[][..], |(_, folders)| folders);
-        pairs_of(path, folders.iter().map(String::as_str))
-    };
-    let pairs = files.iter().map(of_file).collect::<Result<Vec<_>, _>>()?;
-    let keys = |pairs: &[(String, Option<String>)]| pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    let pairs = open_pairs(files)?;
+    let keys = |pairs: &Pairs| pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let Some(first) = pairs.iter().map(|pairs| keys(pairs)).max_by_key(Vec::len).filter(|keys| !keys.is_empty()) else {
         return Ok(Partitions { values: vec![Vec::new(); files.len()], ..Partitions::default() });
     };
@@ -49,6 +57,10 @@ pub fn found(files: &BTreeMap<PathBuf, FoundFile>) -> Result<Partitions, Fault> 
         let without = files.keys().nth(at).cloned().unwrap_or_default();
         let not_in_all = Some((first.join(", "), without));
         return Ok(Partitions { values: vec![Vec::new(); files.len()], not_in_all, ..Partitions::default() });
+    }
+    let twice = first.iter().enumerate().find(|(at, key)| first[..*at].contains(key));
+    if let (Some((_, key)), Some(path)) = (twice, files.keys().next()) {
+        return Err(in_two_folders(path, key));
     }
     let columns = first.iter().map(|key| Field::new(key, DataType::Utf8View, true)).collect();
     let values =
@@ -68,8 +80,7 @@ pub fn declared(files: &BTreeMap<PathBuf, FoundFile>, declared: &[Field]) -> Res
         let mut pairs = BTreeMap::new();
         for (key, value) in pairs_of(path, names.iter().map(AsRef::as_ref))? {
             if declared.iter().any(|field| field.name().eq_ignore_ascii_case(&key)) && pairs.contains_key(&key) {
-                let message = format!("is in two folders {key}=…, one below the other; rename one of them");
-                return Err(Fault::new(path, message));
+                return Err(in_two_folders(path, &key));
             }
             pairs.insert(key, value);
         }
@@ -107,8 +118,22 @@ fn value(path: &Path, pairs: &BTreeMap<String, Option<String>>, field: &Field) -
     ScalarValue::try_from_array(&column.finish(), 0).map_err(|e| no_value().because(e))
 }
 
+fn in_two_folders(path: &Path, key: &str) -> Fault {
+    Fault::new(path, format!("is in two folders {key}=…, one below the other; rename one of them"))
+}
+
+/// For each file the keys and values of the names that the location leaves open.
+fn open_pairs(files: &BTreeMap<PathBuf, FoundFile>) -> Result<Vec<Pairs>, Fault> {
+    let of_file = |(path, file): (&PathBuf, &FoundFile)| {
+        // The last name is the file's own.
+        let folders = file.open_names.split_last().map_or(&[][..], |(_, folders)| folders);
+        pairs_of(path, folders.iter().map(String::as_str))
+    };
+    files.iter().map(of_file).collect()
+}
+
 /// The keys and values of folders' names, those that have them.
-fn pairs_of<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<Vec<(String, Option<String>)>, Fault> {
+fn pairs_of<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<Pairs, Fault> {
     let not_utf8 = |name: &str| {
         let message = format!("is in the folder {name}, whose value is not UTF-8; rename the folder");
         Fault::new(path, message)

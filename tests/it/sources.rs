@@ -221,6 +221,11 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
     check(at, &option("comment.csv", "'format.comment' '#'"), "*", Ok(&["1"])).await;
     check(at, &csv("empty.csv", ""), "*", Err(&["empty.csv is empty"])).await;
     check(at, &csv("header.csv", ""), "count(*)", Ok(&["0"])).await;
+    let keyed =
+        format!("{}; CREATE TABLE o CLUSTERED BY (id) INTO 2 BUCKETS AS SELECT * FROM t", csv("header.csv", ""));
+    let error = table_o(at, &keyed).await.unwrap_err();
+    assert!(error.contains("has type Null: this type can't be a key; declare the columns with their types"), "{error}");
+    check(at, &csv("blank.csv", ""), "*", Err(&["blank.csv: has no column; declare the columns"])).await;
     check(at, &csv("latin.csv", ""), "*", Err(&["latin.csv, line 3", "field 2 is not UTF-8"])).await;
     check(
         at,
@@ -500,6 +505,13 @@ async fn folders_that_are_keys_and_values_are_columns() {
     check(at, &of_parquet("c/"), "*", Ok(&["1,x y", "2,", "3,007"])).await;
     check(at, &of_parquet("mixed/"), "*", Ok(&["1", "2"])).await;
     check(at, &csv("csv/", ""), "*", Ok(&["10,1", "20,2"])).await;
+    file("twice/y=1/y=2/a.parquet", 1);
+    let words = ["twice/y=1/y=2/a.parquet", "is in two folders y=…, one below the other"];
+    check(at, &of_parquet("twice/"), "*", Err(&words)).await;
+    let by_y = "CREATE EXTERNAL TABLE t STORED AS PARQUET PARTITIONED BY (y) LOCATION 'twice/'";
+    check(at, by_y, "*", Err(&words)).await;
+    let without = "CREATE EXTERNAL TABLE t (id BIGINT) STORED AS PARQUET LOCATION 'twice/'";
+    check(at, without, "*", Ok(&["1"])).await;
     let typed = "CREATE EXTERNAL TABLE t (id BIGINT, year INT, month INT) STORED AS PARQUET PARTITIONED BY (year, month) LOCATION";
     check(at, &format!("{typed} 'd/'"), "id, year + month", Ok(&["1,2024", "2,2036"])).await;
     check(at, &format!("{typed} 'd/year=2023/*/*.parquet'"), "*", Ok(&["1,2023,1"])).await;

@@ -1,5 +1,6 @@
 //! The rules of the prover, one for each operator.
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::{enumerate_grouping_sets, grouping_set_to_exprlist};
@@ -127,10 +128,14 @@ fn blocked(refusal: &Refusal, at: &LogicalPlan) -> Blocked {
 }
 
 /// What is wrong with a key of a type that has no chunk function, and what to do.
-pub const NO_KEY_TYPE: (&str, &str) = (
-    "this type can't be a key",
-    "use an integer, text, date, time, timestamp, decimal, float, boolean or binary column",
-);
+pub fn no_key_type(data_type: &DataType) -> (&'static str, &'static str) {
+    let fix = match data_type {
+        // A source's files have no value of it to infer a type from.
+        DataType::Null => "declare the columns with their types",
+        _ => "use an integer, text, date, time, timestamp, decimal, float, boolean or binary column",
+    };
+    ("this type can't be a key", fix)
+}
 
 /// What is wrong where only a scalar subquery is cut.
 const NOTHING_CUT: &str = "the result does not depend on the chunk, so there is nothing to cut";
@@ -447,7 +452,8 @@ pub fn check_families(resolved: &Resolved, assignment: &Assignment) -> Checked<(
         if let Some(at) = here.iter().position(Option::is_none) {
             let name = exprs[at].shown(|at| scan.schema.field(at).name().clone());
             let node = format!("input {}, {name} of type {}", scan.table, exprs[at].data_type());
-            return Err(Box::new(Refusal::of(node, NO_KEY_TYPE.0, NO_KEY_TYPE.1)));
+            let (rule, fix) = no_key_type(exprs[at].data_type());
+            return Err(Box::new(Refusal::of(node, rule, fix)));
         }
         if families.get_or_insert_with(|| here.clone()) != &here {
             let rule = "its key columns hash differently from the other inputs'";
