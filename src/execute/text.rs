@@ -201,6 +201,10 @@ fn number<T: FromStr + TryFrom<i128>>(text: &str) -> Option<T> {
 fn float<T: FromStr>(text: &str, as_double: impl Fn(&T) -> f64) -> Option<T> {
     let value: T = text.parse().ok()?;
     let double = as_double(&value);
+    if double.is_nan() {
+        // There is one, whatever its sign.
+        return text.trim_start_matches(['-', '+']).parse().ok();
+    }
     let is_digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-' || byte == b'+');
     if is_digits {
         let whole = text.parse::<i128>().ok()?;

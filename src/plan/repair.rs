@@ -1,9 +1,9 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
 mod conditional;
+mod floats;
 mod nulls;
 pub mod types;
-mod zeros;
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
 use crate::plan::repair::conditional::OutsideConditions;
+use crate::plan::repair::floats::EqualFloats;
 use crate::plan::repair::nulls::NullsKept;
 use crate::plan::repair::types::TypesKept;
-use crate::plan::repair::zeros::OneZero;
 
 /// Rules of an optimizer.
 pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
@@ -49,7 +49,9 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             _ => Arc::clone(rule),
         }
     });
-    repaired.chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _, Arc::new(OneZero) as _]).collect()
+    repaired
+        .chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _, Arc::new(EqualFloats) as _])
+        .collect()
 }
 
 /// [`SimplifyExpressions`] over checked arithmetic, that keeps the types of columns and what is NULL.

@@ -10,7 +10,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::reader::{FileReader, StreamReader};
 
-use crate::execute::convert::{NotConverted, convert};
+use crate::execute::convert::{NotConverted, convert, with_one_nan};
 use crate::source::fault::Fault;
 use crate::source::open::beginning;
 use crate::source::read::TextTable;
@@ -110,7 +110,7 @@ impl Rows {
             };
             match !known.is_nullable && column.null_count() > 0 {
                 true => Err(Fault::new(&self.path, known.no_value(None))),
-                false => Ok(column),
+                false => Ok(with_one_nan(column)),
             }
         };
         let columns = self.columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;

@@ -13,7 +13,7 @@ use datafusion::prelude::{col, lit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use crate::support::{Case, engine, make_parquet, rows_as_text, run, wrong_cases};
+use crate::support::{Case, engine, make_parquet, rows_as_text, run, write_arrow, write_parquet, wrong_cases};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_function_up_to_now_is_computed_again_as_time_passes() {
@@ -743,4 +743,31 @@ async fn many_tables_are_joined_by_one_name() {
         &[("k", inner, Ok(&["1 10"])), ("k", outer, Ok(&["1 10", "2 20", "3 -"])), ("k", &nested, Ok(&["1 10 5"]))];
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_a_number_is_one_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids = Int32Array::from_iter_values(1..=4);
+    let values = Float64Array::from(vec![f64::NAN, -f64::NAN, 1.0, 0.0]);
+    let batch = RecordBatch::try_from_iter([("k", Arc::new(ids) as _), ("v", Arc::new(values) as _)]).unwrap();
+    write_parquet(&folder.path().join("t.parquet"), &batch);
+    write_arrow(&folder.path().join("u.arrow"), &batch);
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE u STORED AS ARROW LOCATION 'u.arrow';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT t.k, u.k AS j FROM t JOIN u ON t.v = u.v", Ok(&["1 1", "1 2", "2 1", "2 2", "3 3", "4 4"])),
+        ("k", "SELECT k FROM t WHERE v > 5", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE v / 0 = CAST('NaN' AS DOUBLE)", Ok(&["1", "2", "4"])),
+        ("k", "SELECT k FROM t WHERE acos(v + 5) = v", Ok(&["1", "2"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let engine = engine(&folder.path().join("cache"));
+    let counted =
+        "CREATE TABLE n AS SELECT count(DISTINCT v) AS a, count(DISTINCT v / 0) AS b FROM (SELECT v FROM t UNION ALL
+        SELECT v FROM u) AS q; CREATE TABLE g AS SELECT v % 0 AS w, count(*) AS c FROM t GROUP BY 1";
+    run(&engine, &format!("{sources} {counted}"), folder.path()).await;
+    assert_eq!(rows_as_text(&engine, "SELECT * FROM n").await, ["3,2"]);
+    assert_eq!(rows_as_text(&engine, "SELECT c FROM g").await, ["4"]);
 }
