@@ -12,6 +12,7 @@
 //! | comparisons, extremes and orders of intervals | by parts | by length ([`interval`]) |
 //! | dates and timestamps moved by intervals with finer parts | lose these | an error ([`interval`]) |
 //! | numbers beside dates and times | days, or nanoseconds | an error ([`mixed`]) |
+//! | times of day beside those of another unit | an error | of the finer unit ([`mixed`]) |
 //! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
 //!
 //! Plans keep DataFusion's own expressions until they are executed, so that its optimizer and the prover know what they see.

@@ -8,6 +8,8 @@
 //! **Numbers beside dates, times and intervals** DataFusion takes for days, nanoseconds or months, which one depends on
 //! the type and the place. Here they are an error, as in PostgreSQL and DuckDB.
 //!
+//! **Times of day** of different units, which DataFusion does not compare, have the finer unit.
+//!
 //! **Intervals** are compared by their length ([`interval`](crate::arithmetic::interval)).
 
 use std::sync::Arc;
@@ -19,11 +21,13 @@ use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, SetComparison};
 use datafusion::logical_expr::expr_rewriter::coerce_plan_expr_for_schema;
 use datafusion::logical_expr::expr_schema::cast_subquery;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, TryCast, Union,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use sqlparser::ast::BinaryOperator;
 
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::compare::is_comparison;
@@ -57,16 +61,21 @@ fn coerced(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let node = match node {
         LogicalPlan::Join(join) => keys_apart(join)?,
         LogicalPlan::Union(union) => branches_apart(union)?,
-        // For WHERE NULL.
-        LogicalPlan::Filter(mut filter) => {
-            filter.predicate = filter.predicate.cast_to(&DataType::Boolean, &schema)?;
-            LogicalPlan::Filter(filter)
-        }
         other => other,
     };
     let node = sort_by_length(node, &schema)?;
-    let coerced = map_keeping_names(node, |expr| expr.rewrite(&mut Parts { schema: &schema }))?;
-    let coerced = coerced.map_data(|node| TypeCoercionRewriter::new(&schema).coerce_plan(node))?;
+    let coerced = map_keeping_names(node, |expr| {
+        let coerced = expr.rewrite(&mut Parts { schema: &schema })?;
+        Ok(coerced)
+    })?;
+    let coerced = coerced.map_data(|node| match node {
+        // For WHERE NULL.
+        LogicalPlan::Filter(mut filter) => {
+            filter.predicate = filter.predicate.cast_to(&DataType::Boolean, &schema)?;
+            Ok(LogicalPlan::Filter(filter))
+        }
+        other => TypeCoercionRewriter::new(&schema).coerce_plan(other),
+    })?;
     Ok(Transformed::yes(coerced.data.recompute_schema()?))
 }
 
@@ -96,6 +105,60 @@ impl TreeNodeRewriter for Parts<'_> {
 /// Whether some of the types are decimals and some floats.
 fn are_mixed<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> bool {
     types.clone().into_iter().any(DataType::is_decimal) && types.into_iter().any(DataType::is_floating)
+}
+
+/// The finest of the types that are times of day; `None` where these are one type.
+fn finest_time<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+    let unit = |data_type: &DataType| match data_type {
+        DataType::Time32(unit) | DataType::Time64(unit) => Some(*unit),
+        _ => None,
+    };
+    let times: Vec<&DataType> = types.into_iter().filter(|data_type| is_time(data_type)).collect();
+    let finest = *times.iter().max_by_key(|data_type| unit(data_type))?;
+    times.iter().any(|other| *other != finest).then(|| finest.clone())
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// Casts times of day to the finest one.
+fn unify_times(parts: &mut [&mut Expr], types: &[DataType]) {
+    let Some(finest) = finest_time(types) else { return };
+    for (part, _) in parts.iter_mut().zip(types).filter(|(_, own)| is_time(own) && **own != finest) {
+        **part = Expr::Cast(Cast::new(Box::new(std::mem::take(*part)), finest.clone()));
+    }
+}
+
+/// A comparison of expressions over `schema` that has a type before it is coerced.
+pub fn comparison(left: Expr, op: Operator, right: Expr, schema: &DFSchema) -> Expr {
+    let (mut left, mut right) = (left, right);
+    let types = [&left, &right].map(|part| part.get_type(schema).unwrap_or(DataType::Null));
+    unify_times(&mut [&mut left, &mut right], &types);
+    Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+}
+
+/// Plans comparisons that have types before they are coerced.
+#[derive(Debug)]
+pub struct Comparisons;
+
+impl ExprPlanner for Comparisons {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let op = match expr.op {
+            BinaryOperator::Eq => Operator::Eq,
+            BinaryOperator::NotEq => Operator::NotEq,
+            BinaryOperator::Lt => Operator::Lt,
+            BinaryOperator::LtEq => Operator::LtEq,
+            BinaryOperator::Gt => Operator::Gt,
+            BinaryOperator::GtEq => Operator::GtEq,
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        let is_of_times = |part: &Expr| part.get_type(schema).is_ok_and(|data_type| is_time(&data_type));
+        Ok(match is_of_times(&expr.left) && is_of_times(&expr.right) {
+            true => PlannerResult::Planned(comparison(expr.left, op, expr.right, schema)),
+            false => PlannerResult::Original(expr),
+        })
+    }
 }
 
 /// Fails for a number beside a date or a time.
@@ -180,6 +243,7 @@ fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -
     // Of what has no type, DataFusion says what is wrong.
     let types: Vec<DataType> = parts.iter().map(|part| part.get_type(schema).unwrap_or(DataType::Null)).collect();
     refuse_unlike(&types)?;
+    unify_times(&mut parts, &types);
     if !are_mixed(&types) {
         return Ok(());
     }
@@ -204,6 +268,11 @@ fn unify_with(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Re
     };
     let other = field.data_type();
     refuse_unlike([&own, other])?;
+    if let Some(finest) = finest_time([&own, other]) {
+        *expr = Expr::Cast(Cast::new(Box::new(std::mem::take(expr)), finest.clone()));
+        *subquery = cast_subquery(subquery.clone(), &finest)?;
+        return Ok(());
+    }
     if are_mixed([&own, other]) {
         match decimal_of(expr).filter(|value| fit(std::slice::from_ref(value), std::slice::from_ref(other))) {
             Some(value) => *expr = Expr::Literal(value, None),
@@ -280,27 +349,31 @@ fn fit(written: &[ScalarValue], types: &[DataType]) -> bool {
     whole + fraction <= i32::from(DECIMAL128_MAX_PRECISION)
 }
 
-/// A union, of whose columns none is a decimal in one branch and a float in another.
+/// A union, of whose columns none is a decimal in one branch and a float in another, or has times of day of two units.
 fn branches_apart(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
     let types = |at: usize| inputs.iter().map(move |input| input.schema().field(at).data_type());
     (0..schema.fields().len()).try_for_each(|at| refuse_unlike(types(at)))?;
-    let mixed: Vec<bool> = (0..schema.fields().len()).map(|at| are_mixed(types(at))).collect();
+    let wanted = |at: usize| if are_mixed(types(at)) { Some(DataType::Float64) } else { finest_time(types(at)) };
+    let wanted: Vec<Option<DataType>> = (0..schema.fields().len()).map(wanted).collect();
     // What the union was planned with may be what a branch no longer is.
     let is_stale = |at: usize| schema.field(at).data_type().is_decimal() && types(at).any(DataType::is_floating);
-    if !(0..mixed.len()).any(is_stale) && !mixed.contains(&true) {
+    if !(0..wanted.len()).any(is_stale) && wanted.iter().all(Option::is_none) {
         return Ok(LogicalPlan::Union(Union { inputs, schema }));
     }
-    let with_floats = |input: Arc<LogicalPlan>| {
-        let fields = input.schema().iter().zip(&mixed).map(|((qualifier, field), is_mixed)| {
-            let is_changed = *is_mixed && field.data_type().is_decimal();
+    let with_wanted = |input: Arc<LogicalPlan>| {
+        let fields = input.schema().iter().zip(&wanted).map(|((qualifier, field), wanted)| {
+            let is_changed = field.data_type().is_decimal() || is_time(field.data_type());
             let field = field.as_ref().clone();
-            let field = if is_changed { field.with_data_type(DataType::Float64) } else { field };
+            let field = match wanted {
+                Some(wanted) if is_changed => field.with_data_type(wanted.clone()),
+                _ => field,
+            };
             (qualifier.cloned(), Arc::new(field))
         });
         let wanted = DFSchema::new_with_metadata(fields.collect(), input.schema().metadata().clone())?;
         Ok(Arc::new(coerce_plan_expr_for_schema(Arc::unwrap_or_clone(input), &wanted)?))
     };
-    let inputs = inputs.into_iter().map(with_floats).collect::<Result<_>>()?;
+    let inputs = inputs.into_iter().map(with_wanted).collect::<Result<_>>()?;
     Union::try_new_with_loose_types(inputs).map(LogicalPlan::Union)
 }
 
@@ -310,6 +383,7 @@ fn keys_apart(mut join: Join) -> Result<LogicalPlan> {
         let schemas = [join.left.schema().as_ref(), join.right.schema()];
         let types = (left.get_type(schemas[0])?, right.get_type(schemas[1])?);
         refuse_unlike([&types.0, &types.1])?;
+        unify_times(&mut [&mut *left, &mut *right], &[types.0.clone(), types.1.clone()]);
         keys_by_length(left, right, schemas);
         if are_mixed([&types.0, &types.1]) {
             let decimal = if types.0.is_decimal() { left } else { right };

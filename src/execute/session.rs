@@ -21,7 +21,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
 use crate::arithmetic::chain::LongChains;
-use crate::arithmetic::mixed::Coercion;
+use crate::arithmetic::mixed::{Coercion, Comparisons};
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
@@ -113,6 +113,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     }
     // Never fails.
     let _ = state.register_expr_planner(Arc::new(LongChains));
+    let _ = state.register_expr_planner(Arc::new(Comparisons));
     state.mark_start_execution();
     state
 }

@@ -678,3 +678,41 @@ async fn numbers_are_neither_dates_nor_times() {
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_of_day_of_different_units_compare() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT k, arrow_cast(v, 'Time64(Microsecond)') AS v, arrow_cast(v, 'Time32(Millisecond)') AS s
+        FROM (VALUES (1, '01:00:00'), (2, '02:00:00'), (3, NULL)) AS t(k, v)";
+    make_parquet(folder.path(), "t", rows).await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM t WHERE v = TIME '01:00:00'", Ok(&["1"])),
+        ("k", "SELECT k FROM t WHERE v < TIME '01:00:00.0000001'", Ok(&["1"])),
+        ("k", "SELECT k, v > TIME '01:30:00' AS v, v = s AS w FROM t", Ok(&["1 false true", "2 true true", "3 - -"])),
+        ("k", "SELECT k FROM t WHERE v BETWEEN TIME '01:00:00' AND s", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE v IN (TIME '02:00:00', TIME '03:00:00')", Ok(&["2"])),
+        ("k", "SELECT k FROM t WHERE v IS DISTINCT FROM TIME '01:00:00'", Ok(&["2", "3"])),
+        (
+            "k",
+            "SELECT k, CASE WHEN k = 1 THEN v ELSE TIME '03:00:00' END AS v FROM t WHERE k < 3",
+            Ok(&["1 01:00:00", "2 03:00:00"]),
+        ),
+        ("k", "SELECT k, CASE v WHEN TIME '01:00:00' THEN 'one' END AS v FROM t", Ok(&["1 one", "2 -", "3 -"])),
+        (
+            "k",
+            "SELECT k, v FROM t WHERE k = 1 UNION ALL SELECT k, TIME '02:00:00' FROM t WHERE k = 2",
+            Ok(&["1 01:00:00", "2 02:00:00"]),
+        ),
+        ("v", "SELECT v FROM t EXCEPT SELECT TIME '01:00:00'", Ok(&["-", "02:00:00"])),
+        ("k", "SELECT a.k, b.k AS o FROM t a JOIN t b ON a.v = b.s AND a.k = b.k", Ok(&["1 1", "2 2"])),
+        ("k", "SELECT k FROM t JOIN (SELECT k, s AS v FROM t) u USING (k, v)", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE v IN (SELECT TIME '01:00:00')", Ok(&["1"])),
+        ("k", "SELECT k, v IN (SELECT TIME '01:00:00') AS v FROM t", Ok(&["1 true", "2 false", "3 -"])),
+        ("k", "SELECT k FROM t WHERE v IN (SELECT u.s FROM t u WHERE u.k = t.k)", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM t WHERE v > ALL (SELECT TIME '01:00:00')", Ok(&["2"])),
+        ("k", "SELECT k FROM t WHERE v > 5", Err("BIGINT and TIME have no type in common")),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -29,6 +29,7 @@ use datafusion::logical_expr::{
     Subquery, Volatility, lit, when,
 };
 
+use crate::arithmetic::mixed::comparison;
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window};
 use crate::plan::query::subqueries::shape::{
     Existence, aggregates_rightly, existence, has_subquery, is_correlated, is_one_empty_row, is_one_row,
@@ -319,7 +320,7 @@ impl Mend {
         }
         if is_one_row(&plan) {
             let right = self.value(subquery(plan), input)?;
-            return Ok(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right))));
+            return Ok(comparison(left, op, right, input.plan.schema()));
         }
         let is_correlated = !outer_columns(&plan)?.is_empty();
         // As joins DataFusion does these.
@@ -338,7 +339,7 @@ impl Mend {
         let right = Expr::Column(Column::from((qualifier, field)));
         let may_be_null = field.is_nullable() || left.nullable(input.plan.schema())?;
         let outer = outward(left, &input.plan)?;
-        let holds = Expr::BinaryExpr(BinaryExpr::new(Box::new(outer), op, Box::new(right)));
+        let holds = comparison(outer, op, right, plan.schema());
         let rows = |condition: Expr, negated: bool, input: &mut Input| -> Result<Expr> {
             let plan = LogicalPlanBuilder::from(plan.clone()).filter(condition)?.build()?;
             self.exists(plan, negated, within(place), input)
