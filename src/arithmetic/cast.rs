@@ -3,6 +3,9 @@
 //! Arrow's casts fail where a number does not fit its new type, but for these: a number too large for a float of fewer bits
 //! becomes infinite, and TRY_CAST of a date in milliseconds to a finer timestamp wraps around. A number of days that is added to
 //! a date goes through nanoseconds, which hold 292 years.
+//!
+//! A cast of a constant that fails is an error where its value counts: DataFusion fails wherever it folds it, also in the
+//! branch of a CASE that is never taken.
 
 use std::sync::Arc;
 
@@ -12,18 +15,20 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
 use datafusion::functions::core::arrow_cast::ArrowCastFunc;
 use datafusion::functions::core::arrow_try_cast::ArrowTryCastFunc;
 use datafusion::functions::core::cast_to_type::CastToTypeFunc;
 use datafusion::functions::core::try_cast_to_type::TryCastToTypeFunc;
-use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
+use datafusion::logical_expr::expr::{Case, Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::arithmetic::checked::is_constant;
 use crate::arithmetic::operator::out_of_range;
 
 /// What takes the place of a cast over `schema` that may change its value; `None` for one that keeps it or fails.
@@ -60,8 +65,58 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
             let value = Expr::TryCast(TryCast::new(Box::new(value.clone()), milliseconds));
             Ok(Some(Expr::TryCast(TryCast { expr: Box::new(value), field: Arc::clone(to) })))
         }
+        other if !is_try && may_fail_in_vain(value, other) => {
+            Ok(Some(call(Kept { how: How::Constant, to: Arc::clone(to), signature: any() }, value.clone())))
+        }
         _ => Ok(None),
     }
+}
+
+/// Whether a value is a constant whose cast to a type fails, or may fail once it is folded.
+fn may_fail_in_vain(value: &Expr, to: &DataType) -> bool {
+    match value {
+        Expr::Literal(value, _) => value.cast_to(to).is_err(),
+        // Durations are parts of what days that are added become.
+        other => !matches!(to, DataType::Duration(_)) && is_constant(other),
+    }
+}
+
+/// That no cast of a written constant in `expr` fails, of those that are evaluated wherever `expr` is.
+///
+/// # Errors
+/// Arrow's, of the first one that fails.
+pub fn check_certain_casts(expr: &Expr) -> Result<()> {
+    let mut pending = vec![expr];
+    while let Some(expr) = pending.pop() {
+        match expr {
+            Expr::Cast(Cast { expr: value, field }) => match value.as_ref() {
+                // Timestamps that don't fit another unit may be compared exactly all the same.
+                Expr::Literal(value, _) if value.data_type().is_string() || value.data_type().is_numeric() => {
+                    value.cast_to(field.data_type())?;
+                }
+                other => pending.push(other),
+            },
+            Expr::BinaryExpr(BinaryExpr { left: _, op: Operator::And | Operator::Or, right: _ }) => {}
+            Expr::Case(Case { expr, when_then_expr, else_expr: _ }) => {
+                pending.extend(expr.as_deref());
+                pending.extend(when_then_expr.first().map(|(when, _)| when.as_ref()));
+            }
+            Expr::ScalarFunction(ScalarFunction { func, args }) if func.short_circuits() => {
+                pending.extend(args.first())
+            }
+            // Of rows that the filter keeps, and of items.
+            Expr::AggregateFunction(function) if function.params.filter.is_some() => {}
+            Expr::WindowFunction(function) if function.params.filter.is_some() => {}
+            Expr::Lambda(_) => {}
+            other => {
+                other.apply_children(|part| {
+                    pending.push(part);
+                    Ok(TreeNodeRecursion::Continue)
+                })?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The cast that a call of one of DataFusion's functions for casts over `schema` means; `None` for other functions.
@@ -93,8 +148,10 @@ fn is_function_of_cast(function: &ScalarFunction) -> bool {
 pub fn may_be_replaced(expr: &Expr) -> bool {
     match expr {
         Expr::ScalarFunction(function) => is_function_of_cast(function),
-        Expr::Cast(Cast { expr: _, field }) => {
-            matches!(field.data_type(), DataType::Float16 | DataType::Float32) || added_days(expr).is_some()
+        Expr::Cast(Cast { expr: value, field }) => {
+            matches!(field.data_type(), DataType::Float16 | DataType::Float32)
+                || may_fail_in_vain(value, field.data_type())
+                || added_days(expr).is_some()
         }
         Expr::TryCast(TryCast { expr: _, field }) => {
             matches!(field.data_type(), DataType::Float16 | DataType::Float32) || field.data_type().is_temporal()
@@ -137,10 +194,16 @@ pub fn plain_cast(function: &ScalarFunction) -> Option<Expr> {
     let ([value], field) = (function.args.as_slice(), Arc::clone(to)) else { return None };
     let expr = Box::new(value.clone());
     match how {
-        How::Narrow => Some(Expr::Cast(Cast { expr, field })),
+        How::Narrow | How::Constant => Some(Expr::Cast(Cast { expr, field })),
         How::TryNarrow | How::TryEach => Some(Expr::TryCast(TryCast { expr, field })),
         How::Days => None,
     }
+}
+
+/// Whether a checked cast is one of a constant that has no value so far, and may be folded as DataFusion's next time.
+pub fn is_unfolded_cast(function: &ScalarFunction) -> bool {
+    let is_literal = matches!(function.args.as_slice(), [Expr::Literal(..)]);
+    !is_literal && function.func.inner().downcast_ref::<Kept>().is_some_and(|kept| kept.how == How::Constant)
 }
 
 /// Whether an expression is a checked cast.
@@ -166,6 +229,9 @@ enum How {
     TryEach,
     /// A number of days as an interval.
     Days,
+    /// Of a constant: as DataFusion's, which it takes the place of while constants are folded. What stays of a literal
+    /// is one that fails.
+    Constant,
 }
 
 /// A cast that keeps its value or fails.
@@ -179,7 +245,7 @@ struct Kept {
 impl ScalarUDFImpl for Kept {
     fn name(&self) -> &str {
         match self.how {
-            How::Narrow => "checked_cast",
+            How::Narrow | How::Constant => "checked_cast",
             How::TryNarrow | How::TryEach => "checked_try_cast",
             How::Days => "days",
         }
@@ -221,6 +287,7 @@ impl ScalarUDFImpl for Kept {
             (_, other) => internal_err!("{other} is no float of fewer bits"),
         };
         match value {
+            value if self.how == How::Constant => value.cast_to(self.to.data_type(), None),
             ColumnarValue::Array(array) => cast(array).map(ColumnarValue::Array),
             ColumnarValue::Scalar(scalar) => {
                 let one = cast(&scalar.to_array()?)?;

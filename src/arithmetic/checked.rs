@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::arithmetic::average::CheckedAvg;
-use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, may_be_replaced, plain_cast};
+use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, is_unfolded_cast, may_be_replaced, plain_cast};
 use crate::arithmetic::condition::Asked;
 use crate::arithmetic::function::{checked_function, plain_function};
 use crate::arithmetic::interval::{as_of_unit, checked_extreme, in_unit};
@@ -184,7 +184,8 @@ pub fn with_plain_operators(expr: Expr) -> Result<Transformed<Expr>> {
                 Some(func) => Some(Expr::ScalarFunction(ScalarFunction { func, args: function.args.clone() })),
                 None => plain_cast(function),
             };
-            return Ok(plain.filter(|_| !stays_checked(&part)).map_or(Transformed::no(part), Transformed::yes));
+            let stays = stays_checked(&part) && !is_unfolded_cast(function);
+            return Ok(plain.filter(|_| !stays).map_or(Transformed::no(part), Transformed::yes));
         }
         let operation = match as_checked(&part) {
             Some((operation, _)) if !stays_checked(&part) => operation,

@@ -29,6 +29,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use sqlparser::ast::BinaryOperator;
 
+use crate::arithmetic::cast::check_certain_casts;
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::compare::is_comparison;
 use crate::arithmetic::interval::{check_frame, compare_by_length, keys_by_length, sort_by_length};
@@ -66,6 +67,7 @@ fn coerced(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let node = sort_by_length(node, &schema)?;
     let coerced = map_keeping_names(node, |expr| {
         let coerced = expr.rewrite(&mut Parts { schema: &schema })?;
+        check_certain_casts(&coerced.data)?;
         Ok(coerced)
     })?;
     let coerced = coerced.map_data(|node| match node {

@@ -20,9 +20,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use crate::arithmetic::chain::is_chain;
-use crate::arithmetic::checked::with_checked_operators;
-use crate::arithmetic::operator::as_checked;
+use crate::arithmetic::checked::{is_constant, with_checked_operators};
 use crate::arithmetic::remedy::remedy;
 use crate::error::{Error, ErrorKind, Location};
 use crate::hook::InputPlan;
@@ -267,8 +265,8 @@ pub fn table_function(
             simplifier.simplify(arg)
         })
         .collect::<datafusion::common::Result<Vec<_>>>()?;
-    // What is left of arithmetic over constants overflows.
-    for arg in args.iter().filter(|arg| as_checked(arg).is_some() || is_chain(arg)) {
+    // What is left of constants overflows, or can't be cast.
+    for arg in args.iter().filter(|arg| !matches!(arg, Expr::Literal(..)) && is_constant(arg) && !arg.is_volatile()) {
         state
             .create_physical_expr(arg.clone(), &no_columns)?
             .evaluate(&RecordBatch::new_empty(no_columns.inner().clone()))?;
