@@ -8,6 +8,7 @@
 //! | `to_timestamp` of a float | the last timestamp for too large ones, 1970 for NaN | an error |
 //! | `to_timestamp_micros` and others of a text | an error where nanoseconds don't reach | right |
 //! | `range`, `generate_series` as lists of timestamps | end one early at the last ones | an error |
+//! | these of constants, of more than a million values | a list in the plan, however large | an error while planning |
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampNanosecondType,
 };
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions::datetime::date_bin::DateBinFunc;
 use datafusion::functions::datetime::date_part::DatePartFunc;
 use datafusion::functions::datetime::date_trunc::DateTruncFunc;
@@ -132,6 +133,16 @@ impl ScalarUDFImpl for CheckedFunction {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if self.how == How::Series {
+            let literal = |arg: &Expr| match arg {
+                Expr::Literal(value, _) => Some(ColumnarValue::Scalar(value.clone())),
+                _ => None,
+            };
+            // A constant that fails where it is evaluated would stay in the plan.
+            if let Some(args) = args.iter().map(literal).collect::<Option<Vec<_>>>() {
+                check_length(self.name(), &args)?;
+            }
+        }
         self.inner().simplify(args, info)
     }
 
@@ -169,7 +180,10 @@ impl ScalarUDFImpl for CheckedFunction {
         let (rows, result) = (args.number_rows, Arc::clone(&args.return_field));
         match self.how {
             How::FromFloat => check_floats(&given, rows)?,
-            How::Series => check_series(&given, rows)?,
+            How::Series => {
+                check_length(self.name(), &given)?;
+                check_series(&given, rows)?;
+            }
             How::Bin => check_bins(&given)?,
             _ => {}
         }
@@ -391,6 +405,56 @@ fn check_floats(args: &[ColumnarValue], rows: usize) -> Result<()> {
             Err(out_of_range(&format!("to_timestamp({value:e}): {rule}; use to_timestamp_seconds for later ones")))
         }
         None => Ok(()),
+    }
+}
+
+/// That a list of constants is not so long that it should be rows.
+fn check_length(name: &str, args: &[ColumnarValue]) -> Result<()> {
+    const MOST_VALUES: i128 = 1_000_000;
+    let value = |arg: &ColumnarValue| match arg {
+        ColumnarValue::Scalar(value) => place_of(value),
+        ColumnarValue::Array(_) => None,
+    };
+    let Some(places) = args.iter().map(value).collect::<Option<Vec<_>>>() else { return Ok(()) };
+    let (start, stop, step) = match places.as_slice() {
+        [stop] => (0, *stop, 1),
+        [start, stop] => (*start, *stop, 1),
+        [start, stop, step] if *step != 0 => (*start, *stop, *step),
+        _ => return Ok(()),
+    };
+    let count = (stop - start) / step;
+    if count <= MOST_VALUES {
+        return Ok(());
+    }
+    let is_number = args.iter().all(|arg| arg.data_type().is_integer());
+    let written = places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let written = if is_number { written } else { "start, stop, step".to_string() };
+    plan_err!(
+        "`{name}` of constants is a list of {count} values, and {MOST_VALUES} are the most; write FROM {name}({written}) AS \
+         name(column), which gives them row by row"
+    )
+}
+
+/// A number, or the nanoseconds of a date, of a timestamp, or of an interval, whose months count 30 days; `None` for NULL
+/// and other types.
+fn place_of(value: &ScalarValue) -> Option<i128> {
+    const DAY: i128 = 86_400_000_000_000;
+    match value {
+        ScalarValue::Int64(value) => value.map(i128::from),
+        ScalarValue::Date32(value) => value.map(|days| i128::from(days) * DAY),
+        ScalarValue::Date64(value) => value.map(|ms| i128::from(ms) * nanoseconds(TimeUnit::Millisecond)),
+        ScalarValue::TimestampSecond(value, _) => value.map(|value| i128::from(value) * nanoseconds(TimeUnit::Second)),
+        ScalarValue::TimestampMillisecond(value, _) => {
+            value.map(|value| i128::from(value) * nanoseconds(TimeUnit::Millisecond))
+        }
+        ScalarValue::TimestampMicrosecond(value, _) => {
+            value.map(|value| i128::from(value) * nanoseconds(TimeUnit::Microsecond))
+        }
+        ScalarValue::TimestampNanosecond(value, _) => value.map(i128::from),
+        ScalarValue::IntervalMonthDayNano(value) => value.map(|interval| {
+            (i128::from(interval.months) * 30 + i128::from(interval.days)) * DAY + i128::from(interval.nanoseconds)
+        }),
+        _ => None,
     }
 }
 
