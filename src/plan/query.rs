@@ -13,10 +13,12 @@
 //! | `USING`, `NATURAL`, `*` with `ILIKE`, `REPLACE`, `RENAME` | [`names`] |
 //! | `EXCEPT ALL`, `INTERSECT ALL`, long `UNION ALL` | [`sets`] |
 //! | `EXISTS`, `IN` and other subqueries, LATERAL | [`subqueries`] |
+//! | counts and positions as operands and arguments | [`counts`] |
 //!
 //! The tree is a copy; places stay in it, so that errors have theirs.
 
 mod calls;
+mod counts;
 mod error;
 mod grouping;
 mod names;
@@ -43,13 +45,15 @@ pub use error::{placed, readable};
 /// # Errors
 /// DataFusion's, and with its place what it would plan into something else.
 pub fn plan_query(query: &Query, tables: &dyn ContextProvider) -> Result<LogicalPlan> {
-    let planned = |mut query: Query| {
-        zone::rewrite(&mut query);
-        syntax::rewrite(&mut query)?;
-        calls::check(&query, tables)?;
-        names::bind(&mut query, tables)?;
-        sets::mark(&mut query);
-        subqueries::mend(plan_as_it_is(query, &Mended::new(tables, sets::planner()))?)
+    let planned = |mut mended: Query| {
+        zone::rewrite(&mut mended);
+        syntax::rewrite(&mut mended)?;
+        calls::check(&mended, tables)?;
+        counts::widen(&mut mended, tables);
+        names::bind(&mut mended, tables)?;
+        sets::mark(&mut mended);
+        let plan = plan_as_it_is(mended, &Mended::new(tables, sets::planner()))?;
+        subqueries::mend(plan)
     };
     planned(query.clone()).map_err(|e| error::placed(e, query))
 }
