@@ -14,6 +14,7 @@
 //! | `EXCEPT ALL`, `INTERSECT ALL`, long `UNION ALL` | [`sets`] |
 //! | `EXISTS`, `IN` and other subqueries, LATERAL | [`subqueries`] |
 //! | counts and positions as operands and arguments | [`counts`] |
+//! | windows and aggregates where nothing computes them | [`misplaced`] |
 //!
 //! The tree is a copy; places stay in it, so that errors have theirs.
 
@@ -21,6 +22,7 @@ mod calls;
 mod counts;
 mod error;
 mod grouping;
+mod misplaced;
 mod names;
 mod provider;
 mod relation;
@@ -53,6 +55,7 @@ pub fn plan_query(query: &Query, tables: &dyn ContextProvider) -> Result<Logical
         names::bind(&mut mended, tables)?;
         sets::mark(&mut mended);
         let plan = plan_as_it_is(mended, &Mended::new(tables, sets::planner()))?;
+        misplaced::check(&plan, query)?;
         subqueries::mend(plan)
     };
     planned(query.clone()).map_err(|e| error::placed(e, query))
