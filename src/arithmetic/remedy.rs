@@ -3,7 +3,7 @@
 use datafusion::common::DataFusionError;
 
 /// What errors say, and what to do about them.
-const REMEDIES: [(&[&str], &str); 5] = [
+const REMEDIES: [(&[&str], &str); 6] = [
     (
         &["exceeds the representable i64 range", "to Nanosecond", "represented as nanoseconds"],
         "nanoseconds reach from 1677 to 2262, so let all timestamps that meet be of microseconds: arrow_cast('9999-12-31', \
@@ -18,6 +18,10 @@ const REMEDIES: [(&[&str], &str); 5] = [
         &["Scalar subquery returned more than one row"],
         "a subquery in the place of a value must give one row at most: let it compute max(x) or another aggregate, add ORDER BY \
          and LIMIT 1, or join with it",
+    ),
+    (
+        &["CompiledTooBig", "Compiled regex exceeds size limit"],
+        "a regular expression is too large, which needs more than 10 MiB; repeat less in {…}",
     ),
     // Of DataFusion's operators and functions; the checked ones say more.
     (&["Overflow happened on", "verflow on abs("], "CAST the value to a wider type before"),

@@ -15,6 +15,7 @@
 //! | `EXISTS`, `IN` and other subqueries, LATERAL | [`subqueries`] |
 //! | counts and positions as operands and arguments | [`counts`] |
 //! | windows and aggregates where nothing computes them | [`misplaced`] |
+//! | regular expressions that are none, or too large | [`patterns`] |
 //!
 //! The tree is a copy; places stay in it, so that errors have theirs.
 
@@ -24,6 +25,7 @@ mod error;
 mod grouping;
 mod misplaced;
 mod names;
+mod patterns;
 mod provider;
 mod relation;
 mod sets;
@@ -51,6 +53,7 @@ pub fn plan_query(query: &Query, tables: &dyn ContextProvider) -> Result<Logical
         zone::rewrite(&mut mended);
         syntax::rewrite(&mut mended)?;
         calls::check(&mended, tables)?;
+        patterns::check(&mended)?;
         counts::widen(&mut mended, tables);
         names::bind(&mut mended, tables)?;
         sets::mark(&mut mended);

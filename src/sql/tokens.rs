@@ -252,6 +252,12 @@ impl Statement<'_> {
         if self.is_in_clustered_by(&place) {
             message.push_str("; write CLUSTERED BY (columns) INTO n BUCKETS, the columns by their names alone");
         }
+        for (words, found) in [("MATERIALIZED", "MATERIALIZED"), ("NOT MATERIALIZED", "NOT")] {
+            let next = || self.next(words, SqlPlace::new(place.line, place.column));
+            if message == format!("expected (, found {found}") && next().is_some_and(|next| next == place) {
+                message = format!("{words} has no meaning here; leave it out, it says nothing of the rows");
+            }
+        }
         self.error(place, message)
     }
 
@@ -324,6 +330,9 @@ mod tests {
             ("CREATE VIEW v AS SELECT 1 CREATE VIEW w AS SELECT 1", "1:34", "found VIEW"),
             ("CREATE VIEW v AS (SELECT 1;\nCREATE VIEW w AS SELECT 2", "1:27", "expected ), found the end of the stat"),
             ("CREATE VIEW v AS (SELECT 1 -- end\n", "1:27", "expected ), found the end of the statement"),
+            ("CREATE VIEW v AS WITH a AS MATERIALIZED (SELECT 1) SELECT * FROM a", "1:28", "leave it out"),
+            ("CREATE VIEW v AS WITH a AS NOT MATERIALIZED (SELECT 1) SELECT * FROM a", "1:28", "leave it out"),
+            ("CREATE VIEW v AS WITH a AS NOT (SELECT 1) SELECT * FROM a", "1:28", "expected (, found NOT"),
         ]);
     }
 

@@ -697,6 +697,44 @@ async fn numbers_are_neither_dates_nor_times() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// DataFusion counts in unsigned integers, which become decimals beside others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_and_positions_are_operands_and_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT * FROM (VALUES (1, [5, 6, 7]), (2, [8]), (3, NULL)) AS t(k, l)";
+    make_parquet(folder.path(), "t", rows).await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let ranked = "rank() OVER (PARTITION BY k ORDER BY k)";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k, arrow_typeof(cardinality(l) + 1) AS v FROM t WHERE k = 1", Ok(&["1 Int64"])),
+        ("k", "SELECT k, cardinality(l) - 2 AS v FROM t", Ok(&["1 1", "2 -1", "3 -"])),
+        ("k", "SELECT k, -array_length(l) AS v, 1 - (list_length(l)) AS w FROM t", Ok(&["1 -3 -2", "2 -1 0", "3 - -"])),
+        ("k", "SELECT k, l[cardinality(l)] AS v FROM t", Ok(&["1 7", "2 8", "3 -"])),
+        ("k", "SELECT k, array_slice(l, 1, cardinality(l) - 1) AS v FROM t WHERE k < 3", Ok(&["1 [5, 6]", "2 []"])),
+        (
+            "k",
+            "SELECT k, l[array_positions(l, 6)[1] - 1] AS v, array_dims(l)[1] * -1 AS w FROM t WHERE k = 1",
+            Ok(&["1 5 -3"]),
+        ),
+        (
+            "k",
+            "SELECT k, unnest(l) AS v, unnest(range(1, cardinality(l) + 1)) AS place FROM t",
+            Ok(&["1 5 1", "1 6 2", "1 7 3", "2 8 1"]),
+        ),
+        ("k", "SELECT k, substr('abc', array_length(l)) AS v FROM t", Ok(&["1 c", "2 abc", "3 -"])),
+        ("k", "SELECT k, coalesce(array_position(l, 6), -1) AS v FROM t", Ok(&["1 2", "2 -1", "3 -1"])),
+        ("k", "SELECT k, CASE WHEN k = 1 THEN array_ndims(l) ELSE -1 END AS v FROM t", Ok(&["1 1", "2 -1", "3 -1"])),
+        ("k", "SELECT k, cardinality(l) % 2 AS v FROM t GROUP BY k, cardinality(l) % 2", Ok(&["1 1", "2 1", "3 -"])),
+        ("k", "SELECT k FROM t WHERE cardinality(l) > -1 AND cardinality(l) IN (-1, 1)", Ok(&["2"])),
+        ("k", &format!("SELECT k, chr(65 + {ranked}) AS v FROM t"), Ok(&["1 B", "2 B", "3 B"])),
+        ("k", &format!("SELECT k, substr('abc', {ranked}) AS v FROM t"), Ok(&["1 abc", "2 abc", "3 abc"])),
+        ("k", &format!("SELECT k, k - {ranked} AS v FROM t"), Ok(&["1 0", "2 1", "3 2"])),
+        ("k", "SELECT k, approx_distinct(k) - 2 AS v FROM t WHERE k = 1 GROUP BY k", Ok(&["1 -1"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn times_of_day_of_different_units_compare() {
     let folder = tempfile::tempdir().unwrap();
@@ -749,42 +787,4 @@ async fn a_list_of_constants_is_not_of_millions_of_values() {
     ];
     // Cut by what none of the whole ones has.
     check_with(cases, &[]).await;
-}
-
-/// DataFusion counts in unsigned integers, which become decimals beside others.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_and_positions_are_operands_and_arguments() {
-    let folder = tempfile::tempdir().unwrap();
-    let rows = "SELECT * FROM (VALUES (1, [5, 6, 7]), (2, [8]), (3, NULL)) AS t(k, l)";
-    make_parquet(folder.path(), "t", rows).await;
-    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
-    let ranked = "rank() OVER (PARTITION BY k ORDER BY k)";
-    let cases: &[Case<'_>] = &[
-        ("k", "SELECT k, arrow_typeof(cardinality(l) + 1) AS v FROM t WHERE k = 1", Ok(&["1 Int64"])),
-        ("k", "SELECT k, cardinality(l) - 2 AS v FROM t", Ok(&["1 1", "2 -1", "3 -"])),
-        ("k", "SELECT k, -array_length(l) AS v, 1 - (list_length(l)) AS w FROM t", Ok(&["1 -3 -2", "2 -1 0", "3 - -"])),
-        ("k", "SELECT k, l[cardinality(l)] AS v FROM t", Ok(&["1 7", "2 8", "3 -"])),
-        ("k", "SELECT k, array_slice(l, 1, cardinality(l) - 1) AS v FROM t WHERE k < 3", Ok(&["1 [5, 6]", "2 []"])),
-        (
-            "k",
-            "SELECT k, l[array_positions(l, 6)[1] - 1] AS v, array_dims(l)[1] * -1 AS w FROM t WHERE k = 1",
-            Ok(&["1 5 -3"]),
-        ),
-        (
-            "k",
-            "SELECT k, unnest(l) AS v, unnest(range(1, cardinality(l) + 1)) AS place FROM t",
-            Ok(&["1 5 1", "1 6 2", "1 7 3", "2 8 1"]),
-        ),
-        ("k", "SELECT k, substr('abc', array_length(l)) AS v FROM t", Ok(&["1 c", "2 abc", "3 -"])),
-        ("k", "SELECT k, coalesce(array_position(l, 6), -1) AS v FROM t", Ok(&["1 2", "2 -1", "3 -1"])),
-        ("k", "SELECT k, CASE WHEN k = 1 THEN array_ndims(l) ELSE -1 END AS v FROM t", Ok(&["1 1", "2 -1", "3 -1"])),
-        ("k", "SELECT k, cardinality(l) % 2 AS v FROM t GROUP BY k, cardinality(l) % 2", Ok(&["1 1", "2 1", "3 -"])),
-        ("k", "SELECT k FROM t WHERE cardinality(l) > -1 AND cardinality(l) IN (-1, 1)", Ok(&["2"])),
-        ("k", &format!("SELECT k, chr(65 + {ranked}) AS v FROM t"), Ok(&["1 B", "2 B", "3 B"])),
-        ("k", &format!("SELECT k, substr('abc', {ranked}) AS v FROM t"), Ok(&["1 abc", "2 abc", "3 abc"])),
-        ("k", &format!("SELECT k, k - {ranked} AS v FROM t"), Ok(&["1 0", "2 1", "3 2"])),
-        ("k", "SELECT k, approx_distinct(k) - 2 AS v FROM t WHERE k = 1 GROUP BY k", Ok(&["1 -1"])),
-    ];
-    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -771,3 +771,58 @@ async fn what_is_not_a_number_is_one_value() {
     assert_eq!(rows_as_text(&engine, "SELECT * FROM n").await, ["3,2"]);
     assert_eq!(rows_as_text(&engine, "SELECT c FROM g").await, ["4"]);
 }
+
+/// DataFusion's errors dump trees, end in the middle, come when a chunk runs, or don't say what to write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_queries_say_where_and_what_to_write() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 'a', [1])) AS t(k, s, l)").await;
+    let engine = crate::support::engine(&folder.path().join("cache"));
+    for (query, place, words) in [
+        ("SELECT row_number() OVER (ORDER BY k) AS r, count(*) AS c FROM t GROUP BY 1", "3:8", "group by its name"),
+        ("SELECT row_number() OVER (ORDER BY k) AS r, count(*) AS c FROM t GROUP BY r", "3:8", "group by its name"),
+        ("SELECT count(*) AS c FROM t GROUP BY rank() OVER (ORDER BY k)", "3:38", "can't stand in GROUP BY"),
+        ("SELECT count(*) AS c FROM t GROUP BY ROLLUP (rank() OVER (ORDER BY k))", "3:46", "can't stand in GROUP BY"),
+        ("SELECT count(*) AS c FROM t GROUP BY sum(k)", "3:38", "sum can't stand in GROUP BY"),
+        ("SELECT k FROM t GROUP BY k HAVING rank() OVER (ORDER BY k) > 1", "3:35", "write QUALIFY"),
+        ("FROM t |> WHERE rank() OVER (ORDER BY k) > 1", "3:17", "write QUALIFY"),
+        ("SELECT t.k FROM t JOIN t u ON t.k = rank() OVER (ORDER BY u.k)", "3:37", "can't stand in ON"),
+        ("SELECT l[s] AS v FROM t", "3:8", "array_element can't take these arguments: array_element(List(Int64), "),
+        ("SELECT array_slice(l, 'a', 2) AS v FROM t", "3:8", "array_slice(List(Int64), Utf8, Int64)"),
+        ("SELECT substr('abc', l) AS v FROM t", "3:15", "substr can't take List(Int64) there"),
+        ("SELECT array_concat(l, NULL) AS v FROM t", "3:8", "CAST(NULL AS BIGINT[])"),
+        ("SELECT s ~ '(a{1,1000}){1,1000}' AS v FROM t", "3:12", "more than 10 MiB; repeat less"),
+        ("SELECT regexp_replace(s, '(', '') AS v FROM t", "3:26", "not a regular expression: unclosed group"),
+        ("SELECT k * INTERVAL '1 day' AS v FROM t", "3:8", "write CAST(x || ' days' AS INTERVAL)"),
+        ("SELECT k, count(*), count(*) FROM t GROUP BY k", "3:21", "two columns are called `count(*)`"),
+        (
+            "SELECT * FROM t CROSS JOIN LATERAL generate_series(1, t.k)",
+            "3:36",
+            "write CROSS JOIN UNNEST(generate_series(1, t.k)) AS name(column)",
+        ),
+        ("SELECT * FROM t, range(1, k)", "3:18", "write CROSS JOIN UNNEST(range(1, k))"),
+        ("SELECT * FROM generate_series(1, 'a')", "2:1", "argument #2 must be an INTEGER or NULL; CAST it"),
+        ("SELECT unnest(range(0, 50000000)) AS v", "3:15", "write FROM range(0, 50000000) AS name(column)"),
+    ] {
+        let text =
+            format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';\nCREATE TABLE x AS\n{query}");
+        let pipeline = chunkwise::sql::parse(&text, "t.sql", folder.path()).unwrap();
+        let error = match engine.run(&pipeline, &Default::default()).await {
+            Ok(report) => report.task("x").unwrap().reason.clone(),
+            Err(error) => error.to_string(),
+        };
+        let is_one_line = !error.contains('\n') && !error.contains("chunk 0");
+        let said = error.starts_with(&format!("t.sql:{place}: task `x`")) && error.contains(words) && is_one_line;
+        assert!(said, "{error} for {query}");
+    }
+    // What they say to write runs.
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k, DATE '2024-01-01' + CAST(k || ' days' AS INTERVAL) AS v FROM t", Ok(&["1 2024-01-02"])),
+        ("k", "SELECT k, array_concat(l, CAST(NULL AS BIGINT[])) AS v FROM t", Ok(&["1 [1]"])),
+        ("k", "SELECT k, n.x FROM t CROSS JOIN UNNEST(generate_series(1, t.k)) AS n(x)", Ok(&["1 1"])),
+        ("k", "SELECT k FROM t GROUP BY k QUALIFY rank() OVER (PARTITION BY k ORDER BY k) = 1", Ok(&["1"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

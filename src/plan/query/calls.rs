@@ -1,7 +1,8 @@
 //! Calls of functions with clauses that their kind of function has no use for.
 //!
 //! DataFusion looks for a scalar function first and drops `OVER`, `FILTER`, `DISTINCT` and the like where it finds one;
-//! takes a window that it does not know for none; and drops arguments of ordered-set aggregates.
+//! takes a window that it does not know for none; and drops arguments of ordered-set aggregates. Series in FROM it plans of
+//! constants alone.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +11,7 @@ use datafusion::logical_expr::AggregateUDF;
 use datafusion::logical_expr::planner::ContextProvider;
 use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
-    FunctionArguments, OrderByExpr, Query, Visit, Visitor, WindowType,
+    FunctionArguments, ObjectName, OrderByExpr, Query, TableFactor, TableFunctionArgs, Visit, Visitor, WindowType,
 };
 use sqlparser::tokenizer::Span;
 
@@ -49,6 +50,46 @@ impl Visitor for Calls<'_> {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => ControlFlow::Break(error),
             },
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        match factor {
+            TableFactor::Table { name, args: Some(TableFunctionArgs { args, settings: _ }), .. }
+            | TableFactor::Function { name, args, .. } => {
+                series(name, args).map_or(ControlFlow::Continue(()), ControlFlow::Break)
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// The error of a series in FROM whose ends are columns of other tables, which DataFusion does not know there.
+fn series(name: &ObjectName, args: &[FunctionArg]) -> Option<DataFusionError> {
+    let name = name.0.first()?.as_ident()?;
+    let is_column = |arg: &FunctionArg| {
+        let mut columns = Columns;
+        arg.visit(&mut columns).is_break()
+    };
+    if !matches!(normalised(name).as_str(), "range" | "generate_series") || !args.iter().any(is_column) {
+        return None;
+    }
+    let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+    let call = format!("{name}({})", args.join(", "));
+    let message = format!("{name} in FROM takes constants; write CROSS JOIN UNNEST({call}) AS name(column)");
+    Some(at(name.span, message))
+}
+
+/// Stops at the first column.
+struct Columns;
+
+impl Visitor for Columns {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         }
     }

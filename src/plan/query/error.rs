@@ -1,11 +1,15 @@
 //! Errors of planning, for the author of the SQL: one line, with the place and what to write instead.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use arrow::error::ArrowError;
 use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
 use datafusion::common::{Column, DataFusionError, Diagnostic, SchemaError, Span};
-use sqlparser::ast::{Expr, Ident, Query, Spanned, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, Visitor};
+use sqlparser::ast::{
+    BinaryOperator, Expr, Ident, Query, SelectItem, SetExpr, Spanned, TableFactor, UnaryOperator, Value, ValueWithSpan,
+    Visit, Visitor,
+};
 use sqlparser::tokenizer::Span as SqlSpan;
 
 use crate::error::Error;
@@ -37,12 +41,8 @@ pub fn placed(error: DataFusionError, query: &Query) -> DataFusionError {
             SchemaError::DuplicateQualifiedField { qualifier: _, name }
             | SchemaError::DuplicateUnqualifiedField { name } => Wanted::Column(Column::from_name(name)),
         },
-        DataFusionError::Plan(message) => match message.strip_prefix("unknown table function `") {
-            Some(rest) => Wanted::TableFunction(rest.trim_end_matches('`').to_string()),
-            None => return error,
-        },
-        root => match uncastable(&root.to_string()) {
-            Some(value) => Wanted::Cast(value.to_string()),
+        root => match Wanted::of(&root.strip_backtrace()) {
+            Some(wanted) => wanted,
             None => return error,
         },
     };
@@ -59,6 +59,56 @@ enum Wanted {
     TableFunction(String),
     /// Of a constant of this text.
     Cast(String),
+    /// The only call of this function.
+    Call(String),
+    /// An interval that is multiplied or divided.
+    Product,
+    /// A column of SELECT that is written twice.
+    Twice,
+}
+
+impl Wanted {
+    fn of(message: &str) -> Option<Self> {
+        if let Some(name) = between(message, "unknown table function `", "`") {
+            return Some(Self::TableFunction(name.to_string()));
+        }
+        if is_product(message) {
+            return Some(Self::Product);
+        }
+        if message.contains("Projections require unique expression names") {
+            return Some(Self::Twice);
+        }
+        let cast = uncastable(message).map(|value| Self::Cast(value.to_string()));
+        let function = function_of(message).or_else(|| unlisted(message).map(|(name, _)| name));
+        let function = function.or_else(|| between(message, "`", "` of constants is a list of "));
+        cast.or_else(|| function.map(|name| Self::Call(name.to_string())))
+    }
+}
+
+/// The function that can't take its arguments.
+fn function_of(message: &str) -> Option<&str> {
+    const UNFIT: [(&str, &str); 6] = [
+        ("satisfy a call to '", "' function"),
+        ("For function '", "' "),
+        ("Function '", "' user-defined coercion failed"),
+        ("Function '", "' failed to match any signature"),
+        ("Function '", "' expects "),
+        ("Function '", "' requires "),
+    ];
+    UNFIT.iter().find_map(|(start, end)| between(message, start, end).filter(|name| !name.contains('\'')))
+}
+
+/// The function of lists that does not take a type, and the type.
+fn unlisted(message: &str) -> Option<(&str, &str)> {
+    let (before, data_type) = message.split_once(" does not support type ")?;
+    let function = before.rsplit(' ').next().filter(|function| function.starts_with("array_"))?;
+    Some((function, data_type.split(". No function").next().unwrap_or(data_type)))
+}
+
+/// Whether an interval is multiplied or divided.
+fn is_product(message: &str) -> bool {
+    let operation = between(message, "temporal operation ", ":").unwrap_or_default();
+    operation.contains("Interval") && (operation.contains(" * ") || operation.contains(" / "))
 }
 
 /// The constant that a failed cast is of.
@@ -98,6 +148,33 @@ impl Find {
         }
     }
 
+    /// Where the function is called that an error names in its own way.
+    fn called(&self, expr: &Expr) -> Option<SqlSpan> {
+        let Wanted::Call(wanted) = &self.wanted else { return None };
+        let is_called = match expr {
+            Expr::Function(function) => {
+                let name = function.name.to_string().to_ascii_lowercase();
+                let is_of_lists =
+                    name.strip_prefix("list_").is_some_and(|rest| wanted.strip_prefix("array_") == Some(rest));
+                return (name == *wanted || is_of_lists).then(|| function.name.span());
+            }
+            Expr::Substring { .. } => wanted == "substr",
+            Expr::CompoundFieldAccess { .. } => matches!(wanted.as_str(), "array_element" | "array_slice"),
+            _ => false,
+        };
+        is_called.then(|| expr.span())
+    }
+
+    fn is_product(&self, expr: &Expr) -> bool {
+        let is_interval = |operand: &Expr| match operand {
+            Expr::Nested(inner) => matches!(inner.as_ref(), Expr::Interval(_)),
+            other => matches!(other, Expr::Interval(_)),
+        };
+        matches!(self.wanted, Wanted::Product)
+            && matches!(expr, Expr::BinaryOp { left, op: BinaryOperator::Multiply | BinaryOperator::Divide, right }
+                if is_interval(left) || is_interval(right))
+    }
+
     fn is_value(&self, value: &ValueWithSpan) -> bool {
         let Wanted::Cast(wanted) = &self.wanted else { return false };
         match &value.value {
@@ -111,11 +188,19 @@ impl Visitor for Find {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Some(call) = self.called(expr)
+            && let Some(_) = self.found.replace(call)
+        {
+            // Nobody knows which of two it is.
+            self.found = None;
+            return ControlFlow::Break(());
+        }
         let found = match expr {
             Expr::Identifier(name) => self.is_column(std::slice::from_ref(name)),
             Expr::CompoundIdentifier(names) => self.is_column(names),
             Expr::Cast { expr, .. } => self.is_constant(expr).then(|| expr.span()),
             Expr::TypedString(typed) => self.is_value(&typed.value).then_some(typed.value.span),
+            other if self.is_product(other) => Some(other.span()),
             _ => None,
         };
         match found.filter(|span| span.start.line > 0) {
@@ -125,6 +210,19 @@ impl Visitor for Find {
             }
             None => ControlFlow::Continue(()),
         }
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let (Wanted::Twice, SetExpr::Select(select)) = (&self.wanted, query.body.as_ref()) else {
+            return ControlFlow::Continue(());
+        };
+        let mut seen = HashSet::new();
+        let mut columns = select.projection.iter().filter_map(|item| match item {
+            SelectItem::UnnamedExpr(expr) => Some(expr),
+            _ => None,
+        });
+        self.found = columns.find(|column| !seen.insert(column.to_string())).map(Spanned::span);
+        if self.found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
@@ -209,19 +307,37 @@ fn planning_error(message: &str) -> String {
     if let Some(name) =
         between(message, "Projections require unique expression names but the expression \"", "\" at position")
     {
+        // What counts rows has a name of its own.
+        let alias = name.rsplit_once(" AS ").map(|(_, alias)| alias);
+        let is_whole = |alias: &&str| alias.matches('(').count() == alias.matches(')').count();
+        let name = alias.filter(is_whole).unwrap_or(name);
         return format!("two columns are called `{}`; name one of them with AS", name.replace('"', ""));
     }
-    if let Some(function) = between(message, "Failed to coerce arguments to satisfy a call to '", "' function") {
-        let given = between(message, "argument types '", "'").unwrap_or(function);
-        return format!("{function} can't take these arguments: {given}; CAST them to what it takes");
+    if is_product(message) {
+        return "an INTERVAL can't be multiplied or divided; write CAST(x || ' days' AS INTERVAL) for one of x days"
+            .to_string();
     }
-    if let Some(function) = between(message, "Function '", "' user-defined coercion failed with") {
-        let given = between(message, "argument types '", "'").unwrap_or(function);
-        return format!("{function} can't take these arguments: {given}; CAST them to one type");
+    if let Some((function, data_type)) = unlisted(message) {
+        return format!(
+            "{function} takes lists, not {data_type}; write [x] for a list of one value, CAST(NULL AS BIGINT[]) for NULL"
+        );
     }
-    if let Some(function) = between(message, "Function '", "' failed to match any signature") {
-        let given = between(message, "but received ", " (DataType").unwrap_or("them").to_lowercase();
-        return format!("{function} can't take a {given}; CAST it to a number");
+    if let Some(function) = function_of(message) {
+        let remedy = if message.contains("user-defined coercion failed with") { "one type" } else { "what it takes" };
+        let given = between(message, "argument types '", "'. You might need").map(without_names_of_items);
+        // Some signatures may want another number of arguments.
+        let received =
+            message.split("but received ").skip(1).filter(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
+        let received = received.last().map(|rest| rest.split(" (DataType").next().unwrap_or(rest));
+        return match (given, received) {
+            (Some(given), _) => format!("{function} can't take these arguments: {given}; CAST them to {remedy}"),
+            (None, Some(received)) => format!("{function} can't take {received} there; CAST it to {remedy}"),
+            (None, None) => format!("{function} can't take these arguments; CAST them to {remedy}"),
+        };
+    }
+    // What it got is a structure.
+    if let Some(rule) = message.strip_suffix(", got") {
+        return format!("{}; CAST it", first_lower(rule));
     }
     if let Some(name) = between(message, "No value found for placeholder with name ", " ")
         .or(message.strip_prefix("No value found for placeholder with name ").map(str::trim))
@@ -242,6 +358,11 @@ fn planning_error(message: &str) -> String {
     if message.contains("Aggregate functions are not allowed in the WHERE clause") {
         return "aggregates can't stand in WHERE, which is of rows before they are grouped; write HAVING".to_string();
     }
+    first_lower(message)
+}
+
+/// A sentence as a part of one, but for names.
+fn first_lower(message: &str) -> String {
     let mut letters = message.chars();
     match (letters.next(), letters.next()) {
         (Some(first), Some(second))
@@ -251,6 +372,13 @@ fn planning_error(message: &str) -> String {
         }
         _ => message.to_string(),
     }
+}
+
+/// Types of arguments, without what the items of lists are called: `List(Int64, field: 'item')`.
+fn without_names_of_items(types: &str) -> String {
+    let mut parts = types.split(", field: '");
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |text, part| text + part.split_once('\'').map_or(part, |(_, rest)| rest))
 }
 
 /// What a parameter without a value is told.
@@ -383,6 +511,30 @@ mod tests {
                 "Failed to coerce arguments to satisfy a call to 'abs' function: coercion from Utf8 to the signature \
               Numeric(1) failed No function matches the given name and argument types 'abs(Utf8)'. You might need",
                 "abs can't take these arguments: abs(Utf8); CAST them to what it takes",
+            ),
+            (
+                "Failed to coerce arguments to satisfy a call to 'array_element' function: coercion from List(Int64, field: \
+                 'item'), UInt64 to the signature no failed No function matches the given name and argument types \
+                 'array_element(List(Int64, field: 'item'), UInt64)'. You might need",
+                "array_element can't take these arguments: array_element(List(Int64), UInt64); CAST them to what it takes",
+            ),
+            (
+                "Function 'range' failed to match any signature, errors: Error during planning: Function 'range' expected 1 \
+                 arguments but received 2,Error during planning: Function 'range' requires Int64, but received List(Int64) \
+                 (DataType: List(Int64)).,Error during planning: Function 'range' expected 3 arguments but received 2",
+                "range can't take List(Int64) there; CAST it to what it takes",
+            ),
+            (
+                "Argument #2 must be an INTEGER or NULL, got Column(Column { relation: None, name: \"k\" })",
+                "argument #2 must be an INTEGER or NULL; CAST it",
+            ),
+            (
+                "Projections require unique expression names but the expression \"count(Int64(1)) AS count(*)\" at position 0",
+                "two columns are called `count(*)`; name one of them with AS",
+            ),
+            (
+                "Projections require unique expression names but the expression \"CAST(t.v AS Int64)\" at position 0",
+                "two columns are called `CAST(t.v AS Int64)`; name one of them with AS",
             ),
         ] {
             assert_eq!(readable(&DataFusionError::Plan(message.to_string())), expected, "{message}");
