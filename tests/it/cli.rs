@@ -419,7 +419,7 @@ fn invalid_sql_stops_what_it_concerns_and_names_its_place() {
             &["`t`", "the key `costumer`", "customer"],
         ),
         (format!("{}AS SELECT 1;", clustered.replace('2', "0")), "1:", &["0"]),
-        ("CREATE TABLE t AS SELECT 1 AS a, 2 AS a;".into(), "1:", &["`t`", "AS a"]),
+        ("CREATE TABLE t AS SELECT 1 AS a, 2 AS a;".into(), "1:", &["`t`", "two columns are called `a`"]),
         ("CREATE TABLE t AS SELECT sum(region) AS s FROM customers;".into(), "1:", &["`t`", "sum"]),
     ] {
         lab.write("sql/bad.sql", &text);

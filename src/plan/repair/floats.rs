@@ -5,7 +5,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::math::nanvl;
 use datafusion::logical_expr::expr::{Case, InList, ScalarFunction};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, TryCast, lit};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
@@ -59,16 +59,26 @@ fn may_be_nan(part: &Expr) -> bool {
     match part {
         Expr::BinaryExpr(binary) => matches!(binary.op, Operator::Divide | Operator::Modulo),
         Expr::ScalarFunction(call) => PARTIAL_FUNCTIONS.contains(&call.func.name()),
+        // A text may be '-NaN'.
+        Expr::Cast(cast) => cast.field.data_type().is_floating(),
+        Expr::TryCast(cast) => cast.field.data_type().is_floating(),
+        Expr::Literal(ScalarValue::Float64(Some(v)), _) => v.is_nan() && v.to_bits() != f64::NAN.to_bits(),
+        Expr::Literal(ScalarValue::Float32(Some(v)), _) => v.is_nan() && v.to_bits() != f32::NAN.to_bits(),
         _ => false,
     }
 }
 
 fn alike(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if may_be_nan(&part) {
-        return Ok(match part.get_type(schema)? {
-            DataType::Float64 => Transformed::yes(nanvl().call(vec![part, lit(f64::NAN)])),
-            DataType::Float32 => Transformed::yes(nanvl().call(vec![part, lit(f32::NAN)])),
-            _ => Transformed::no(part),
+        if let Expr::Cast(Cast { expr, .. }) | Expr::TryCast(TryCast { expr, .. }) = &part
+            && !expr.get_type(schema)?.is_string()
+        {
+            return Ok(Transformed::no(part));
+        }
+        return Ok(match part {
+            Expr::Literal(ScalarValue::Float64(_), _) => Transformed::yes(lit(f64::NAN)),
+            Expr::Literal(ScalarValue::Float32(_), _) => Transformed::yes(lit(f32::NAN)),
+            part => with_one_nan(part, schema)?,
         });
     }
     Ok(match part {
@@ -109,6 +119,15 @@ fn is_nan(expr: Option<&Expr>) -> bool {
         Some(Expr::Literal(ScalarValue::Float32(Some(value)), _)) => value.is_nan(),
         _ => false,
     }
+}
+
+/// A part of which every NaN is the one.
+fn with_one_nan(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match part.get_type(schema)? {
+        DataType::Float64 => Transformed::yes(nanvl().call(vec![part, lit(f64::NAN)])),
+        DataType::Float32 => Transformed::yes(nanvl().call(vec![part, lit(f32::NAN)])),
+        _ => Transformed::no(part),
+    })
 }
 
 /// The zero of a float's type, if it is not added yet.
