@@ -50,7 +50,7 @@ pub fn keys(files: &BTreeMap<PathBuf, FoundFile>) -> Result<BTreeSet<String>, Fa
 pub fn found(files: &BTreeMap<PathBuf, FoundFile>) -> Result<Partitions, Fault> {
     let pairs = open_pairs(files)?;
     let keys = |pairs: &Pairs| pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
-    let Some(first) = pairs.iter().map(|pairs| keys(pairs)).max_by_key(Vec::len).filter(|keys| !keys.is_empty()) else {
+    let Some(first) = pairs.iter().map(&keys).max_by_key(Vec::len).filter(|keys| !keys.is_empty()) else {
         return Ok(Partitions { values: vec![Vec::new(); files.len()], ..Partitions::default() });
     };
     if let Some(at) = pairs.iter().position(|other| keys(other) != first) {

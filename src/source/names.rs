@@ -174,6 +174,9 @@ mod tests {
 
     use crate::source::names::{Names, check_fields};
 
+    /// Fields that are declared, those of each file, and the error.
+    type Case<'a> = (&'a [&'a str], &'a [&'a [&'a str]], Option<&'a str>);
+
     fn a_struct(fields: &[(&str, DataType)]) -> DataType {
         DataType::Struct(fields.iter().map(|(name, t)| Field::new(*name, t.clone(), true)).collect::<Fields>())
     }
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn declared_fields_are_in_some_file_and_in_no_other_case() {
-        let cases: [(&[&str], &[&[&str]], Option<&str>); 7] = [
+        let cases: [Case<'_>; 7] = [
             (&["a"], &[&["a", "b"]], None),
             (&["a", "b"], &[&["a"], &["b"]], None),
             (&["a", "A"], &[&["A", "a"], &["A"]], None),
