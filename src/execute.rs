@@ -8,6 +8,7 @@ pub mod content;
 pub mod convert;
 pub mod disk;
 pub mod footers;
+pub mod forgotten_order;
 pub mod kept_order;
 pub mod opaque;
 pub mod own_text;

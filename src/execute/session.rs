@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
 use crate::execute::disk::Disk;
 use crate::execute::footers::Footers;
+use crate::execute::forgotten_order::ForgottenOrder;
 use crate::execute::kept_order::KeptOrder;
 use crate::execute::opaque::PlannerOfFunctions;
 use crate::execute::own_text::OwnText;
@@ -99,8 +100,8 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let rules = repaired(state.optimizers());
-    let kept: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(KeptOrder);
-    let physical = [kept].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
+    let first: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(ForgottenOrder), Arc::new(KeptOrder)];
+    let physical = first.into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
     let analysis = state.analyzer().rules.iter().map(|rule| -> Arc<dyn AnalyzerRule + Send + Sync> {
         if rule.name() == Coercion.name() { Arc::new(Coercion) } else { Arc::clone(rule) }
     });

@@ -667,6 +667,13 @@ async fn lists_and_patterns_keep_null() {
         ("k", "SELECT k FROM t WHERE NOT (g ~ '.*')", Ok(&[])),
         (
             "k",
+            "SELECT k, n ^ n AS x, n ^ (n ^ k) AS y FROM (SELECT k, nullif(k, 3) AS n FROM t)",
+            Ok(&["1 0 1", "2 0 2", "3 - -"]),
+        ),
+        ("k", "SELECT k FROM t WHERE 'z' NOT IN (SELECT g FROM t)", Ok(&[])),
+        ("k", "SELECT k FROM t WHERE NOT ('z' = ANY (SELECT g FROM t WHERE g IS NOT NULL))", Ok(&["1", "2", "3"])),
+        (
+            "k",
             "SELECT k, regexp_like(g, '.*') AS x, g !~* '.*' AS y FROM t",
             Ok(&["1 true false", "2 true false", "3 - -"]),
         ),
@@ -822,6 +829,54 @@ async fn errors_of_queries_say_where_and_what_to_write() {
         ("k", "SELECT k, array_concat(l, CAST(NULL AS BIGINT[])) AS v FROM t", Ok(&["1 [1]"])),
         ("k", "SELECT k, n.x FROM t CROSS JOIN UNNEST(generate_series(1, t.k)) AS n(x)", Ok(&["1 1"])),
         ("k", "SELECT k FROM t GROUP BY k QUALIFY rank() OVER (PARTITION BY k ORDER BY k) = 1", Ok(&["1"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_constant_below_is_not_above_operators_that_make_nulls() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(
+        folder.path(),
+        "t",
+        "SELECT value AS id, value % 2 AS k, nullif(value, 1) AS v FROM generate_series(1, 4)",
+    )
+    .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let joined = "t LEFT JOIN (SELECT * FROM t WHERE k = 1) u ON t.id = u.id";
+    let first = format!("SELECT t.id, u.k FROM {joined} ORDER BY u.k, t.id DESC LIMIT 3");
+    let counted = format!("SELECT id, count(*) OVER (PARTITION BY n) AS c FROM (SELECT t.id, u.k AS n FROM {joined})");
+    let cases: &[Case<'_>] = &[
+        ("id", &first, Ok(&["1 1", "3 1", "4 -"])),
+        ("id", &counted, Ok(&["1 2", "2 2", "3 2", "4 2"])),
+        (
+            "id",
+            "SELECT x, count(*) AS c FROM (SELECT 1 AS x, id FROM t UNION ALL SELECT 1, id FROM t) GROUP BY ROLLUP (x)",
+            Ok(&["- 8", "1 8"]),
+        ),
+        (
+            "id",
+            "SELECT * FROM (SELECT k, v, count(*) AS c FROM t WHERE k = 1 GROUP BY ROLLUP (k, v)) ORDER BY k DESC, v DESC, c LIMIT 1",
+            Ok(&["- - 2"]),
+        ),
+        (
+            "id",
+            "SELECT a, b, rank() OVER (ORDER BY b, a) AS r FROM (SELECT id % 2 AS a, id % 2 AS b FROM t) GROUP BY CUBE (a, b)",
+            Ok(&["- - 7", "- 0 2", "- 1 4", "0 - 5", "0 0 1", "1 - 6", "1 1 3"]),
+        ),
+        (
+            "k",
+            "SELECT id, x FROM (SELECT id, max(v) OVER (PARTITION BY k ORDER BY id) AS x FROM t WHERE k = 1)
+             ORDER BY x, id LIMIT 1",
+            Ok(&["3 3"]),
+        ),
+        (
+            "k",
+            "SELECT k, id, rank() OVER (PARTITION BY k ORDER BY x) AS r
+             FROM (SELECT k, id, sum(v) OVER (PARTITION BY k ORDER BY id) AS x FROM t)",
+            Ok(&["0 2 1", "0 4 2", "1 1 2", "1 3 1"]),
+        ),
     ];
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

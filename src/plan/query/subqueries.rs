@@ -328,7 +328,8 @@ impl Mend {
             let is_in = op == Operator::Eq && quantifier == SetQuantifier::Any;
             let is_not_in = op == Operator::NotEq && quantifier == SetQuantifier::All;
             let is_right = (is_in && place.is_condition() && joins_rightly(&plan)?)
-                || (is_not_in && place == Place::Condition && !is_correlated);
+                // Of a constant it takes the comparison for a filter of the subquery, which loses NULLs.
+                || (is_not_in && place == Place::Condition && !is_correlated && !left.column_refs().is_empty());
             if is_right {
                 return Ok(Expr::InSubquery(InSubquery::new(Box::new(left), subquery(plan), is_not_in)));
             }

@@ -23,7 +23,7 @@ const ANY_TEXT_TOO: &str = "";
 ///
 /// - of two lists that a value must, or must not, be in it makes one, and `false` or `true` where nothing is left:
 ///   `x NOT IN (1) OR x NOT IN (2)` is not true where `x` is NULL, and a NULL in one of the lists is lost;
-/// - `x ~ '.*'` is not false where `x` is NULL.
+/// - `x ~ '.*'` is not false where `x` is NULL, nor is `x ^ x` 0.
 #[derive(Debug)]
 pub struct NullsKept {
     rule: Arc<dyn OptimizerRule + Send + Sync>,
@@ -52,7 +52,8 @@ impl OptimizerRule for NullsKept {
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let mut is_asked = false;
         plan.apply_expressions(|expr| {
-            is_asked |= expr.exists(|part| Ok(is_any_text(part)))? || !in_several_lists(expr)?.is_empty();
+            is_asked |=
+                expr.exists(|part| Ok(is_any_text(part) || is_xor(part)))? || !in_several_lists(expr)?.is_empty();
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !is_asked {
@@ -96,6 +97,10 @@ fn in_several_lists(expr: &Expr) -> Result<HashSet<Expr>> {
     Ok(lists.into_iter().filter(|(_, count)| *count > 1).map(|(expr, _)| expr.clone()).collect())
 }
 
+fn is_xor(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryExpr(BinaryExpr { op: Operator::BitwiseXor, .. }))
+}
+
 fn is_or(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }))
 }
@@ -132,13 +137,16 @@ fn is_any_text(expr: &Expr) -> bool {
 
 /// `part` in a form that DataFusion puts together with nothing else.
 fn set_apart(part: Expr, several: &HashSet<Expr>, count: &mut i64) -> Expr {
-    let mut apart = |expr: Expr| match several.contains(&expr) {
-        true => {
-            *count += 1;
-            ScalarUDF::new_from_impl(Apart::new()).call(vec![expr, lit(*count)])
-        }
-        false => expr,
+    let mut numbered = |expr: Expr| {
+        *count += 1;
+        ScalarUDF::new_from_impl(Apart::new()).call(vec![expr, lit(*count)])
     };
+    if is_xor(&part)
+        && let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part
+    {
+        return Expr::BinaryExpr(BinaryExpr { left: Box::new(numbered(*left)), op, right: Box::new(numbered(*right)) });
+    }
+    let mut apart = |expr: Expr| if several.contains(&expr) { numbered(expr) } else { expr };
     let any_text = |pattern: &Expr| {
         let text = ScalarValue::from(ANY_TEXT_TOO);
         let data_type = pattern.get_type(&DFSchema::empty()).unwrap_or_else(|_| text.data_type());
