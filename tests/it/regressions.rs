@@ -671,6 +671,12 @@ async fn lists_and_patterns_keep_null() {
             Ok(&["1 0 1", "2 0 2", "3 - -"]),
         ),
         ("k", "SELECT k FROM t WHERE 'z' NOT IN (SELECT g FROM t)", Ok(&[])),
+        (
+            "k",
+            "SELECT k FROM (SELECT k, TIMESTAMP '2024-01-01' + CAST(k || ' days' AS INTERVAL) AS ts FROM t)
+             WHERE date_part('year', ts) >= 1600 AND date_part('year', ts) NOT IN (2300, 2301)",
+            Ok(&["1", "2", "3"]),
+        ),
         ("k", "SELECT k FROM t WHERE NOT ('z' = ANY (SELECT g FROM t WHERE g IS NOT NULL))", Ok(&["1", "2", "3"])),
         (
             "k",

@@ -1,12 +1,13 @@
 //! Simplification that keeps what is NULL.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
-use datafusion::logical_expr::expr::{InList, ScalarFunction};
+use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
@@ -18,12 +19,15 @@ use crate::arithmetic::checked::map_keeping_names;
 /// A pattern that DataFusion takes for `IS NOT NULL`, and one that means the same and stays what it is.
 const ANY_TEXT: &str = ".*";
 const ANY_TEXT_TOO: &str = "";
+/// Years of which timestamps in nanoseconds have all days, and the days around them.
+const NEAR_YEARS: RangeInclusive<i64> = 1679..=2260;
 
 /// A rule that simplifies expressions, without what DataFusion 55 does wrong with NULLs:
 ///
 /// - of two lists that a value must, or must not, be in it makes one, and `false` or `true` where nothing is left:
 ///   `x NOT IN (1) OR x NOT IN (2)` is not true where `x` is NULL, and a NULL in one of the lists is lost;
-/// - `x ~ '.*'` is not false where `x` is NULL, nor is `x ^ x` 0.
+/// - `x ~ '.*'` is not false where `x` is NULL, nor is `x ^ x` 0;
+/// - `date_part('year', x) > 1600` it makes a comparison with a timestamp, and of one that nanoseconds don't reach NULL.
 #[derive(Debug)]
 pub struct NullsKept {
     rule: Arc<dyn OptimizerRule + Send + Sync>,
@@ -52,8 +56,8 @@ impl OptimizerRule for NullsKept {
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let mut is_asked = false;
         plan.apply_expressions(|expr| {
-            is_asked |=
-                expr.exists(|part| Ok(is_any_text(part) || is_xor(part)))? || !in_several_lists(expr)?.is_empty();
+            is_asked |= expr.exists(|part| Ok(is_any_text(part) || is_xor(part) || is_far_year(part)))?
+                || !in_several_lists(expr)?.is_empty();
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !is_asked {
@@ -95,6 +99,33 @@ fn in_several_lists(expr: &Expr) -> Result<HashSet<Expr>> {
         *lists.entry(column).or_default() += if alternatives > 1 { count } else { 1 };
     }
     Ok(lists.into_iter().filter(|(_, count)| *count > 1).map(|(expr, _)| expr.clone()).collect())
+}
+
+fn is_year(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast(cast) => is_year(&cast.expr),
+        Expr::ScalarFunction(call) if call.func.name() == "date_part" => {
+            let part = call.args.first().and_then(as_literal).and_then(ScalarValue::try_as_str).flatten();
+            part.is_some_and(|part| part.to_lowercase().starts_with("year"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the year of something is compared with one that timestamps in nanoseconds may not reach.
+fn is_far_year(part: &Expr) -> bool {
+    let is_far = |expr: &Expr| {
+        let year = as_literal(expr).and_then(|value| value.cast_to(&DataType::Int64).ok());
+        year.is_some_and(|year| !matches!(year, ScalarValue::Int64(Some(year)) if NEAR_YEARS.contains(&year)))
+    };
+    match part {
+        Expr::BinaryExpr(BinaryExpr { left, op: _, right }) => {
+            (is_year(left) && is_far(right)) || (is_far(left) && is_year(right))
+        }
+        Expr::InList(InList { expr, list, .. }) => is_year(expr) && list.iter().any(is_far),
+        Expr::Between(Between { expr, low, high, .. }) => is_year(expr) && (is_far(low) || is_far(high)),
+        _ => false,
+    }
 }
 
 fn is_xor(expr: &Expr) -> bool {
@@ -141,7 +172,7 @@ fn set_apart(part: Expr, several: &HashSet<Expr>, count: &mut i64) -> Expr {
         *count += 1;
         ScalarUDF::new_from_impl(Apart::new()).call(vec![expr, lit(*count)])
     };
-    if is_xor(&part)
+    if (is_xor(&part) || is_far_year(&part))
         && let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part
     {
         return Expr::BinaryExpr(BinaryExpr { left: Box::new(numbered(*left)), op, right: Box::new(numbered(*right)) });
@@ -151,6 +182,16 @@ fn set_apart(part: Expr, several: &HashSet<Expr>, count: &mut i64) -> Expr {
         let text = ScalarValue::from(ANY_TEXT_TOO);
         let data_type = pattern.get_type(&DFSchema::empty()).unwrap_or_else(|_| text.data_type());
         lit(text.cast_to(&data_type).unwrap_or(text))
+    };
+    let part = match part {
+        part if !is_far_year(&part) => part,
+        Expr::InList(InList { expr, list, negated }) => {
+            return Expr::InList(InList { expr: Box::new(numbered(*expr)), list, negated });
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            return Expr::Between(Between { expr: Box::new(numbered(*expr)), negated, low, high });
+        }
+        other => other,
     };
     let is_equality = as_equality(&part).is_some();
     let is_any_text = is_any_text(&part);
