@@ -86,7 +86,9 @@ fn random_queries_give_the_same_rows_chunk_by_chunk_as_whole() {
 }
 
 /// `cargo run --release --example fuzz -- --cases 3000 --seed 500 --without all` prints the table of PINS.
+/// `cargo test --test it every_rule -- --ignored --nocapture` passed last, in 351 s.
 #[test]
+#[ignore = "takes minutes"]
 fn every_rule_is_noticed() {
     let pinned: Vec<Rule> = PINS.iter().map(|(rule, _)| *rule).collect();
     assert_eq!(pinned, Rule::ALL, "pin every rule: --without all of the fuzz example prints the table");
