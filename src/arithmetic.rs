@@ -7,7 +7,7 @@
 //! | `sum`, also DISTINCT and in windows | wraps around | summed exactly; an error if the result does not fit |
 //! | `avg` of durations and of the widest decimals | wraps around | likewise |
 //! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
-//! | casts of constants that fail | an error, also in a branch that is not taken | an error where the value counts ([`cast`]) |
+//! | casts of constants that fail | an error, even in a branch not taken | an error where the value counts ([`cast`]) |
 //! | functions of dates beyond nanoseconds | NULL, or an error | right, or an error ([`function`]) |
 //! | decimals beside floats | cut to 15 decimal places | written numbers are decimals, else DOUBLE ([`mixed`]) |
 //! | comparisons, extremes and orders of intervals | by parts | by length ([`interval`]) |

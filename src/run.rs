@@ -7,6 +7,7 @@
 pub mod chunk;
 mod cover;
 mod identity;
+pub mod planned;
 pub mod report;
 mod served;
 mod sliced;
@@ -14,16 +15,13 @@ mod split;
 mod stage;
 mod task;
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
-use futures::FutureExt;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
@@ -34,16 +32,10 @@ use crate::cache::{Cache, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
-use crate::hook::{InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::need::{needs_of_chunks, needs_of_query};
-use crate::plan::prove::Proof;
-use crate::plan::prove::never_null::never_null;
 use crate::plan::prove::rule::Rules;
-use crate::plan::resolve::{Known, Resolved, published, resolve};
-use crate::plan::slice::Stored;
-use crate::plan::steps::{Step, steps};
+use crate::run::planned::plan;
 use crate::run::report::{RunReport, Status, TaskReport, peak_rss_bytes};
 use crate::run::served::Served;
 use crate::run::split::Splits;
@@ -53,10 +45,6 @@ use crate::schedule::{Schedule, Skipped};
 use crate::source::Snapshot;
 use crate::table::output::of_chunks;
 use crate::task::Task;
-use crate::task::source::Source;
-
-/// A source of a hook's is taken for no larger than a pebibyte, so that sums of sizes are numbers.
-const MOST_BYTES: u64 = 1 << 50;
 
 /// What to run, and how much of the cache to believe.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -115,186 +103,6 @@ pub struct Context {
     pub start_unix_ns: u64,
     /// Keeps the cache's files from being collected; whoever may outlive the run holds it, too.
     pub in_use: Arc<InUse>,
-}
-
-/// A task that was planned: ready to run once its inputs are.
-#[derive(Debug)]
-pub struct PlannedTask {
-    /// The task.
-    pub task: Task,
-    /// The steps it runs in, at least one; the last gives its table.
-    pub steps: Vec<Step>,
-}
-
-/// All tasks of a pipeline, planned or failed, and the sources they read.
-#[derive(Debug)]
-pub struct Plans {
-    /// By task name.
-    pub tasks: BTreeMap<String, Result<Arc<PlannedTask>>>,
-    /// By source name; those that could be read.
-    pub sources: BTreeMap<String, Arc<Snapshot>>,
-    /// Sources whose rows a hook gives, by name.
-    pub served: BTreeMap<String, Arc<dyn SourceHook>>,
-}
-
-/// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
-/// the functions, bounds of ranges or numbers of chunks, that a task was cut by when it was published.
-///
-/// A task that is invalid or refused, or that a broken source is in the way of, is an `Err` in the result. One whose
-/// input could not be planned is not in it. What is left out of sources goes to `events`.
-pub async fn plan(
-    pipeline: &Pipeline,
-    state: &SessionState,
-    rules: Rules,
-    budget: Budget,
-    previous: &(dyn Fn(&str) -> Vec<String> + Sync),
-    events: &EventSink,
-) -> Plans {
-    let mut known: BTreeMap<String, Known> = BTreeMap::new();
-    let mut sources = BTreeMap::new();
-    let mut broken: BTreeMap<String, String> = BTreeMap::new();
-    let read: BTreeSet<String> = pipeline.tasks().flat_map(|task| pipeline.inputs(task)).collect();
-    for source in read.iter().filter_map(|name| pipeline.source(name)) {
-        // A reader that panics is in the way of what reads the source, and of nothing else.
-        let taken = AssertUnwindSafe(Snapshot::take(source, state)).catch_unwind().await;
-        match taken.unwrap_or_else(|panic| Err(source_panicked(source, panic.as_ref()))) {
-            Ok(snapshot) => {
-                for note in snapshot.notes() {
-                    events.send(Event::LeftOut { source: source.name.clone(), note: note.clone() });
-                }
-                let (schema, bytes) = (snapshot.table().schema(), snapshot.bytes());
-                let row_groups = snapshot.row_groups();
-                let of_files = Known::new(schema, bytes.max(1));
-                let never_null = snapshot.promised();
-                let of_files = Known { row_groups, has_order: true, never_null, ..of_files };
-                known.insert(source.name.clone(), of_files);
-                sources.insert(source.name.clone(), Arc::new(snapshot));
-            }
-            Err(error) => drop(broken.insert(source.name.clone(), error.to_string())),
-        }
-    }
-    let mut served = BTreeMap::new();
-    for UserSource { name, hook, location: _ } in read.iter().filter_map(|name| pipeline.user_source(name)) {
-        let of_hook = Known::new(hook.schema(), hook.bytes().clamp(1, MOST_BYTES));
-        known.insert(name.clone(), Known { is_served: true, ..of_hook });
-        served.insert(name.clone(), Arc::clone(hook));
-    }
-    let mut tasks = BTreeMap::new();
-    for task in pipeline.tasks() {
-        let inputs = pipeline.inputs(task);
-        if let Some(error) = inputs.iter().find_map(|name| broken.get(name)) {
-            tasks.insert(task.name.clone(), Err(Error::new(ErrorKind::Source, error).with_task(&task.name)));
-            continue;
-        }
-        if !inputs.iter().all(|name| known.contains_key(name)) {
-            continue;
-        }
-        let invoked = match &task.invocation {
-            Some(hook) => {
-                let tables = inputs.iter().map(|name| {
-                    let source =
-                        sources.get(name).map(|source: &Arc<Snapshot>| source.table() as Arc<dyn TableProvider>);
-                    let served = || Some(Served::new(name, served.get(name)?, &Arc::default()).whole());
-                    (name.clone(), source.or_else(served))
-                });
-                let context = InvocationContext {
-                    task: task.name.clone(),
-                    parameters: task.parameters.clone(),
-                    inputs: tables.collect(),
-                    state: state.clone(),
-                    jobs: budget.jobs,
-                    memory_limit_bytes: budget.limit_bytes,
-                };
-                match hook.cut(&context).await.and_then(|cut| cut.checked(&context)) {
-                    Ok(chunking) => Some(Task { chunking: Some(chunking), ..task.clone() }),
-                    Err(error) => {
-                        tasks.insert(task.name.clone(), Err(error.with_task(&task.name)));
-                        continue;
-                    }
-                }
-            }
-            None => None,
-        };
-        let task = invoked.as_ref().unwrap_or(task);
-        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(task, pipeline, &known, state, rules)));
-        let query = match resolved.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
-            Ok(query) => query,
-            Err(error) => {
-                tasks.insert(task.name.clone(), Err(error));
-                continue;
-            }
-        };
-        let schema = Arc::clone(&query.last.resolved.schema);
-        let fitting = |query: &Resolved| {
-            // What can't be optimised fails later, with a reason.
-            let needed = needs_of_query(query, state).unwrap_or_default();
-            budget.chunks(needed.iter().map(|need| need.memory_bytes).sum())
-        };
-        let found = catch_unwind(AssertUnwindSafe(|| steps(task, query, rules, &fitting, &previous(&task.name))));
-        let planned = match found.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
-            Ok(mut steps) => {
-                if let Some(last) = steps.last_mut() {
-                    match materialized(task, last.proof.clone()) {
-                        Ok(proof) => last.proof = proof,
-                        Err(error) => {
-                            tasks.insert(task.name.clone(), Err(error));
-                            continue;
-                        }
-                    }
-                }
-                for step in &mut steps {
-                    // Who can't be optimised fails when it runs, and needs all until then.
-                    step.needs = needs_of_chunks(&step.proof, &step.resolved, state).unwrap_or_default();
-                }
-                Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
-            }
-            Err(refused) => Err(refused),
-        };
-        let proof = planned.as_ref().ok().and_then(|planned| Some(&planned.steps.last()?.proof));
-        let schema = proof.map_or(schema, |proof| Arc::clone(proof.schema()));
-        let stored = proof.and_then(Stored::by);
-        // As large as all it reads, until it is known better; what is cut of it counts in any case.
-        let bytes: u64 = inputs.iter().filter_map(|name| Some(known.get(name)?.bytes)).sum();
-        // Hooks may give other rows.
-        let last = planned.as_ref().ok().and_then(|planned| planned.steps.last());
-        let never_null = last.filter(|_| task.materialization.is_empty()).map(|step| never_null(&step.resolved.plan));
-        let never_null = Arc::new(never_null.unwrap_or_default());
-        known.insert(task.name.clone(), Known { stored, never_null, ..Known::new(schema, bytes.max(1)) });
-        tasks.insert(task.name.clone(), planned);
-    }
-    Plans { tasks, sources, served }
-}
-
-fn source_panicked(source: &Source, panic: &(dyn Any + Send)) -> Error {
-    let message = format!("source `{}`: its reader panicked: {}", source.name, panic_message(panic));
-    Error::new(ErrorKind::Source, message).with_location(source.location.clone())
-}
-
-fn planning_panicked(task: &Task, panic: &(dyn Any + Send)) -> Error {
-    let message = format!("planning it panicked, which is a bug: {}", panic_message(panic));
-    Error::new(ErrorKind::Sql, message).with_task(&task.name).with_location(task.location.clone())
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
-}
-
-/// The proof with the columns that the task's hooks give.
-fn materialized(task: &Task, proof: Proof) -> Result<Proof> {
-    let mut schema = Arc::clone(proof.schema());
-    let mut is_changed = false;
-    for hook in &task.materialization {
-        if let Some(changed) = hook.schema(&schema).map_err(|e| e.with_task(&task.name))? {
-            schema = changed;
-            is_changed = true;
-        }
-    }
-    if !is_changed {
-        return Ok(proof);
-    }
-    let schema = published(&schema, task)?;
-    Ok(proof.changed_to(schema))
 }
 
 /// Runs `pipeline`.

@@ -55,6 +55,9 @@ use crate::table::FilesTable;
 use crate::task::format::Format;
 use crate::task::source::Source;
 
+/// For the name of a damaged file no more than this is read again.
+const MOST_DECODED_BYTES: u64 = 4 << 30;
+
 /// The files of one source as they were when a run began.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -270,7 +273,7 @@ impl Snapshot {
         })
     }
 
-    /// Looks for a file that can't be decoded, for who knows that there is one.
+    /// Looks for a file that can't be decoded, among the first [`MOST_DECODED_BYTES`], for who knows that there is one.
     ///
     /// # Errors
     /// [`ErrorKind::Source`] with the first file and its column.
@@ -279,7 +282,15 @@ impl Snapshot {
             return Ok(());
         }
         let (name, files) = (self.name.clone(), Arc::clone(&self.files));
-        let check = move || files.iter().try_for_each(|file| check_decodes(&file.path));
+        let check = move || -> std::result::Result<(), Fault> {
+            let mut left = MOST_DECODED_BYTES;
+            for file in files.iter() {
+                let Some(less) = left.checked_sub(file.bytes) else { break };
+                left = less;
+                check_decodes(&file.path)?;
+            }
+            Ok(())
+        };
         match tokio::task::spawn_blocking(check).await {
             Ok(Err(fault)) => {
                 let (message, cause) = fault.into_parts();

@@ -96,7 +96,8 @@ impl FilesTable {
 
     /// The same table, of whose columns `promised` are only said to have no NULLs: that is checked when they are read.
     ///
-    /// A plan must not rely on it, since what follows from it, such as that no row `IS NULL`, is what nobody reads then.
+    /// A plan must not rely on that: it would fold `v IS NULL` to false, so that nobody would read and check the
+    /// column.
     pub fn promising(mut self, promised: &BTreeSet<String>) -> Self {
         let field = |field: &FieldRef| match promised.contains(field.name()) {
             true => Arc::new(field.as_ref().clone().with_nullable(true)),

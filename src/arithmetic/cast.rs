@@ -1,11 +1,11 @@
 //! Casts that keep their value or fail.
 //!
-//! Arrow's casts fail where a number does not fit its new type, but for these: a number too large for a float of fewer bits
-//! becomes infinite, and TRY_CAST of a date in milliseconds to a finer timestamp wraps around. A number of days that is added to
-//! a date goes through nanoseconds, which hold 292 years.
+//! Arrow's casts fail where a number does not fit its new type, but for these: a number too large for a float of
+//! fewer bits becomes infinite, and TRY_CAST of a date in milliseconds to a finer timestamp wraps around. A number of
+//! days that is added to a date goes through nanoseconds, which hold 292 years.
 //!
-//! A cast of a constant that fails is an error where its value counts: DataFusion fails wherever it folds it, also in the
-//! branch of a CASE that is never taken.
+//! A cast of a constant that fails is an error where its value counts. DataFusion fails wherever it folds the cast,
+//! even in a branch of CASE that is never taken.
 
 use std::sync::Arc;
 
@@ -229,8 +229,8 @@ enum How {
     TryEach,
     /// A number of days as an interval.
     Days,
-    /// Of a constant: as DataFusion's, which it takes the place of while constants are folded. What stays of a literal
-    /// is one that fails.
+    /// Of a constant. It replaces DataFusion's cast while constants are folded; if its argument is a literal after
+    /// that, the cast fails.
     Constant,
 }
 

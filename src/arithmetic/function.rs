@@ -435,8 +435,8 @@ fn check_length(name: &str, args: &[ColumnarValue]) -> Result<()> {
     )
 }
 
-/// A number, or the nanoseconds of a date, of a timestamp, or of an interval, whose months count 30 days; `None` for NULL
-/// and other types.
+/// A number, or the nanoseconds of a date, a timestamp or an interval, whose months count 30 days; `None` for NULL and
+/// other types.
 fn place_of(value: &ScalarValue) -> Option<i128> {
     const DAY: i128 = 86_400_000_000_000;
     match value {

@@ -1,4 +1,4 @@
-//! Inputs of which an operator must not know what is constant, equal or sorted.
+//! Inputs of which an operator must not know which columns are constant, equal or sorted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +19,16 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 
-/// Lets operators that make NULLs of values not know what their inputs are constant in, equal in or sorted by. It must
-/// come before the rules that add and remove sorts.
+use crate::execute::running_window::RunningWindowExec;
+
+/// Hides from an operator which columns of its input are constant, equal or sorted, where the operator adds NULLs to
+/// them. It must come before the rules that add and remove sorts.
 ///
-/// DataFusion 55 takes a column that is constant on the side of an outer join that has no row for some, or below grouping
-/// sets, for constant above, too, and so for what need not be sorted by: rows that tie elsewhere then come in any order,
-/// windows and groups are torn apart. Two columns that are equal below grouping sets it takes for equal above. And it
-/// takes `max(x) OVER (ORDER BY …)` and the like for sorted, although NULLs come before the first value.
+/// DataFusion 55 keeps such facts where they no longer hold, and then leaves out a sort or a sort key:
+///
+/// - A column that is constant on the optional side of an outer join is NULL in rows without a match.
+/// - A column that is constant, or equal to another, below grouping sets is NULL in some of the sets.
+/// - A running `max`, `min` or `sum` is NULL before the first value, whatever NULLS FIRST or LAST asks for.
 #[derive(Debug)]
 pub struct ForgottenOrder;
 
@@ -59,7 +62,7 @@ impl PhysicalOptimizerRule for ForgottenOrder {
     }
 }
 
-/// Of which of its inputs a node must know nothing.
+/// For each input of a node, whether the node must know nothing of it.
 fn forgets(node: &Arc<dyn ExecutionPlan>) -> Vec<bool> {
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
         return vec![!aggregate.group_expr().is_single()];
@@ -97,7 +100,7 @@ fn known(plan: &Arc<dyn ExecutionPlan>) -> Result<EquivalenceProperties> {
 }
 
 fn is_window(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    ["BoundedWindowAggExec", "WindowAggExec", "RunningWindowExec"].contains(&plan.name())
+    plan.is::<BoundedWindowAggExec>() || plan.is::<WindowAggExec>() || plan.is::<RunningWindowExec>()
 }
 
 /// The rows of its input.

@@ -82,7 +82,7 @@ fn is_running(window: &BoundedWindowAggExec) -> Result<bool> {
 
 /// A window whose functions are all computed as they run. It is to a plan what the window of DataFusion was.
 #[derive(Debug)]
-struct RunningWindowExec {
+pub struct RunningWindowExec {
     window: Arc<BoundedWindowAggExec>,
 }
 

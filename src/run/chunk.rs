@@ -19,9 +19,10 @@ use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
+use crate::run::Context;
+use crate::run::planned::PlannedTask;
 use crate::run::served::Served;
 use crate::run::sliced::Sliced;
-use crate::run::{Context, PlannedTask};
 use crate::source::Snapshot;
 
 /// What the chunks of one step have in common.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 use crate::source::fault::{Fault, quoted};
 
@@ -14,14 +14,14 @@ use crate::source::fault::{Fault, quoted};
 /// # Errors
 /// The first column that can't be decoded.
 pub fn check_decodes(path: &Path) -> Result<(), Fault> {
-    let message = "is damaged: its footer can't be read; write the file again";
-    let open = || File::open(path).map_err(|e| Fault::new(path, "can't be read").because(e));
-    let builder =
-        |file| ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| Fault::new(path, message).because(e));
-    let columns = builder(open()?)?.parquet_schema().root_schema().get_fields().to_vec();
-    for (at, column) in columns.iter().enumerate() {
-        let reader = builder(open()?)?;
-        let only = ProjectionMask::roots(reader.parquet_schema(), [at]);
+    let unreadable = |cause: std::io::Error| Fault::new(path, "can't be read").because(cause);
+    let file = File::open(path).map_err(unreadable)?;
+    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())
+        .map_err(|e| Fault::new(path, "is damaged: its footer can't be read; write the file again").because(e))?;
+    for (at, column) in footer.parquet_schema().root_schema().get_fields().iter().enumerate() {
+        let file = file.try_clone().map_err(unreadable)?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone());
+        let only = ProjectionMask::roots(footer.parquet_schema(), [at]);
         let read = || reader.with_projection(only).build()?.try_for_each(|batch| batch.map(drop)).map_err(Into::into);
         // Of what is damaged arrow's reader may panic.
         let read: parquet::errors::Result<()> = match catch_unwind(AssertUnwindSafe(read)) {

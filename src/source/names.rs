@@ -79,8 +79,8 @@ impl Names {
     }
 }
 
-/// Checks the fields that are declared against those of the files: each must be in one of them at least, and no file may
-/// have it in another case only.
+/// Checks the declared fields against those of the files: each must be in at least one file, and no file may have it in
+/// another case only.
 ///
 /// # Errors
 /// A field that is not there.

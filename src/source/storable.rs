@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use arrow::datatypes::DataType;
 
-/// Lists, structs and maps stand in each other at most so deep, and a map counts twice: Arrow's reader of IPC follows 64
-/// levels, pyarrow's of Parquet 33 lists.
+/// Lists, structs and maps may be nested at most this deep, and a map counts twice: Arrow's reader of IPC follows 64
+/// levels, pyarrow's reader of Parquet 33 lists.
 pub const MOST_NESTED: usize = 30;
 
 /// What is wrong with a column of a type that can't be stored, and what to do.

@@ -177,7 +177,7 @@ mod tests {
         let of = |months, days, nanoseconds| {
             let interval = IntervalMonthDayNano::new(months, days, nanoseconds);
             let array: ArrayRef = Arc::new(IntervalMonthDayNanoArray::from(vec![interval]));
-            lengths(&array).expect("lengths").as_primitive::<Decimal128Type>().value(0)
+            lengths(&array).unwrap().as_primitive::<Decimal128Type>().value(0)
         };
         let hour = 3_600_000_000_000;
         assert_eq!(of(0, 1, 0), of(0, 0, 24 * hour));

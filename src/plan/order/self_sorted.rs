@@ -16,8 +16,8 @@ pub fn sorts_itself(call: &AggregateFunction) -> bool {
 
 /// The function of such a call, of which DataFusion does not ask for sorted rows.
 ///
-/// DataFusion 55 sorts its input once for all aggregates, and turns the order of those around that ask for the opposite:
-/// these don't know of it, and give their values in the order of another.
+/// DataFusion 55 sorts the input of all aggregates once, and reverses those that ask for the opposite order. These two
+/// ignore that, and would give their values in the order of the other aggregate.
 pub fn self_sorted(func: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
     if func.inner().is::<SelfSorted>() {
         return Arc::clone(func);

@@ -1,8 +1,8 @@
 //! Calls of functions with clauses that their kind of function has no use for.
 //!
 //! DataFusion looks for a scalar function first and drops `OVER`, `FILTER`, `DISTINCT` and the like where it finds one;
-//! takes a window that it does not know for none; and drops arguments of ordered-set aggregates. Series in FROM it plans of
-//! constants alone.
+//! takes a window that it does not know for none; and drops arguments of ordered-set aggregates. In FROM it plans
+//! series of constants alone.
 
 use std::ops::ControlFlow;
 

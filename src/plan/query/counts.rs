@@ -1,8 +1,8 @@
 //! Counts and positions inside of expressions.
 //!
-//! DataFusion gives what counts or numbers something (`cardinality(l)`, `row_number() OVER (…)`) as an unsigned integer.
-//! Beside a BIGINT that becomes a DECIMAL, which `l[…]`, `substr`, `range` and others don't take, and the difference of two
-//! fails where it is negative. As operands and arguments they are BIGINT here; by themselves they keep their type.
+//! DataFusion's `cardinality(l)`, `row_number() OVER (…)` and the like are unsigned integers. Beside a BIGINT they
+//! become a DECIMAL, which `l[…]`, `substr`, `range` and others don't take, and a difference fails where it is
+//! negative. As operands and arguments they are BIGINT here; by themselves they keep their type.
 
 use std::ops::ControlFlow;
 

@@ -14,7 +14,7 @@ use crate::plan::query::syntax::normalised;
 /// Looks at a plan that DataFusion made of `query`.
 ///
 /// # Errors
-/// At the call, where the query has one of that function: a window or an aggregate that stands where nothing computes it.
+/// A window or an aggregate that stands where nothing computes it; at the call, if the query calls the function once.
 pub(super) fn check(plan: &LogicalPlan, query: &Query) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         let is_window = |expr: &Expr| matches!(expr, Expr::WindowFunction(_));

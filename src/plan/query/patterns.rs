@@ -1,5 +1,5 @@
-//! Regular expressions that are constants, compiled while a query is planned: an error is at its place then, and not one
-//! of a chunk that runs.
+//! Regular expressions that are constants are compiled while a query is planned, so that their errors have a place and
+//! don't come when a chunk runs.
 
 use std::ops::ControlFlow;
 

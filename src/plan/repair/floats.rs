@@ -19,7 +19,8 @@ const PARTIAL_FUNCTIONS: [&str; 14] =
 /// - It looks values up in longer lists by them, by IN and by CASE, while `=` takes -0.0 and 0.0 for equal. Their sum
 ///   with 0.0 is 0.0.
 /// - It groups, joins and compares by them what is not a number. A processor computes another NaN than `'NaN'` is read
-///   as: on x86, that of `0.0 / 0.0` is negative.
+///   as: on x86, that of `0.0 / 0.0` is negative. Sums, differences and products are left as they are: only infinite
+///   operands make a NaN there.
 #[derive(Debug)]
 pub struct EqualFloats;
 

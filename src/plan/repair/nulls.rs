@@ -24,10 +24,10 @@ const NEAR_YEARS: RangeInclusive<i64> = 1679..=2260;
 
 /// A rule that simplifies expressions, without what DataFusion 55 does wrong with NULLs:
 ///
-/// - of two lists that a value must, or must not, be in it makes one, and `false` or `true` where nothing is left:
-///   `x NOT IN (1) OR x NOT IN (2)` is not true where `x` is NULL, and a NULL in one of the lists is lost;
-/// - `x ~ '.*'` is not false where `x` is NULL, nor is `x ^ x` 0;
-/// - `date_part('year', x) > 1600` it makes a comparison with a timestamp, and of one that nanoseconds don't reach NULL.
+/// - It merges two lists that a value must, or must not, be in, and an empty one into `false` or `true`. But
+///   `x NOT IN (1) OR x NOT IN (2)` is not true where `x` is NULL, and a NULL in one of the lists is lost.
+/// - It takes `x ~ '.*'` for false and `x ^ x` for 0 where `x` is NULL.
+/// - It makes `date_part('year', x) > 1600` a comparison with a timestamp, which is NULL for years beyond nanoseconds.
 #[derive(Debug)]
 pub struct NullsKept {
     rule: Arc<dyn OptimizerRule + Send + Sync>,
@@ -168,39 +168,23 @@ fn is_any_text(expr: &Expr) -> bool {
 
 /// `part` in a form that DataFusion puts together with nothing else.
 fn set_apart(part: Expr, several: &HashSet<Expr>, count: &mut i64) -> Expr {
-    let mut numbered = |expr: Expr| {
-        *count += 1;
-        ScalarUDF::new_from_impl(Apart::new()).call(vec![expr, lit(*count)])
-    };
-    if (is_xor(&part) || is_far_year(&part))
-        && let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part
-    {
-        return Expr::BinaryExpr(BinaryExpr { left: Box::new(numbered(*left)), op, right: Box::new(numbered(*right)) });
-    }
-    let mut apart = |expr: Expr| if several.contains(&expr) { numbered(expr) } else { expr };
-    let any_text = |pattern: &Expr| {
-        let text = ScalarValue::from(ANY_TEXT_TOO);
-        let data_type = pattern.get_type(&DFSchema::empty()).unwrap_or_else(|_| text.data_type());
-        lit(text.cast_to(&data_type).unwrap_or(text))
-    };
-    let part = match part {
-        part if !is_far_year(&part) => part,
-        Expr::InList(InList { expr, list, negated }) => {
-            return Expr::InList(InList { expr: Box::new(numbered(*expr)), list, negated });
+    let always = is_xor(&part) || is_far_year(&part);
+    let mut apart = |expr: Box<Expr>| match always || several.contains(&expr) {
+        true => {
+            *count += 1;
+            Box::new(ScalarUDF::new_from_impl(Apart::new()).call(vec![*expr, lit(*count)]))
         }
-        Expr::Between(Between { expr, negated, low, high }) => {
-            return Expr::Between(Between { expr: Box::new(numbered(*expr)), negated, low, high });
-        }
-        other => other,
+        false => expr,
     };
     let is_equality = as_equality(&part).is_some();
     let is_any_text = is_any_text(&part);
     match part {
-        Expr::InList(InList { expr, list, negated }) => {
-            Expr::InList(InList { expr: Box::new(apart(*expr)), list, negated })
+        Expr::InList(InList { expr, list, negated }) => Expr::InList(InList { expr: apart(expr), list, negated }),
+        Expr::Between(Between { expr, negated, low, high }) if always => {
+            Expr::Between(Between { expr: apart(expr), negated, low, high })
         }
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_equality => {
-            Expr::BinaryExpr(BinaryExpr { left: Box::new(apart(*left)), op, right: Box::new(apart(*right)) })
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if always || is_equality => {
+            Expr::BinaryExpr(BinaryExpr { left: apart(left), op, right: apart(right) })
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_any_text => {
             Expr::BinaryExpr(BinaryExpr { left, op, right: Box::new(any_text(&right)) })
@@ -213,6 +197,13 @@ fn set_apart(part: Expr, several: &HashSet<Expr>, count: &mut i64) -> Expr {
         }
         other => other,
     }
+}
+
+/// The other pattern of all texts, of the type of this one.
+fn any_text(pattern: &Expr) -> Expr {
+    let text = ScalarValue::from(ANY_TEXT_TOO);
+    let data_type = pattern.get_type(&DFSchema::empty()).unwrap_or_else(|_| text.data_type());
+    lit(text.cast_to(&data_type).unwrap_or(text))
 }
 
 fn put_back(part: Expr) -> Transformed<Expr> {
