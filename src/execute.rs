@@ -7,6 +7,7 @@ pub mod conform;
 pub mod content;
 pub mod convert;
 pub mod disk;
+pub mod floats;
 pub mod footers;
 pub mod forgotten_order;
 pub mod kept_order;

@@ -43,7 +43,13 @@ pub fn checked(plan: LogicalPlan, props: &ExecutionProps) -> Result<LogicalPlan>
         };
         match node {
             LogicalPlan::Join(mut join) => {
-                let keys = join.on.map_elements(|key| checked(key, Asked::Value))?;
+                // DataFusion computes keys below the join, where a cast must not have the name of its column.
+                let keys = join.on.map_elements(|key| {
+                    checked(key, Asked::Value)?.map_data(|key| {
+                        let is_cast = matches!(&key, Expr::ScalarFunction(call) if is_checked_cast(call));
+                        Ok(if is_cast { key.clone().alias(key.to_string()) } else { key })
+                    })
+                })?;
                 let filter = join.filter.map_elements(|filter| checked(filter, Asked::Truth))?;
                 let changes = keys.transformed || filter.transformed;
                 (join.on, join.filter) = (keys.data, filter.data);

@@ -1,4 +1,4 @@
-//! DataFusion's functions of dates and timestamps, which fail or are right where they would lose a value.
+//! DataFusion's functions of dates, timestamps and lists, which fail or are right where they would lose a value.
 //!
 //! | function | DataFusion 55 | here |
 //! |---|---|---|
@@ -8,12 +8,14 @@
 //! | `to_timestamp` of a float | the last timestamp for too large ones, 1970 for NaN | an error |
 //! | `to_timestamp_micros` and others of a text | an error where nanoseconds don't reach | right |
 //! | `range`, `generate_series` as lists of timestamps | end one early at the last ones | an error |
-//! | these of constants, of more than a million values | a list in the plan, however large | an error while planning |
+//! | `array_has_all`, `array_has_any` | true or false where one of the lists is NULL | NULL |
+//! | `range` and `generate_series` of constants, of more than a million values | a list in the plan, however large | an error while planning |
 
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampNanosecondType,
@@ -25,6 +27,7 @@ use datafusion::functions::datetime::date_trunc::DateTruncFunc;
 use datafusion::functions::datetime::to_timestamp::{
     ToTimestampFunc, ToTimestampMicrosFunc, ToTimestampMillisFunc, ToTimestampSecondsFunc,
 };
+use datafusion::functions_nested::array_has::{ArrayHasAll, ArrayHasAny};
 use datafusion::functions_nested::range::Range;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -54,6 +57,8 @@ pub fn checked_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
         How::FromText
     } else if inner.is::<Range>() {
         How::Series
+    } else if inner.is::<ArrayHasAll>() || inner.is::<ArrayHasAny>() {
+        How::TwoLists
     } else {
         return None;
     };
@@ -74,7 +79,7 @@ pub fn may_fail(function: &ScalarFunction, schema: &DFSchema) -> bool {
     // Dates without a time have all their parts.
     let is_date = |arg: &Expr| arg.get_type(schema).is_ok_and(|data_type| data_type == DataType::Date32);
     let is_safe = |arg: &Expr| matches!(arg, Expr::Literal(..)) || is_date(arg);
-    checked.how != How::Lenient && !function.args.iter().all(is_safe)
+    !matches!(checked.how, How::Lenient | How::TwoLists) && !function.args.iter().all(is_safe)
 }
 
 /// DataFusion's function in place of its checked form.
@@ -91,6 +96,7 @@ enum How {
     FromFloat,
     FromText,
     Series,
+    TwoLists,
     /// NULL for rows for which the function fails.
     Lenient,
 }
@@ -197,6 +203,7 @@ impl ScalarUDFImpl for CheckedFunction {
                     false => Ok(computed),
                 }
             }
+            (How::TwoLists, Ok(computed)) => null_where_one_is(&given, computed, rows),
             (How::Truncate, Err(error)) => truncated_far(self.inner(), &given, rows, &result)?.ok_or(error),
             (How::Lenient, Err(_)) => row_by_row(self.inner(), &given, rows, &result),
             (How::FromText, Err(error)) => match given.as_slice() {
@@ -206,6 +213,24 @@ impl ScalarUDFImpl for CheckedFunction {
             (_, computed) => computed,
         }
     }
+}
+
+/// What is computed of two lists, NULL where one of them is.
+fn null_where_one_is(lists: &[ColumnarValue], computed: ColumnarValue, rows: usize) -> Result<ColumnarValue> {
+    let has_nulls = |list: &ColumnarValue| match list {
+        ColumnarValue::Array(list) => list.null_count() > 0,
+        ColumnarValue::Scalar(list) => list.is_null(),
+    };
+    if !lists.iter().any(has_nulls) {
+        return Ok(computed);
+    }
+    let mut nulls = None;
+    for list in lists {
+        nulls = NullBuffer::union(nulls.as_ref(), list.to_array(rows)?.nulls());
+    }
+    let computed = computed.into_array(rows)?;
+    let nulls = NullBuffer::union(nulls.as_ref(), computed.nulls());
+    Ok(ColumnarValue::Array(Arc::new(BooleanArray::new(computed.as_boolean().values().clone(), nulls))))
 }
 
 /// The function for each row, NULL where it fails.

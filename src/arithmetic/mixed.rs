@@ -18,12 +18,15 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRewriter};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
-use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction, SetComparison};
+use datafusion::logical_expr::expr::{
+    Between, Case, InList, InSubquery, ScalarFunction, SetComparison, WindowFunctionParams,
+};
 use datafusion::logical_expr::expr_rewriter::coerce_plan_expr_for_schema;
 use datafusion::logical_expr::expr_schema::cast_subquery;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, TryCast, Union,
+    BinaryExpr, Cast, Expr, ExprSchemable, Join, LogicalPlan, Operator, Subquery, TryCast, Union, WindowFrame,
+    WindowFrameBound, WindowFrameUnits,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
@@ -91,6 +94,12 @@ impl TreeNodeRewriter for Parts<'_> {
 
     fn f_up(&mut self, mut part: Expr) -> Result<Transformed<Expr>> {
         keep_apart(&mut part, self.schema)?;
+        if let Expr::WindowFunction(window) = &mut part {
+            let WindowFunctionParams { order_by, window_frame, .. } = &mut window.params;
+            if let Some(key) = order_by.first() {
+                by_peers(window_frame, &key.expr.get_type(self.schema)?);
+            }
+        }
         let coerced = TypeCoercionRewriter::new(self.schema).f_up(part)?;
         let coerced = coerced.transform_data(|part| part.map_children(|part| Ok(written_as_float(part))))?;
         let mut coerced = coerced.transform_data(|part| Ok(written_as_float(part)))?;
@@ -102,6 +111,27 @@ impl TreeNodeRewriter for Parts<'_> {
         }
         Ok(coerced)
     }
+}
+
+/// Counts in peers instead of values where no bound has a value to count: it is the same, and DataFusion has ranges of
+/// few types alone.
+fn by_peers(frame: &mut WindowFrame, key: &DataType) {
+    let is_known = !matches!(
+        key,
+        DataType::Time32(_)
+            | DataType::Time64(_)
+            | DataType::Duration(_)
+            | DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_)
+            | DataType::Struct(_)
+    );
+    let counts = |bound: &WindowFrameBound| *bound != WindowFrameBound::CurrentRow && !bound.is_unbounded();
+    if is_known || frame.units != WindowFrameUnits::Range || counts(&frame.start_bound) || counts(&frame.end_bound) {
+        return;
+    }
+    *frame = WindowFrame::new_bounds(WindowFrameUnits::Groups, frame.start_bound.clone(), frame.end_bound.clone());
 }
 
 /// Whether some of the types are decimals and some floats.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
-    StructArray, new_null_array,
+    Array, ArrayRef, AsArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait, StructArray,
+    new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast, cast_with_options, take};
-use arrow::datatypes::{DataType, FieldRef, Fields, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, FieldRef, Fields};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -62,27 +62,6 @@ pub fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, NotConverte
             }
         }
     }
-}
-
-/// The column with one NaN for all, where it is of floats: who computed them may have set the sign of some, and NaNs of
-/// other bits are other values to DataFusion.
-pub fn with_one_nan(column: ArrayRef) -> ArrayRef {
-    fn of<T: ArrowPrimitiveType>(
-        column: &ArrayRef,
-        nan: T::Native,
-        is_other: impl Fn(T::Native) -> bool,
-    ) -> Option<ArrayRef> {
-        let values = column.as_primitive::<T>();
-        // NULLs have values, too, which nobody sees.
-        let has_other = values.values().iter().fold(false, |found, value| found | is_other(*value));
-        has_other.then(|| Arc::new(values.unary::<_, T>(|value| if is_other(value) { nan } else { value })) as ArrayRef)
-    }
-    let alike = match column.data_type() {
-        DataType::Float32 => of::<Float32Type>(&column, f32::NAN, |v| v.is_nan() && v.to_bits() != f32::NAN.to_bits()),
-        DataType::Float64 => of::<Float64Type>(&column, f64::NAN, |v| v.is_nan() && v.to_bits() != f64::NAN.to_bits()),
-        _ => None,
-    };
-    alike.unwrap_or(column)
 }
 
 /// The values themselves, where a column is a dictionary of them: arrow's cast of one to a view loses NULLs among its

@@ -30,6 +30,9 @@ use crate::plan::repair::floats::EqualFloats;
 use crate::plan::repair::nulls::NullsKept;
 use crate::plan::repair::types::TypesKept;
 
+/// How names of columns begin that a window's partition keys are computed into.
+const PARTITION: &str = "$partition ";
+
 /// Rules of an optimizer.
 pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
 
@@ -50,7 +53,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
         }
     });
     repaired
-        .chain([Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _, Arc::new(EqualFloats) as _])
+        .chain([Arc::new(EqualFloats) as _, Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _])
         .collect()
 }
 
@@ -312,7 +315,7 @@ impl OptimizerRule for PartitionsByColumns {
         if computed.is_empty() {
             return Ok(Transformed::no(plan));
         }
-        let name = |at: usize| format!("$partition {at}");
+        let name = |at: usize| format!("{PARTITION}{at}");
         let columns = |schema: &DFSchema| schema.columns().into_iter().map(Expr::Column);
         let keys = computed.iter().enumerate().map(|(at, key)| key.clone().alias(name(at)));
         let below = columns(window.input.schema()).chain(keys);

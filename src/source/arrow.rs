@@ -10,7 +10,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::reader::{FileReader, StreamReader};
 
-use crate::execute::convert::{NotConverted, convert, with_one_nan};
+use crate::execute::convert::{NotConverted, convert};
+use crate::execute::floats::with_equal_floats;
 use crate::source::fault::Fault;
 use crate::source::open::beginning;
 use crate::source::read::TextTable;
@@ -110,7 +111,7 @@ impl Rows {
             };
             match !known.is_nullable && column.null_count() > 0 {
                 true => Err(Fault::new(&self.path, known.no_value(None))),
-                false => Ok(with_one_nan(column)),
+                false => with_equal_floats(column).map_err(|e| Fault::new(&self.path, "can't be read").because(e)),
             }
         };
         let columns = self.columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;

@@ -576,7 +576,7 @@ async fn parquet_columns(
     };
     let promised = schema.fields().iter().filter(|field| !field.is_nullable()).map(|field| field.name().clone());
     let promised: BTreeSet<String> = promised.filter(|name| found.iter().any(|file| is_nullable(file, name))).collect();
-    let always_fits = !unchecked.is_empty() || schema.fields().iter().any(|f| f.data_type().is_floating());
+    let always_fits = !unchecked.is_empty() || schema.fields().iter().any(|f| parquet::holds_floats(f.data_type()));
     let fitting = Fitting { source: source.name.clone(), location: source.location.clone(), files: fitting, unchecked };
     let rows = footers
         .iter()

@@ -19,9 +19,11 @@ use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 
 use crate::error::{Error, ErrorKind, Location};
-use crate::execute::convert::{NotConverted, convert, with_one_nan};
+use crate::execute::convert::{NotConverted, convert};
+use crate::execute::floats::with_equal_floats;
 use crate::shown::type_name;
 use crate::source::fault::quoted;
+use crate::source::parquet::holds_floats;
 
 /// Of bytes that are no text so many are shown.
 const MOST_SHOWN_BYTES: usize = 32;
@@ -99,8 +101,8 @@ impl Adapter {
         let inner: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), at));
         let is_null_checked = given.is_nullable() && !wanted.is_nullable();
         let is_text_checked = self.fitting.unchecked.contains_key(column.name());
-        let may_be_nan = wanted.data_type().is_floating();
-        if given.data_type() == wanted.data_type() && !is_null_checked && !is_text_checked && !may_be_nan {
+        let has_floats = holds_floats(wanted.data_type());
+        if given.data_type() == wanted.data_type() && !is_null_checked && !is_text_checked && !has_floats {
             return Ok(inner);
         }
         let (fitting, field) = (Arc::clone(&self.fitting), Arc::new(wanted.clone()));
@@ -216,7 +218,7 @@ impl PhysicalExpr for Fitted {
             let message = "has NULLs, and is declared NOT NULL; fix the files, or leave NOT NULL out";
             return Err(self.fitting.error(name, &self.given, message));
         }
-        Ok(ColumnarValue::Array(with_one_nan(fitted)))
+        Ok(ColumnarValue::Array(with_equal_floats(fitted)?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {

@@ -13,6 +13,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, FieldRef, Fields, SchemaRef};
 use serde_json::value::RawValue;
 
+use crate::execute::floats::with_equal_floats;
 use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::json::objects::{Object, Objects};
@@ -112,9 +113,10 @@ impl Rows {
         if rows == 0 {
             return Ok(None);
         }
-        let arrays = columns.iter_mut().map(|(_, column)| column.finish()).collect();
+        let arrays = columns.iter_mut().map(|(_, column)| with_equal_floats(column.finish())).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options);
+        let batch = |arrays| RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options);
+        let batch = Result::and_then(arrays, batch);
         batch.map(Some).map_err(|e| Fault::new(&path, "can't be read").because(e))
     }
 }

@@ -158,6 +158,11 @@ pub fn holds_text(data_type: &DataType) -> bool {
     holds(data_type, &DataType::is_string)
 }
 
+/// Whether a type is one of floats, or has floats in it.
+pub fn holds_floats(data_type: &DataType) -> bool {
+    holds(data_type, &DataType::is_floating)
+}
+
 /// Whether a column of a file has bytes that the file does not say to be UTF-8: Arrow's reader takes them for text
 /// without a look where it is told that they are.
 pub fn has_bare_bytes(metadata: &ParquetMetaData, column: &str) -> bool {

@@ -785,6 +785,106 @@ async fn what_is_not_a_number_is_one_value() {
     assert_eq!(rows_as_text(&engine, "SELECT c FROM g").await, ["4"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_zeros_are_one_wherever_values_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT *, 7 AS g FROM (VALUES (1, 0.0), (2, CAST('-0.0' AS DOUBLE)), (3, 0.0), (4, 1.0)) AS t(k, v)";
+    make_parquet(folder.path(), "t", rows).await;
+    make_parquet(folder.path(), "l", &format!("SELECT k, [v] AS l, named_struct('a', v) AS s FROM ({rows})")).await;
+    std::fs::write(folder.path().join("j.json"), "{\"k\": 1, \"l\": [0.0]}\n{\"k\": 2, \"l\": [-0.0]}\n").unwrap();
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE l STORED AS PARQUET LOCATION 'l.parquet';
+        CREATE EXTERNAL TABLE j STORED AS JSON LOCATION 'j.json';";
+    let cases: &[Case<'_>] = &[
+        ("v", "SELECT k, count(*) OVER (PARTITION BY v) AS x FROM t", Ok(&["1 3", "2 3", "3 3", "4 1"])),
+        (
+            "v",
+            "SELECT k, row_number() OVER (PARTITION BY v, k % 1 ORDER BY k) AS x FROM t",
+            Ok(&["1 1", "2 2", "3 3", "4 1"]),
+        ),
+        ("g", "SELECT k, rank() OVER (PARTITION BY g ORDER BY v) AS x FROM t", Ok(&["1 1", "2 1", "3 1", "4 4"])),
+        (
+            "g",
+            "SELECT k, rank() OVER (PARTITION BY g ORDER BY v DESC, k) AS x FROM t",
+            Ok(&["1 2", "2 3", "3 4", "4 1"]),
+        ),
+        ("k", "SELECT k FROM t ORDER BY v, k LIMIT 2", Ok(&["1", "2"])),
+        ("v", "SELECT DISTINCT ON (v) v, k FROM t ORDER BY v, k", Ok(&["0.0 1", "1.0 4"])),
+        ("g", "SELECT g, count(DISTINCT v) AS x, sum(DISTINCT v + 1) AS y FROM t GROUP BY g", Ok(&["7 2 3.0"])),
+        ("g", "SELECT g, array_agg(k ORDER BY v, k) AS x FROM t GROUP BY g", Ok(&["7 [1, 2, 3, 4]"])),
+        (
+            "k",
+            "SELECT k, nullif(v, 0) AS x, nullif(v, 1) AS y FROM t",
+            Ok(&["1 - 0.0", "2 - 0.0", "3 - 0.0", "4 1.0 -"]),
+        ),
+        ("g", "SELECT g, array_agg(DISTINCT v) AS x FROM t WHERE v = 0 GROUP BY g", Ok(&["7 [0.0]"])),
+        (
+            "g",
+            "SELECT g, v + 0 AS w FROM (SELECT g, v FROM t INTERSECT ALL SELECT g, -v FROM t WHERE k < 3)",
+            Ok(&["7 0.0", "7 0.0"]),
+        ),
+        ("k", "SELECT k FROM t WHERE [v] = [0.0] AND array_position([1.0, 0.0], v) = 2", Ok(&["1", "2", "3"])),
+        ("k", "SELECT named_struct('a', v) AS x, count(*) AS c FROM t GROUP BY 1", Ok(&["{a: 0.0} 3", "{a: 1.0} 1"])),
+        ("k", "SELECT a.k, b.k AS j FROM l a JOIN l b ON a.l = b.l WHERE a.k = 1", Ok(&["1 1", "1 2", "1 3"])),
+        ("k", "SELECT s, count(*) AS c FROM l GROUP BY s", Ok(&["{a: 0.0} 3", "{a: 1.0} 1"])),
+        ("k", "SELECT l, count(*) AS c FROM j GROUP BY l", Ok(&["[0.0] 2"])),
+        // What is not a number, from which a sign is taken.
+        ("k", "SELECT k FROM t WHERE -(0.0 / v) IN (SELECT 0.0 / v FROM t)", Ok(&["1", "2", "3", "4"])),
+        // And it stays what it was where nothing compares it.
+        ("k", "SELECT k, CAST(v AS VARCHAR) AS x FROM t WHERE v = 0", Ok(&["1 0.0", "2 -0.0", "3 0.0"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conditions_that_datafusion_names_wrongly_run() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(
+        folder.path(),
+        "t",
+        "SELECT value AS k, value % 2 AS g, value / 2.0 AS v, arrow_cast(value, 'Float32') AS r,
+             CASE value WHEN 1 THEN NULL ELSE [value] END AS l, CAST(value % 3 * 3600 AS INT) AS s, 7 AS o
+         FROM generate_series(1, 4)",
+    )
+    .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM t WHERE k = 1 OR k IN (SELECT max(z.k) FROM t z GROUP BY z.g)", Ok(&["1", "3", "4"])),
+        (
+            "k",
+            "SELECT k FROM t WHERE g = 1 OR k IN (SELECT max(z.k) FROM t z HAVING max(z.k) > 3)",
+            Ok(&["1", "3", "4"]),
+        ),
+        ("k", "SELECT k FROM t WHERE k IN (VALUES (2), (NULL))", Ok(&["2"])),
+        ("k", "SELECT k FROM t WHERE k NOT IN (VALUES (2), (3))", Ok(&["1", "4"])),
+        ("k", "SELECT k FROM t WHERE k NOT IN (VALUES (2), (NULL))", Ok(&[])),
+        ("k", "SELECT k FROM t WHERE k = 1 OR k IN (VALUES (2), (3))", Ok(&["1", "2", "3"])),
+        ("k", "SELECT a.k, b.k AS j FROM t a JOIN t b ON CAST(a.v AS REAL) = b.r", Ok(&["2 1", "4 2"])),
+        ("k", "SELECT k FROM t WHERE CAST(v AS REAL) NOT IN (SELECT r FROM t)", Ok(&["1", "3"])),
+        // NULL where a list is.
+        (
+            "k",
+            "SELECT k, array_has_all(l, CAST([] AS BIGINT[])) AS a, array_has_any(l, [2]) AS b FROM t WHERE k < 3",
+            Ok(&["1 - -", "2 true true"]),
+        ),
+        // Peers of types that have no distance.
+        (
+            "o",
+            "SELECT k, count(*) OVER (PARTITION BY o ORDER BY to_timestamp_seconds(s)::TIME) AS c FROM t",
+            Ok(&["1 3", "2 4", "3 1", "4 3"]),
+        ),
+        (
+            "o",
+            "SELECT k, sum(k) OVER (PARTITION BY o ORDER BY g::VARCHAR::BYTEA DESC RANGE BETWEEN CURRENT ROW AND
+             UNBOUNDED FOLLOWING) AS c FROM t",
+            Ok(&["1 10", "2 6", "3 10", "4 6"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// DataFusion's errors dump trees, end in the middle, come when a chunk runs, or don't say what to write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_queries_say_where_and_what_to_write() {

@@ -313,6 +313,9 @@ fn planning_error(message: &str) -> String {
         let name = alias.filter(is_whole).unwrap_or(name);
         return format!("two columns are called `{}`; name one of them with AS", name.replace('"', ""));
     }
+    if let Some(function) = between(message, "[return_type] ", " not supported for Null") {
+        return format!("{function} can't take NULL, which has no type; write CAST(NULL AS BIGINT)");
+    }
     if is_product(message) {
         return "an INTERVAL can't be multiplied or divided; write CAST(x || ' days' AS INTERVAL) for one of x days"
             .to_string();

@@ -331,6 +331,7 @@ impl Mend {
                 // Of a constant it takes the comparison for a filter of the subquery, which loses NULLs.
                 || (is_not_in && place == Place::Condition && !is_correlated && !left.column_refs().is_empty());
             if is_right {
+                let plan = self.with_named_column(plan)?;
                 return Ok(Expr::InSubquery(InSubquery::new(Box::new(left), subquery(plan), is_not_in)));
             }
         }
@@ -355,6 +356,16 @@ impl Mend {
                 when(decided, lit(is_any)).when(unknown, lit(ScalarValue::Boolean(None))).otherwise(lit(!is_any))
             }
         }
+    }
+
+    /// `plan`, whose column DataFusion can name: it finds none in VALUES, and twice one without a table, `max(x)`.
+    fn with_named_column(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let is_named = |expr: &Expr| !matches!(expr, Expr::Column(Column { relation: None, .. }));
+        if plan.head_output_expr()?.as_ref().is_some_and(is_named) {
+            return Ok(plan);
+        }
+        let column = Expr::Column(Column::from(plan.schema().qualified_field(0)));
+        LogicalPlanBuilder::from(plan).project([column.alias(self.names.next("compared"))])?.build()
     }
 
     /// The value that a subquery gives.

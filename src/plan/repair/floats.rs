@@ -4,11 +4,12 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::math::nanvl;
-use datafusion::logical_expr::expr::{Case, InList, ScalarFunction};
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, TryCast, lit};
+use datafusion::logical_expr::expr::{AggregateFunction, Case, InList, ScalarFunction};
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, SortExpr, TryCast, lit};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
+use crate::plan::repair::PARTITION;
 
 /// Functions that give what is not a number for some numbers.
 const PARTIAL_FUNCTIONS: [&str; 14] =
@@ -16,8 +17,10 @@ const PARTIAL_FUNCTIONS: [&str; 14] =
 
 /// Gives floats that are equal the same bits, where DataFusion 55 goes by bits.
 ///
-/// - It looks values up in longer lists by them, by IN and by CASE, while `=` takes -0.0 and 0.0 for equal. Their sum
-///   with 0.0 is 0.0.
+/// - It sorts by them, splits windows, tells distinct values of an aggregate apart, and looks values up in longer lists
+///   (IN, CASE) and by `nullif`, while `=` and GROUP BY take -0.0 and 0.0 for equal. Their sum with 0.0 is 0.0.
+/// - It compares lists and structs by them. So no -0.0 comes into one; what is read has none there
+///   ([`with_equal_floats`](crate::execute::floats::with_equal_floats)).
 /// - It groups, joins and compares by them what is not a number. A processor computes another NaN than `'NaN'` is read
 ///   as: on x86, that of `0.0 / 0.0` is negative. Sums, differences and products are left as they are: only infinite
 ///   operands make a NaN there.
@@ -38,21 +41,44 @@ impl OptimizerRule for EqualFloats {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let mut is_asked = false;
+        let sorts = matches!(plan, LogicalPlan::Sort(_));
+        let mut is_asked = sorts;
         plan.apply_expressions(|expr| {
-            is_asked |= expr.exists(|part| Ok(looks_up(part) || may_be_nan(part)))?;
+            is_asked |= expr.exists(|part| Ok(compares(part) || may_be_nan(part)))?;
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !is_asked {
             return Ok(Transformed::no(plan));
         }
         let schema = schema_below(&plan)?;
-        map_keeping_names(plan, |expr| expr.transform_up(|part| alike(part, &schema)))
+        map_keeping_names(plan, |expr| {
+            let alike = expr.transform_up(|part| alike(part, &schema))?;
+            if !sorts {
+                return Ok(alike);
+            }
+            alike.transform_data(|key| {
+                let (key, changes) = one_zero(key.unalias(), &schema);
+                Ok(Transformed::new_transformed(key, changes))
+            })
+        })
     }
 }
 
-fn looks_up(part: &Expr) -> bool {
-    matches!(part, Expr::InList(_) | Expr::Case(Case { expr: Some(_), .. }))
+/// Whether a part goes by the bits of its operands.
+fn compares(part: &Expr) -> bool {
+    match part {
+        Expr::InList(_) | Expr::Case(Case { expr: Some(_), .. }) | Expr::WindowFunction(_) => true,
+        Expr::AggregateFunction(call) => {
+            call.params.distinct || !call.params.order_by.is_empty() || call.func.name() == "array_agg"
+        }
+        Expr::ScalarFunction(call) => has_equal_zeros(call.func.name()),
+        _ => false,
+    }
+}
+
+/// Whether a function compares its arguments, or puts them into a list or a struct.
+fn has_equal_zeros(function: &str) -> bool {
+    function.starts_with("array_") || ["nullif", "make_array", "struct", "named_struct", "map"].contains(&function)
 }
 
 /// Whether a part may be no number though its operands are.
@@ -60,6 +86,7 @@ fn may_be_nan(part: &Expr) -> bool {
     match part {
         Expr::BinaryExpr(binary) => matches!(binary.op, Operator::Divide | Operator::Modulo),
         Expr::ScalarFunction(call) => PARTIAL_FUNCTIONS.contains(&call.func.name()),
+        Expr::Negative(_) => true,
         // A text may be '-NaN'.
         Expr::Cast(cast) => cast.field.data_type().is_floating(),
         Expr::TryCast(cast) => cast.field.data_type().is_floating(),
@@ -110,8 +137,60 @@ fn alike(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
             None => Transformed::no(Expr::Case(Case { expr: Some(expr), when_then_expr, else_expr })),
         },
+        Expr::ScalarFunction(ScalarFunction { func, args }) if has_equal_zeros(func.name()) => {
+            let (args, changes) = each_with_one_zero(args, schema);
+            Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changes)
+        }
+        Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
+            let mut changes = false;
+            if params.distinct || func.name() == "array_agg" {
+                (params.args, changes) = each_with_one_zero(params.args, schema);
+            }
+            changes |= sort_with_one_zero(&mut params.order_by, schema);
+            Transformed::new_transformed(Expr::AggregateFunction(AggregateFunction { func, params }), changes)
+        }
+        Expr::WindowFunction(mut function) => {
+            let params = &mut function.params;
+            let (partition_by, mut changes) = each_with_one_zero(std::mem::take(&mut params.partition_by), schema);
+            params.partition_by = partition_by;
+            if params.distinct || function.fun.name() == "array_agg" {
+                let (args, changed) = each_with_one_zero(std::mem::take(&mut params.args), schema);
+                params.args = args;
+                changes |= changed;
+            }
+            changes |= sort_with_one_zero(&mut params.order_by, schema);
+            Transformed::new_transformed(Expr::WindowFunction(function), changes)
+        }
         other => Transformed::no(other),
     })
+}
+
+/// A value whose -0.0 is 0.0, and whether that changes the expression.
+fn one_zero(expr: Expr, schema: &DFSchema) -> (Expr, bool) {
+    match zero_to_add(&expr, schema) {
+        Some(zero) => (*plus(Box::new(expr), zero), true),
+        None => (expr, false),
+    }
+}
+
+fn each_with_one_zero(exprs: Vec<Expr>, schema: &DFSchema) -> (Vec<Expr>, bool) {
+    let mut changes = false;
+    let each = exprs.into_iter().map(|expr| {
+        let (expr, changed) = one_zero(expr, schema);
+        changes |= changed;
+        expr
+    });
+    (each.collect(), changes)
+}
+
+fn sort_with_one_zero(keys: &mut [SortExpr], schema: &DFSchema) -> bool {
+    let mut changes = false;
+    for key in keys {
+        let (expr, changed) = one_zero(std::mem::take(&mut key.expr), schema);
+        key.expr = expr;
+        changes |= changed;
+    }
+    changes
 }
 
 fn is_nan(expr: Option<&Expr>) -> bool {
@@ -133,6 +212,9 @@ fn with_one_nan(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 
 /// The zero of a float's type, if it is not added yet.
 fn zero_to_add(expr: &Expr, schema: &DFSchema) -> Option<ScalarValue> {
+    if matches!(expr, Expr::Column(column) if column.name.starts_with(PARTITION)) {
+        return None;
+    }
     let data_type = expr.get_type(schema).ok().filter(|data_type| data_type.is_floating())?;
     let zero = ScalarValue::new_zero(&data_type).ok()?;
     let is_added = matches!(expr, Expr::BinaryExpr(BinaryExpr { op: Operator::Plus, right, .. })
