@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::kind::{COMMON_VALUES, Kind, Text};
-use super::query::{Generator, Relation, Typed, columns, one_zero};
+use super::query::{Generator, Relation, Typed, columns};
 
 impl Generator<'_> {
     pub fn filter(&mut self, relations: &[Relation], depth: usize) -> String {
@@ -186,7 +186,7 @@ impl Generator<'_> {
             7 if kind.is_text() => (format!("string_agg({x}, '-' ORDER BY {x})"), Kind::Text(Text::Plain)),
             7 if kind == Kind::Int(64) => (format!("array_agg({x} ORDER BY {x})"), Kind::List),
             7 | 8 => {
-                let total: Vec<String> = columns(relations).iter().map(one_zero).collect();
+                let total: Vec<String> = columns(relations).into_iter().map(|column| column.sql).collect();
                 let function = *self.random.pick(&["first_value", "last_value"]);
                 (format!("{function}({x} ORDER BY {})", total.join(", ")), kind)
             }
@@ -230,10 +230,10 @@ impl Generator<'_> {
     pub fn partition_by(&mut self, relations: &[Relation]) -> String {
         let mut by = Vec::new();
         if self.random.chance(85) {
-            by.push(one_zero(&self.key(relations)));
+            by.push(self.key(relations).sql);
         }
         if self.random.chance(25) {
-            by.push(one_zero(&self.any(relations)));
+            by.push(self.any(relations).sql);
         }
         if by.is_empty() { String::new() } else { format!("PARTITION BY {} ", by.join(", ")) }
     }
@@ -242,18 +242,18 @@ impl Generator<'_> {
     /// rows is first in one window and in another is nobody's business.
     pub fn window(&mut self, relations: &[Relation], ordered_by: &str) -> Typed {
         let by = self.partition_by(relations);
-        let total: Vec<String> = columns(relations).iter().map(one_zero).collect();
+        let total: Vec<String> = columns(relations).into_iter().map(|column| column.sql).collect();
         let total = format!("{ordered_by}ORDER BY {}", total.join(", "));
         let of = self.any(relations);
         let (x, some, kind) = (&of.sql, self.any(relations), of.kind);
         let rows = "ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING";
         let (sql, kind) = match self.random.below(13) {
             0 => (format!("row_number() OVER ({total})"), Kind::UInt(64)),
-            1 => (format!("rank() OVER ({by}ORDER BY {} DESC)", one_zero(&some)), Kind::UInt(64)),
-            2 => (format!("dense_rank() OVER ({by}ORDER BY {} NULLS FIRST)", one_zero(&some)), Kind::UInt(64)),
+            1 => (format!("rank() OVER ({by}ORDER BY {} DESC)", some.sql), Kind::UInt(64)),
+            2 => (format!("dense_rank() OVER ({by}ORDER BY {} NULLS FIRST)", some.sql), Kind::UInt(64)),
             3 => (format!("lag({x}) OVER ({total})"), kind),
             4 => (format!("first_value({x}) OVER ({total})"), kind),
-            5 => (format!("count({x}) OVER ({by}ORDER BY {})", one_zero(&some)), Kind::Int(64)),
+            5 => (format!("count({x}) OVER ({by}ORDER BY {})", some.sql), Kind::Int(64)),
             6 => (format!("max({x}) OVER ({total} {rows})"), kind),
             7 | 8 if kind.is_number() => {
                 let (call, kind) = sum(x, kind);

@@ -210,11 +210,9 @@ impl Generator<'_> {
         format!("{with}{sql}")
     }
 
-    /// Some of the rows of a query, in the order of all its columns. Both zeros are one there: DataFusion orders -0.0
-    /// before 0.0, but skips rows that are not smaller than what it has, and then they are equal.
+    /// Some of the rows of a query, in the order of all its columns.
     pub fn limited(&mut self, sql: &str, columns: &[Column]) -> String {
-        let typed = |c: &Column| one_zero(&Typed { sql: format!("o.{}", c.name), kind: c.kind });
-        let mut order: Vec<String> = columns.iter().map(typed).collect();
+        let mut order: Vec<String> = columns.iter().map(|column| format!("o.{}", column.name)).collect();
         let by = self.random.below(order.len());
         order.rotate_left(by);
         let direction = *self.random.pick(&["", "", " DESC", " NULLS FIRST"]);
@@ -341,11 +339,11 @@ impl Generator<'_> {
         if depth > 0 && self.random.chance(6) {
             let call = self.aggregate_of(relations);
             let over = match groups.first() {
-                Some(group) if self.random.chance(70) => format!("PARTITION BY {} ", one_zero(group)),
+                Some(group) if self.random.chance(70) => format!("PARTITION BY {} ", group.sql),
                 _ => String::new(),
             };
             let window = match call.kind.is_comparable() {
-                true => format!("rank() OVER ({over}ORDER BY {} DESC)", one_zero(&call)),
+                true => format!("rank() OVER ({over}ORDER BY {} DESC)", call.sql),
                 false => format!("count(*) OVER ({over})"),
             };
             groups.extend([call, Typed { sql: window, kind: Kind::UInt(64) }]);
@@ -445,14 +443,6 @@ fn all_columns(relations: &[Relation]) -> Vec<Typed> {
         r.columns.iter().map(|c| Typed { sql: format!("{}.{}", r.alias, c.name), kind: c.kind }).collect::<Vec<_>>()
     };
     relations.iter().flat_map(of).collect()
-}
-
-/// Whether -0.0 and 0.0 are one partition of a window depends on DataFusion's plan: they are made equal first.
-pub fn one_zero(of: &Typed) -> String {
-    match of.kind {
-        Kind::Float(_) => format!("{} + CAST(0 AS DOUBLE)", of.sql),
-        _ => of.sql.clone(),
-    }
 }
 
 /// `head items rest`, every item under a name of its own: a bare column keeps its name where that is free.
