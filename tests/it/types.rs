@@ -120,6 +120,15 @@ async fn assert_types_cut_as_whole(types: &[usize], queries: &[(&str, &str)], ch
     }
 }
 
+/// A query for plain DataFusion, which gives -0.0 a partition of its own.
+fn with_one_zero(query: &str) -> String {
+    let floats = (0..TYPES.len()).filter(|number| TYPES[*number].0.starts_with("Float"));
+    match floats.map(|number| format!(" a{number}")).any(|table| query.ends_with(&table)) {
+        true => query.replace("PARTITION BY k ", "PARTITION BY k + 0 "),
+        false => query.to_string(),
+    }
+}
+
 /// Makes `a{number}` as Parquet and `b{number}` as Arrow IPC, their keys partly NULL and half of the others alike.
 async fn make_type(folder: &Path, number: usize, data_type: &str, value: &str) -> [String; 2] {
     let value = match value.strip_prefix('=') {
@@ -534,7 +543,7 @@ async fn assert_cases(
     let oracle = oracle(sources).await;
     let mut wrong = Vec::new();
     for (at, (_, query, expected)) in cases.iter().enumerate() {
-        let whole = query_rows(&oracle, query).await;
+        let whole = query_rows(&oracle, &with_one_zero(query)).await;
         let found = Multiset::of(engine.table(&report.tasks[at].name).await.unwrap()).await;
         if found != whole || cut(&report, at) != *expected {
             wrong.push(format!("{query}\n{found:?} for {whole:?}, cut {}", cut(&report, at)));
