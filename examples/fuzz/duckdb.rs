@@ -166,7 +166,9 @@ pub async fn beside(world: &World, seed: u64, folder: &Path, duckdb: &mut DuckDb
     }
     for at in 0..RANDOM_QUERIES {
         let one = case(&mut random, &world.tables, format!("r{at}"), None);
-        if !NOT_ALIKE.iter().any(|words| one.sql.contains(words)) {
+        let parses =
+            || chunkwise::sql::parse(&format!("{declarations}{}", one.statement()), "fuzz.sql", &folder).is_ok();
+        if !NOT_ALIKE.iter().any(|words| one.sql.contains(words)) && parses() {
             cases.push(one);
         }
     }
@@ -183,7 +185,10 @@ pub async fn beside(world: &World, seed: u64, folder: &Path, duckdb: &mut DuckDb
     }
     let tasks: String = cases.iter().map(Case::statement).collect();
     let pipeline = chunkwise::sql::parse(&format!("{declarations}{tasks}"), "fuzz.sql", &folder).unwrap();
-    let report = world.engine(&folder).run(&pipeline, &RunOptions::default()).await.unwrap();
+    let report = match world.engine(&folder).run(&pipeline, &RunOptions::default()).await {
+        Ok(report) => report,
+        Err(error) => return vec![(cases.swap_remove(0), Outcome::Failed(error.to_string()))],
+    };
     for case in cases {
         let task = report.task(&case.name).unwrap();
         let found = match task.status {
