@@ -6,6 +6,7 @@
 //! | `+`, `-`, `*`, `/` of decimals with the most digits that the type has | may give more digits | an error |
 //! | `sum`, also DISTINCT and in windows | wraps around | summed exactly; an error if the result does not fit |
 //! | `avg` of durations and of the widest decimals | wraps around | likewise |
+//! | sums and variances of floats over frames that rows leave | by subtraction, which leaves what was rounded | of the rows in the frame ([`sliding`]) |
 //! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
 //! | casts of constants that fail | an error, even in a branch not taken | an error where the value counts ([`cast`]) |
 //! | functions of dates beyond nanoseconds | NULL, or an error | right, or an error ([`function`]) |
@@ -14,6 +15,7 @@
 //! | dates and timestamps moved by intervals with finer parts | lose these | an error ([`interval`]) |
 //! | numbers beside dates and times | days, or nanoseconds | an error ([`mixed`]) |
 //! | times of day beside those of another unit | an error | of the finer unit ([`mixed`]) |
+//! | comparisons and orders of lists and structs with NULLs | several | one ([`nested`]) |
 //! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
 //!
 //! Plans keep DataFusion's own expressions until they are executed, so that its optimizer and the prover know what they see.
@@ -41,8 +43,10 @@ mod interval;
 mod kernel;
 mod lazy;
 pub mod mixed;
+pub mod nested;
 pub mod operator;
 pub mod remedy;
+pub mod sliding;
 pub mod sum;
 pub mod terms;
 pub mod total;

@@ -333,7 +333,11 @@ async fn list(source: &Source) -> Result<Listed> {
     let listed = tokio::task::spawn_blocking(move || {
         let mut all = Listed { files: BTreeMap::new(), skipped: Vec::new() };
         for place in &places {
-            let Found { files, skipped } = find(place, &format)?;
+            let Found { mut files, skipped } = find(place, &format)?;
+            // A file that two places mean is read once, however they are written.
+            let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let before: BTreeSet<PathBuf> = all.files.keys().map(real).collect();
+            files.retain(|path, _| before.is_empty() || !before.contains(&real(path)));
             all.files.extend(files);
             all.skipped.extend(skipped);
         }

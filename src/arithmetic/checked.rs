@@ -22,6 +22,7 @@ use crate::arithmetic::function::{checked_function, plain_function};
 use crate::arithmetic::interval::{as_of_unit, checked_extreme, in_unit};
 use crate::arithmetic::lazy::{Over, lazily};
 use crate::arithmetic::operator::{self, Operation, as_checked};
+use crate::arithmetic::sliding::sliding;
 use crate::arithmetic::sum::CheckedSum;
 
 /// `plan`, ready to be executed: all of its arithmetic fails where a result does not fit.
@@ -256,7 +257,10 @@ fn with_checked_aggregate(expr: Expr, schema: &DFSchema) -> Result<Transformed<E
             let WindowFunction { fun, params } = window.as_mut();
             let types = params.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>>>()?;
             let checked = match fun {
-                WindowFunctionDefinition::AggregateUDF(function) => checked_aggregate(function, &types),
+                WindowFunctionDefinition::AggregateUDF(function) => {
+                    let checked = checked_aggregate(function, &types);
+                    sliding(checked.as_ref().unwrap_or(function), &types, &params.window_frame).or(checked)
+                }
                 WindowFunctionDefinition::WindowUDF(_) => None,
             };
             let is_changed = checked.is_some();

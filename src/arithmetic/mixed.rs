@@ -36,6 +36,7 @@ use crate::arithmetic::cast::check_certain_casts;
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::compare::is_comparison;
 use crate::arithmetic::interval::{check_frame, compare_by_length, keys_by_length, sort_by_length};
+use crate::arithmetic::nested::compare_in_order;
 use crate::shown::type_name;
 
 /// Functions whose arguments become one type, from which of them on.
@@ -96,14 +97,16 @@ impl TreeNodeRewriter for Parts<'_> {
         keep_apart(&mut part, self.schema)?;
         if let Expr::WindowFunction(window) = &mut part {
             let WindowFunctionParams { order_by, window_frame, .. } = &mut window.params;
-            if let Some(key) = order_by.first() {
-                by_peers(window_frame, &key.expr.get_type(self.schema)?);
+            if let Some(key) = order_by.first_mut() {
+                measure(window_frame, &mut key.expr, self.schema)?;
             }
         }
+        refuse_nested_extremes(&part, self.schema)?;
         let coerced = TypeCoercionRewriter::new(self.schema).f_up(part)?;
         let coerced = coerced.transform_data(|part| part.map_children(|part| Ok(written_as_float(part))))?;
         let mut coerced = coerced.transform_data(|part| Ok(written_as_float(part)))?;
         compare_by_length(&mut coerced.data, self.schema)?;
+        compare_in_order(&mut coerced.data, self.schema);
         if let Expr::WindowFunction(window) = &coerced.data
             && let [key] = window.params.order_by.as_slice()
         {
@@ -113,25 +116,98 @@ impl TreeNodeRewriter for Parts<'_> {
     }
 }
 
-/// Counts in peers instead of values where no bound has a value to count: it is the same, and DataFusion has ranges of
-/// few types alone.
-fn by_peers(frame: &mut WindowFrame, key: &DataType) {
-    let is_known = !matches!(
-        key,
-        DataType::Time32(_)
-            | DataType::Time64(_)
-            | DataType::Duration(_)
-            | DataType::Binary
-            | DataType::LargeBinary
-            | DataType::BinaryView
-            | DataType::FixedSizeBinary(_)
-            | DataType::Struct(_)
-    );
-    let counts = |bound: &WindowFrameBound| *bound != WindowFrameBound::CurrentRow && !bound.is_unbounded();
-    if is_known || frame.units != WindowFrameUnits::Range || counts(&frame.start_bound) || counts(&frame.end_bound) {
-        return;
+/// Makes of a frame by distance one that is right.
+///
+/// Where no bound has a distance, it counts in peers: that is the same, and DataFusion knows distances of few types. Where
+/// one has, integers become wide enough for all bounds: one beyond the type would have the rows of NULLs in its frame.
+fn measure(frame: &mut WindowFrame, key: &mut Expr, schema: &DFSchema) -> Result<()> {
+    if frame.units != WindowFrameUnits::Range {
+        return Ok(());
     }
-    *frame = WindowFrame::new_bounds(WindowFrameUnits::Groups, frame.start_bound.clone(), frame.end_bound.clone());
+    let data_type = key.get_type(schema)?;
+    let distance = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance) if !distance.is_null() => {
+            Some(distance.to_string())
+        }
+        _ => None,
+    };
+    let distances: Vec<String> = [&frame.start_bound, &frame.end_bound].into_iter().filter_map(distance).collect();
+    let has_distances =
+        data_type.is_numeric() || matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
+    if distances.is_empty() {
+        let is_unknown = matches!(
+            data_type,
+            DataType::Time32(_)
+                | DataType::Time64(_)
+                | DataType::Duration(_)
+                | DataType::Binary
+                | DataType::LargeBinary
+                | DataType::BinaryView
+                | DataType::FixedSizeBinary(_)
+                | DataType::Struct(_)
+        );
+        if is_unknown {
+            let (start, end) = (frame.start_bound.clone(), frame.end_bound.clone());
+            *frame = WindowFrame::new_bounds(WindowFrameUnits::Groups, start, end);
+        }
+        return Ok(());
+    }
+    if !has_distances && !matches!(data_type, DataType::Interval(_) | DataType::Dictionary(..) | DataType::Null) {
+        return plan_err!(
+            "RANGE with a distance is for windows that are ordered by a number, a date or a timestamp, not by {}; write ROWS, \
+             or order by one",
+            type_name(&data_type)
+        );
+    }
+    if data_type.is_integer() {
+        if let Some(other) = distances.iter().find(|text| !text.bytes().all(|byte| byte.is_ascii_digit())) {
+            return plan_err!(
+                "RANGE {other} is no whole number, as what the window is ordered by; CAST that to DOUBLE"
+            );
+        }
+        let wider = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
+        for bound in [&mut frame.start_bound, &mut frame.end_bound] {
+            if let WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance) = bound {
+                *distance = distance.cast_to(&wider)?;
+            }
+        }
+        *key = Expr::Cast(Cast::new(Box::new(std::mem::take(key)), wider));
+    }
+    Ok(())
+}
+
+/// Fails for the least and largest of lists and structs, where DataFusion 55 compares the NULLs inside of them otherwise than
+/// ORDER BY does.
+fn refuse_nested_extremes(part: &Expr, schema: &DFSchema) -> Result<()> {
+    let (name, args) = match part {
+        Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
+        Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
+        Expr::ScalarFunction(call) => (call.func.name(), &call.args),
+        _ => return Ok(()),
+    };
+    let is_of_one = ["min", "max"].contains(&name);
+    if !is_of_one && !["greatest", "least"].contains(&name) {
+        return Ok(());
+    }
+    for arg in args {
+        let data_type = arg.get_type(schema)?;
+        let is_flat_list = match &data_type {
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                is_of_one && !item.data_type().is_nested()
+            }
+            _ => false,
+        };
+        if data_type.is_nested() && !is_flat_list {
+            let remedy = match name {
+                "min" => "first_value(x ORDER BY x)",
+                "max" => "first_value(x ORDER BY x DESC NULLS LAST)",
+                "least" => "CASE WHEN a < b THEN a ELSE b END",
+                _ => "CASE WHEN a > b THEN a ELSE b END",
+            };
+            return plan_err!("{name} does not take {}; write {remedy}", type_name(&data_type));
+        }
+    }
+    Ok(())
 }
 
 /// Whether some of the types are decimals and some floats.

@@ -3,7 +3,7 @@
 use datafusion::common::DataFusionError;
 
 /// What errors say, and what to do about them.
-const REMEDIES: [(&[&str], &str); 7] = [
+const REMEDIES: [(&[&str], &str); 8] = [
     (
         &["exceeds the representable i64 range", "to Nanosecond", "represented as nanoseconds"],
         "nanoseconds reach from 1677 to 2262, so let all timestamps that meet be of microseconds: arrow_cast('9999-12-31', \
@@ -27,6 +27,10 @@ const REMEDIES: [(&[&str], &str); 7] = [
         &["can not be used as a sliding accumulator"],
         "of rows that leave a frame again DataFusion 55 computes only some aggregates; write max or min of 1 and 0 in place of \
          bool_or and bool_and, or let the frame begin at UNBOUNDED PRECEDING",
+    ),
+    (
+        &["only support Literal types for field"],
+        "the rows and the default of lag and lead are constants; write coalesce(lag(x) OVER (…), y) for one that is not",
     ),
     // Of DataFusion's operators and functions; the checked ones say more.
     (&["Overflow happened on", "verflow on abs("], "CAST the value to a wider type before"),

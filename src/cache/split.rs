@@ -34,9 +34,9 @@ pub struct SplitId {
 }
 
 impl SplitId {
-    /// What each of the split's files, so many, says of itself.
-    pub fn metadata(&self, files: usize) -> (String, String) {
-        (NAME.to_string(), self.name(files))
+    /// What the split's file of this number, from 0, of so many, says of itself.
+    pub fn metadata(&self, number: usize, files: usize) -> (String, String) {
+        (NAME.to_string(), self.name(number, files))
     }
 
     /// Name of the lock of who makes it.
@@ -44,8 +44,8 @@ impl SplitId {
         format!("{}-{}", self.cut, self.input)
     }
 
-    fn name(&self, files: usize) -> String {
-        format!("{}/{} in {files} files", self.cut, self.input)
+    fn name(&self, number: usize, files: usize) -> String {
+        format!("{}/{} file {number} of {files}", self.cut, self.input)
     }
 
     fn folder(&self, cache: &Path) -> PathBuf {
@@ -60,8 +60,12 @@ pub fn open(cache: &Path, id: &SplitId) -> Result<Option<Vec<Arc<SplitFile>>>> {
     if paths.is_empty() {
         return Ok(None);
     }
+    let is_named = |(path, file): (&PathBuf, &Arc<SplitFile>)| {
+        let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        number.is_some_and(|number| file.metadata(NAME) == Some(&id.name(number, paths.len())))
+    };
     match open_files(&paths) {
-        Ok(files) if files.iter().all(|file| file.metadata(NAME) == Some(&id.name(paths.len()))) => {
+        Ok(files) if paths.iter().zip(&files).all(is_named) => {
             // When it was used last; that this can't be written is no reason not to use it.
             let now = FileTimes::new().set_modified(SystemTime::now());
             let _ = File::open(&folder).and_then(|folder| folder.set_times(now));
@@ -150,7 +154,7 @@ mod tests {
             std::fs::create_dir(&written).unwrap();
             for number in 0..3 {
                 let file = File::create(written.join(format!("{number}.arrow"))).unwrap();
-                let (key, value) = id.metadata(3);
+                let (key, value) = id.metadata(number, 3);
                 let mut writer =
                     SplitWriter::try_new(file, batch.schema(), 2, 1 << 20).unwrap().with_metadata(key, value);
                 writer.write(batch.clone(), &numbers).unwrap();
@@ -163,7 +167,13 @@ mod tests {
         assert_eq!(files.iter().map(|file| file.rows(1)).collect::<Vec<_>>(), [2, 2, 2]);
         assert!(open(folder.path(), &id("b")).unwrap().is_none());
 
-        std::fs::remove_file(id("a").folder(folder.path()).join("1.arrow")).unwrap();
+        // One in the place of another.
+        let file = |number: u32| id("a").folder(folder.path()).join(format!("{number}.arrow"));
+        std::fs::copy(file(1), file(0)).unwrap();
+        assert!(open(folder.path(), &id("a")).unwrap().is_none());
+
+        make(&id("a"), &[]);
+        std::fs::remove_file(file(1)).unwrap();
         assert!(open(folder.path(), &id("a")).unwrap().is_none());
         assert!(!id("a").folder(folder.path()).exists());
 

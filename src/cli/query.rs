@@ -1,10 +1,14 @@
 //! `chunkwise query`.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use arrow::error::ArrowError;
-use arrow::json::ArrayWriter;
+use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, JsonArray, NullableEncoder, WriterBuilder};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use clap::ValueEnum;
 use datafusion::common::DataFusionError;
@@ -14,7 +18,7 @@ use futures::StreamExt;
 use crate::cli::{CacheArgument, until_interrupted};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shown::in_lines;
+use crate::shown::{in_lines, type_name};
 
 /// Arguments of `chunkwise query`.
 #[derive(Debug, clap::Args)]
@@ -80,11 +84,77 @@ impl From<ArrowError> for Failure {
     }
 }
 
+/// Writes floats that JSON has no numbers for as the texts `"NaN"`, `"inf"` and `"-inf"`, which CAST reads.
+#[derive(Debug)]
+struct NotFinite;
+
+impl EncoderFactory for NotFinite {
+    fn make_default_encoder<'a>(
+        &self,
+        _: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Float32
+                if array.as_primitive::<Float32Type>().values().iter().any(|value| !value.is_finite()) =>
+            {
+                Box::new(Floats(array.as_primitive::<Float32Type>()))
+            }
+            DataType::Float64
+                if array.as_primitive::<Float64Type>().values().iter().any(|value| !value.is_finite()) =>
+            {
+                Box::new(Floats(array.as_primitive::<Float64Type>()))
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
+    }
+}
+
+struct Floats<'a, T: ArrowPrimitiveType>(&'a PrimitiveArray<T>);
+
+impl<T: ArrowPrimitiveType<Native: Into<f64> + Display>> Encoder for Floats<'_, T> {
+    fn encode(&mut self, at: usize, out: &mut Vec<u8>) {
+        let value = self.0.value(at);
+        let is_finite = Into::<f64>::into(value).is_finite();
+        // All others are written as Rust does, which is a number of JSON.
+        let text = if is_finite { value.to_string() } else { format!("\"{value}\"") };
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// That the format has all types of the columns.
+fn check(rows: &DataFrame, format: Format) -> Result<(), Failure> {
+    let has_other_keys = |data_type: &DataType| match data_type {
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) => !fields.first().is_some_and(|keys| keys.data_type().is_string()),
+            _ => true,
+        },
+        _ => false,
+    };
+    for field in rows.schema().fields() {
+        let (name, data_type) = (field.name(), type_name(field.data_type()));
+        let message = match format {
+            Format::Csv if field.data_type().is_nested() => {
+                format!("column {name} is {data_type}, which CSV does not have; write --format json")
+            }
+            Format::Json if has_other_keys(field.data_type()) => {
+                format!("column {name} is {data_type}, and the keys of JSON are texts; write --format table")
+            }
+            _ => continue,
+        };
+        return Err(Failure::Query(DataFusionError::Plan(message)));
+    }
+    Ok(())
+}
+
 async fn print(rows: DataFrame, format: Format) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
+    check(&rows, format)?;
     match format {
         Format::Table => {
-            let schema = std::sync::Arc::new(rows.schema().as_arrow().clone());
+            let schema = Arc::new(rows.schema().as_arrow().clone());
             let batches = rows.collect().await?;
             writeln!(out, "{}", in_lines(&pretty_format_batches_with_schema(schema, &batches)?.to_string()))?;
         }
@@ -106,7 +176,8 @@ async fn print(rows: DataFrame, format: Format) -> Result<(), Failure> {
             }
         }
         Format::Json => {
-            let mut writer = ArrayWriter::new(&mut out);
+            let builder = WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(NotFinite));
+            let mut writer = builder.build::<_, JsonArray>(&mut out);
             let mut batches = rows.execute_stream().await?;
             while let Some(batch) = batches.next().await {
                 writer.write(&batch?)?;

@@ -13,13 +13,16 @@
 //! | `USING`, `NATURAL`, `*` with `ILIKE`, `REPLACE`, `RENAME` | [`names`] |
 //! | `EXCEPT ALL`, `INTERSECT ALL`, long `UNION ALL` | [`sets`] |
 //! | `EXISTS`, `IN` and other subqueries, LATERAL | [`subqueries`] |
+//! | a column and its cast in two calls | [`casts`] |
 //! | counts and positions as operands and arguments | [`counts`] |
 //! | windows and aggregates where nothing computes them | [`misplaced`] |
+//! | recursive queries whose rounds have other types | [`recursion`] |
 //! | regular expressions that are none, or too large | [`patterns`] |
 //!
 //! The tree is a copy; places stay in it, so that errors have theirs.
 
 mod calls;
+mod casts;
 mod counts;
 mod error;
 mod grouping;
@@ -27,6 +30,7 @@ mod misplaced;
 mod names;
 mod patterns;
 mod provider;
+mod recursion;
 mod relation;
 mod sets;
 mod subqueries;
@@ -43,6 +47,7 @@ use crate::plan::query::provider::Mended;
 use crate::zone;
 
 pub use error::{placed, readable};
+pub(crate) use syntax::rewrite_type;
 
 /// The plan of `query` over what `tables` knows.
 ///
@@ -57,8 +62,10 @@ pub fn plan_query(query: &Query, tables: &dyn ContextProvider) -> Result<Logical
         counts::widen(&mut mended, tables);
         names::bind(&mut mended, tables)?;
         sets::mark(&mut mended);
-        let plan = plan_as_it_is(mended, &Mended::new(tables, sets::planner()))?;
+        let casts = casts::planner(&mended);
+        let plan = plan_as_it_is(mended, &Mended::new(tables, sets::planner(), casts))?;
         misplaced::check(&plan, query)?;
+        recursion::check(&plan, query)?;
         subqueries::mend(plan)
     };
     planned(query.clone()).map_err(|e| error::placed(e, query))

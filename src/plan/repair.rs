@@ -1,7 +1,9 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
+mod casts;
 mod conditional;
 mod floats;
+mod nested;
 mod nulls;
 pub mod types;
 
@@ -15,6 +17,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{EmptyRelation, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Union, Window};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::extract_leaf_expressions::{ExtractLeafExpressions, PushDownLeafProjections};
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
@@ -25,8 +28,10 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
+use crate::plan::repair::casts::{GroupsByCasts, SortsByCasts};
 use crate::plan::repair::conditional::OutsideConditions;
 use crate::plan::repair::floats::EqualFloats;
+use crate::plan::repair::nested::OrderedNested;
 use crate::plan::repair::nulls::NullsKept;
 use crate::plan::repair::types::TypesKept;
 
@@ -44,6 +49,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             name if name == EliminateCrossJoin::new().name() => Arc::new(JoinsOfOneKind),
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
             name if name == ExtractEquijoinPredicate::new().name() => Arc::new(EquijoinsOfOneKind),
+            name if name == EliminateDuplicatedExpr::new().name() => Arc::new(SortsByCasts),
             name if name == PushDownFilter::new().name() => Arc::new(FiltersAboveTotals),
             name if name == SimplifyExpressions::new().name() => simplification(),
             name if [ExtractLeafExpressions::new().name(), PushDownLeafProjections::new().name()].contains(&name) => {
@@ -52,8 +58,16 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             _ => Arc::clone(rule),
         }
     });
-    repaired
-        .chain([Arc::new(EqualFloats) as _, Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _])
+    let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(GroupsByCasts);
+    [first]
+        .into_iter()
+        .chain(repaired)
+        .chain([
+            Arc::new(EqualFloats) as _,
+            Arc::new(OrderedNested) as _,
+            Arc::new(SortKeysOnce) as _,
+            Arc::new(PartitionsByColumns) as _,
+        ])
         .collect()
 }
 

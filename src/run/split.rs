@@ -320,10 +320,10 @@ impl SplitJob<'_> {
         let most_bytes = share.clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
         let folder = context.cache.new_folder()?;
         let chunks = proof.chunks();
-        let metadata = id.metadata(streams.len());
+        let count = streams.len();
         let mut running = JoinSet::new();
         for (at, stream) in streams.into_iter().enumerate() {
-            let metadata = metadata.clone();
+            let metadata = id.metadata(at, count);
             let path = folder.path().join(format!("{at}.arrow"));
             let file = std::fs::File::create_new(&path).map_err(|e| Error::storage("create", &path, e))?;
             let (permits, pool, in_use) = (Arc::clone(permits), Arc::clone(&pool), Arc::clone(&context.in_use));

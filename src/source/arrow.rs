@@ -1,7 +1,7 @@
 //! Arrow IPC: files and streams of batches, whose columns are read by name.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,7 +68,11 @@ impl Iterator for Reader {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::File(reader) => reader.next(),
-            Self::Stream(reader) => reader.next(),
+            Self::Stream(reader) => reader.next().or_else(|| match reader.get_mut().fill_buf() {
+                Ok([]) => None,
+                Ok(_) => Some(Err(ArrowError::IpcError("the file goes on after the end of its stream".into()))),
+                Err(cause) => Some(Err(cause.into())),
+            }),
         }
     }
 }

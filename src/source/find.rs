@@ -215,6 +215,10 @@ impl Walk<'_> {
                 (false, Ok(_)) => Ok(()),
             };
         }
+        if part.contains("[^") {
+            let message = format!("`{part}` is not a pattern; write [!…] for one of the other characters");
+            return Err(NotFound { message, cause: None });
+        }
         let pattern = Pattern::new(part).map_err(|e| NotFound {
             message: format!("`{part}` is not a pattern ({}); write [[] for a bracket of the name", e.msg),
             cause: None,

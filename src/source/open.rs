@@ -87,6 +87,10 @@ fn checked(path: &Path, mut text: Box<dyn BufRead + Send>) -> Result<Box<dyn Buf
 }
 
 fn compression_of(start: &[u8]) -> Option<Compression> {
+    // A frame of Zstandard that is to be skipped (RFC 8878, 3.1.2).
+    if matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) {
+        return Some(Compression::Zstd);
+    }
     COMPRESSED.iter().find(|(bytes, _)| start.starts_with(bytes)).map(|(_, compression)| *compression)
 }
 

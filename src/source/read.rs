@@ -174,10 +174,7 @@ impl KnownColumn {
     pub fn append(&self, values: &mut dyn TextColumn, text: Option<&str>) -> Result<(), NoValue> {
         match text {
             None if !self.is_nullable => Err(NoValue),
-            // Zeros before a number say that it is a code, which a number would not keep.
-            Some(text)
-                if matches!(self.origin, Origin::Inferred(_)) && self.data_type.is_integer() && is_code(text) =>
-            {
+            Some(text) if matches!(self.origin, Origin::Inferred(_)) && is_of_other_type(text, &self.data_type) => {
                 Err(NoValue)
             }
             text => values.append(text),
@@ -226,6 +223,22 @@ impl KnownColumn {
 pub fn in_other_case(key: &str, name: &str) -> String {
     let (shown, name) = (quoted(key), quoted(name));
     format!("there is key {shown} and not {name}; declare it as \"{key}\", in double quotes")
+}
+
+/// Whether a text would lose something as a value of an inferred type, which it alone would not give.
+fn is_of_other_type(text: &str, data_type: &DataType) -> bool {
+    match data_type {
+        // Zeros before a number say that it is a code.
+        data_type if data_type.is_integer() => is_code(text),
+        DataType::Timestamp(_, zone) => has_offset(text) != zone.is_some(),
+        _ => false,
+    }
+}
+
+/// Whether a timestamp says how far it is from UTC.
+fn has_offset(text: &str) -> bool {
+    let time = text.split_once([' ', 'T', 't']).map_or("", |(_, time)| time);
+    time.contains(['Z', 'z', '+', '-'])
 }
 
 /// Whether zeros stand before the digits of a number.

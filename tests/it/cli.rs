@@ -292,6 +292,15 @@ fn query_prints_tables_csv_and_json() {
     let mut wanted = vec![["region", "customers", "total", "none"].map(String::from).to_vec()];
     wanted.extend(expected.iter().map(|(r, (n, t))| vec![r.to_string(), n.to_string(), t.to_string(), String::new()]));
     assert_eq!(cells, wanted);
+    let odd = "SELECT 'NaN'::DOUBLE AS a, '-inf'::REAL AS b, ['NaN'::DOUBLE, NULL, 0.5] AS c, map(['x'], [NULL]) AS d, NULL AS e";
+    let expected = json!([{"a": "NaN", "b": "-inf", "c": ["NaN", null, 0.5], "d": {"x": null}, "e": null}]);
+    assert_eq!(serde_json::from_str::<Value>(&query("json", odd)).unwrap(), expected);
+    for (format, sql, remedy) in
+        [("csv", "SELECT [1] AS a", "--format json"), ("json", "SELECT map([1], [2]) AS a", "--format table")]
+    {
+        let done = lab.chunkwise(&["query", sql, "--cache", "cache", "--format", format]);
+        assert!(done.code == Some(1) && done.stderr.contains(remedy), "{}", done.stderr);
+    }
     let nothing = "SELECT region, total FROM regions WHERE total < 0";
     assert_eq!(query("csv", nothing), "region,total\n");
     assert_eq!(serde_json::from_str::<Value>(&query("json", nothing)).unwrap(), json!([]));

@@ -885,6 +885,147 @@ async fn conditions_that_datafusion_names_wrongly_run() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_rows_leave_have_the_aggregates_of_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT *, 7 AS o FROM (VALUES (1, 1e17, 1000000000, 127), (2, 1.0, 1, 120), (3, 2.5, 2, NULL), (4, 'NaN', 3, 1),
+        (5, 4.0, 4, -128), (6, 5.0, NULL, 1)) AS t(k, v, i, n)";
+    make_parquet(
+        folder.path(),
+        "t",
+        &format!("SELECT k, CAST(v AS DOUBLE) AS v, i, CAST(n AS TINYINT) AS n, o FROM ({rows})"),
+    )
+    .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let over = "(PARTITION BY o ORDER BY k ROWS 1 PRECEDING)";
+    let sums = format!("SELECT k, sum(v) OVER {over} AS s, avg(v) OVER {over} AS a FROM t");
+    let spread = format!(
+        "SELECT k, var_pop(i) OVER {over} AS s, covar_samp(i, k) OVER {over} AS c, regr_count(i, k) OVER {over} AS n FROM t"
+    );
+    let bits = format!("SELECT k, bool_or(i > 3) OVER {over} AS s, bit_and(k) OVER {over} AS b FROM t");
+    let range =
+        "SELECT k, count(*) OVER (PARTITION BY o ORDER BY n RANGE BETWEEN 100 PRECEDING AND 100 FOLLOWING) AS c FROM t";
+    let last = "SELECT k, array_agg(k) OVER (PARTITION BY o ORDER BY CASE WHEN n > 0 THEN 9223372036854775807 - k END
+        RANGE BETWEEN 10 PRECEDING AND 10 FOLLOWING) AS c FROM t WHERE k < 4";
+    let cases: &[Case<'_>] = &[
+        ("o", &sums, Ok(&["1 1e17 1e17", "2 1e17 5e16", "3 3.5 1.75", "4 NaN NaN", "5 NaN NaN", "6 9.0 4.5"])),
+        (
+            "o",
+            &spread,
+            Ok(&[
+                "1 0.0 - 1",
+                "2 2.499999995e17 -499999999.5 2",
+                "3 0.25 0.5 2",
+                "4 0.25 0.5 2",
+                "5 0.25 0.5 2",
+                "6 0.0 - 1",
+            ]),
+        ),
+        ("o", &bits, Ok(&["1 true 1", "2 true 0", "3 false 2", "4 false 0", "5 true 4", "6 true 4"])),
+        ("o", range, Ok(&["1 2", "2 2", "3 1", "4 2", "5 1", "6 2"])),
+        ("o", last, Ok(&["1 [2, 1]", "2 [2, 1]", "3 [3]"])),
+        (
+            "o",
+            "SELECT lag(i, 2) IGNORE NULLS OVER (PARTITION BY o ORDER BY k) AS x FROM t",
+            Err("leave the rows with NULLs out"),
+        ),
+        (
+            "o",
+            "SELECT count(*) OVER (PARTITION BY o ORDER BY k || '' RANGE 1 PRECEDING) AS x FROM t",
+            Err("write ROWS, or order by one"),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_and_structs_have_one_order() {
+    let folder = tempfile::tempdir().unwrap();
+    for (at, file) in ["a", "b", "c"].into_iter().enumerate() {
+        let rows = format!(
+            "SELECT {at} * 2 + value AS k, 7 AS o, CASE value WHEN 0 THEN [{at}] ELSE [NULL] END AS l FROM generate_series(0, 1)"
+        );
+        std::fs::create_dir_all(folder.path().join("t")).unwrap();
+        make_parquet(
+            &folder.path().join("t"),
+            file,
+            &format!("SELECT k, o, l, named_struct('a', l[1]) AS s FROM ({rows})"),
+        )
+        .await;
+    }
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't/';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k FROM t ORDER BY l DESC, k LIMIT 4", Ok(&["1", "3", "4", "5"])),
+        ("k", "SELECT k FROM t ORDER BY s, k DESC LIMIT 2", Ok(&["0", "2"])),
+        ("k", "SELECT k FROM t WHERE l < [NULL] AND NOT s > named_struct('a', 1)", Ok(&["0", "2"])),
+        ("k", "SELECT k FROM t WHERE l BETWEEN [1] AND [1, 5]", Ok(&["2"])),
+        (
+            "o",
+            "SELECT k, rank() OVER (PARTITION BY o ORDER BY l DESC NULLS LAST) AS r FROM t",
+            Ok(&["0 6", "1 1", "2 5", "3 1", "4 4", "5 1"]),
+        ),
+        ("o", "SELECT o, array_agg(k ORDER BY l, k DESC) AS x FROM t GROUP BY o", Ok(&["7 [0, 2, 4, 5, 3, 1]"])),
+        ("o", "SELECT o, max(s) AS x FROM t GROUP BY o", Err("write first_value(x ORDER BY x DESC NULLS LAST)")),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn casts_are_not_their_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT value AS k, (9 - value) / 10.0 AS w FROM generate_series(0, 5)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let groups = "SELECT count(*) AS c FROM (SELECT w, max(k) AS m FROM t GROUP BY w) GROUP BY CAST(w AS INT), m";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT DISTINCT w FROM t ORDER BY CAST(w AS INT), w LIMIT 2", Ok(&["0.4", "0.5"])),
+        ("k", "SELECT w, count(*) AS c FROM t GROUP BY w ORDER BY CAST(w AS INT) LIMIT 1", Ok(&["0.4 1"])),
+        ("w", groups, Ok(&["1"; 6])),
+        (
+            "k",
+            "SELECT k, sum(w) AS a, sum(CAST(w AS INT)) AS b, max(k) AS c, max(k::VARCHAR) AS d FROM t WHERE k < 2 GROUP BY k",
+            Ok(&["0 0.9 0 0 0", "1 0.8 0 1 1"]),
+        ),
+        (
+            "k",
+            "SELECT k, count(*) OVER (PARTITION BY k, w) AS a, count(*) OVER (PARTITION BY k, CAST(w AS INT)) AS b FROM t
+             WHERE k < 1",
+            Ok(&["0 1 1"]),
+        ),
+        (
+            "k",
+            "SELECT CAST(k AS VARCHAR) AS a, k AS b, count(*) AS c FROM t WHERE k < 2 GROUP BY CAST(k AS VARCHAR), k",
+            Ok(&["0 0 1", "1 1 1"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rounds_that_lose_digits_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let round = |first: &str, next: &str| {
+        format!(
+            "CREATE TABLE r AS WITH RECURSIVE r(n) AS (SELECT {first} UNION ALL SELECT {next} FROM r WHERE n < 3) SELECT n FROM r"
+        )
+    };
+    let lossy = crate::support::try_run(&engine, &round("1", "n + 0.5"), folder.path()).await;
+    let reason = &lossy.task("r").unwrap().reason;
+    assert!(
+        reason.contains("column n of the recursive query r is BIGINT in its first rows and DOUBLE here"),
+        "{reason}"
+    );
+    for (first, next, rows) in
+        [("1.0", "n + 0.5", 5), ("CAST(1 AS INT)", "n + 1", 3), ("1", "CAST(n + 1.5 AS BIGINT)", 3)]
+    {
+        run(&engine, &round(first, next), folder.path()).await;
+        assert_eq!(rows_as_text(&engine, "SELECT * FROM r").await.len(), rows, "{first} {next}");
+    }
+}
+
 /// DataFusion's errors dump trees, end in the middle, come when a chunk runs, or don't say what to write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_queries_say_where_and_what_to_write() {

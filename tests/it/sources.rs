@@ -10,7 +10,7 @@ use arrow::array::{
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, TimeUnit};
-use arrow::ipc::writer::FileWriter;
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 use chunkwise::{Engine, Event, RunOptions};
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::data_type::{Int96, Int96Type};
@@ -417,6 +417,11 @@ async fn folders_and_patterns_mean_what_they_say() {
     check(at, &of_parquet(&format!("file://{}/noending", at.display())), "id", Ok(&["13"])).await;
     let two = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION ('d/a.parquet', 'd/x/')";
     check(at, two, "id", Ok(all)).await;
+    let twice =
+        "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION ('d/a.parquet', 'd/../real/a.parquet', 'd/*.parquet')";
+    check(at, twice, "id", Ok(&["0"])).await;
+    check(at, &of_parquet("d/[!b].parquet"), "id", Ok(&["0"])).await;
+    check(at, &of_parquet("d/[^b].parquet"), "id", Err(&["`[^b].parquet` is not a pattern; write [!…]"])).await;
     check(at, &of_parquet("dead/"), "id", Err(&["dead/x.parquet is a link to nowhere, which does not exist"])).await;
     check(at, &of_parquet("none/x.parquet"), "id", Err(&["no file at", "has no none"])).await;
     check(at, &of_parquet("d/*.csv"), "id", Err(&["no file matches", "d/*.csv"])).await;
@@ -964,4 +969,42 @@ async fn a_file_that_cannot_be_decoded_is_named_with_its_column() {
     check(at, &of_parquet("t/"), "k, v", Err(&["t/1.parquet: column 'v' can't be decoded", "write the file again"]))
         .await;
     check(at, &of_parquet("t/"), "min(k) AS k", Ok(&["0"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_later_is_read_or_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let late = |first: &str, last: &str| format!("a\n{}{last}\n", format!("{first}\n").repeat(3));
+    write(
+        at,
+        &[
+            ("wide.csv", "a\n0.1\n"),
+            ("offset.csv", &late("2024-01-01 10:00:00", "2024-01-01 10:00:00+02:00")),
+            ("local.csv", &late("2024-01-01 10:00:00Z", "2024-01-01 10:00:00")),
+        ],
+    );
+    let declared = "CREATE EXTERNAL TABLE t (a FLOAT(53)) STORED AS CSV LOCATION 'wide.csv'";
+    check(at, declared, "a = 0.1 AS x, a", Ok(&["true,0.1"])).await;
+    for file in ["offset.csv", "local.csv"] {
+        let inferred = csv(file, "OPTIONS (format.schema_infer_max_rec 3)");
+        check(at, &inferred, "a", Err(&[file, "line 5", "is not of its type", "declare the columns"])).await;
+    }
+    // A stream, and what stands behind its end.
+    let stream = |rows: &[i64]| {
+        let batch = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(rows.to_vec())) as ArrayRef)]).unwrap();
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        writer.into_inner().unwrap()
+    };
+    let arrow = |name: &str| format!("CREATE EXTERNAL TABLE t STORED AS ARROW LOCATION '{name}'");
+    fs::write(at.join("one.arrows"), stream(&[1, 2])).unwrap();
+    fs::write(at.join("two.arrows"), [stream(&[1]), stream(&[2])].concat()).unwrap();
+    check(at, &arrow("one.arrows"), "a", Ok(&["1", "2"])).await;
+    check(at, &arrow("two.arrows"), "a", Err(&["two.arrows", "goes on after the end of its stream"])).await;
+    // A frame that is to be skipped comes first.
+    let skipped = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), zstd::encode_all(&b"a\n1\n"[..], 0).unwrap()].concat();
+    fs::write(at.join("skip.csv.zst"), skipped).unwrap();
+    check(at, &csv("skip.csv.zst", ""), "a", Ok(&["1"])).await;
 }

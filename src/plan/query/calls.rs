@@ -11,7 +11,8 @@ use datafusion::logical_expr::AggregateUDF;
 use datafusion::logical_expr::planner::ContextProvider;
 use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
-    FunctionArguments, ObjectName, OrderByExpr, Query, TableFactor, TableFunctionArgs, Visit, Visitor, WindowType,
+    FunctionArguments, NullTreatment, ObjectName, OrderByExpr, Query, TableFactor, TableFunctionArgs, Visit, Visitor,
+    WindowType,
 };
 use sqlparser::tokenizer::Span;
 
@@ -105,6 +106,7 @@ struct Call<'a> {
     order_by: &'a [OrderByExpr],
     has_filter: bool,
     has_null_treatment: bool,
+    ignores_nulls: bool,
     within_group: &'a [OrderByExpr],
 }
 
@@ -121,6 +123,7 @@ impl<'a> Call<'a> {
             order_by: &[],
             has_filter: filter.is_some(),
             has_null_treatment: null_treatment.is_some(),
+            ignores_nulls: *null_treatment == Some(NullTreatment::IgnoreNulls),
             within_group,
         };
         if let FunctionArguments::List(FunctionArgumentList { duplicate_treatment, args, clauses }) = args {
@@ -129,7 +132,10 @@ impl<'a> Call<'a> {
             for clause in clauses {
                 match clause {
                     FunctionArgumentClause::OrderBy(keys) => call.order_by = keys,
-                    FunctionArgumentClause::IgnoreOrRespectNulls(_) => call.has_null_treatment = true,
+                    FunctionArgumentClause::IgnoreOrRespectNulls(treatment) => {
+                        call.has_null_treatment = true;
+                        call.ignores_nulls |= *treatment == NullTreatment::IgnoreNulls;
+                    }
                     // Refused before.
                     FunctionArgumentClause::Limit(_)
                     | FunctionArgumentClause::OnOverflow(_)
@@ -182,6 +188,16 @@ impl Calls<'_> {
         }
         if call.has_wildcard() && (name != "count" || call.is_distinct) {
             return refuse(format!("{name} takes columns, not *; write them one by one"));
+        }
+        // DataFusion 55 counts NULLs that it should ignore, and ends before the last rows.
+        if ["lag", "lead"].contains(&name.as_str())
+            && call.ignores_nulls
+            && call.args.get(1).is_some_and(|rows| rows.to_string() != "1")
+        {
+            return refuse(format!(
+                "{name} by other than 1 row can't ignore NULLs; leave the rows with NULLs out in a subquery, and join \
+                     with it"
+            ));
         }
         if is_scalar(name, self.tables) {
             if function.over.is_some() {

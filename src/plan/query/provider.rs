@@ -9,17 +9,23 @@ use datafusion::common::{Result, TableReference};
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 
-/// Another provider, with planners of relations before its own.
+/// Another provider, with planners before its own.
 pub(super) struct Mended<'a> {
     tables: &'a dyn ContextProvider,
     relations: Vec<Arc<dyn RelationPlanner>>,
+    exprs: Vec<Arc<dyn ExprPlanner>>,
 }
 
 impl<'a> Mended<'a> {
-    /// What `tables` knows, and `relation`.
-    pub(super) fn new(tables: &'a dyn ContextProvider, relation: Arc<dyn RelationPlanner>) -> Self {
+    /// What `tables` knows, `relation` and `expr`.
+    pub(super) fn new(
+        tables: &'a dyn ContextProvider,
+        relation: Arc<dyn RelationPlanner>,
+        expr: Option<Arc<dyn ExprPlanner>>,
+    ) -> Self {
         let relations = [relation].into_iter().chain(tables.get_relation_planners().iter().cloned()).collect();
-        Self { tables, relations }
+        let exprs = expr.into_iter().chain(tables.get_expr_planners().iter().cloned()).collect();
+        Self { tables, relations, exprs }
     }
 }
 
@@ -45,7 +51,7 @@ impl ContextProvider for Mended<'_> {
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        self.tables.get_expr_planners()
+        &self.exprs
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

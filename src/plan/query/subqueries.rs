@@ -173,7 +173,13 @@ impl Mend {
             let columns = columns_of(&expr)?;
             let is_of = |input: &&LogicalPlan| columns.iter().all(|column| input.schema().has_column(column));
             let Some(at) = inputs.iter().position(is_of) else {
-                return plan_err!("a subquery in ON can't be about both sides; write it in WHERE, or join with it");
+                return plan_err!(
+                    "{}",
+                    match inputs.len() {
+                        1 => "a subquery can't stand there; compute it in the SELECT of a subquery, and use its name",
+                        _ => "a subquery in ON can't be about both sides; write it in WHERE, or join with it",
+                    }
+                );
             };
             below[at].push(expr);
         }

@@ -336,7 +336,7 @@ fn as_decimal(text: &str, span: Span) -> Result<Option<Expr>> {
 }
 
 /// Of more than 24 bits a FLOAT is a DOUBLE.
-fn rewrite_type(data_type: &mut DataType) {
+pub(crate) fn rewrite_type(data_type: &mut DataType) {
     match data_type {
         DataType::Float(ExactNumberInfo::Precision(bits)) if *bits > 24 => *data_type = DataType::DoublePrecision,
         DataType::Array(

@@ -13,6 +13,7 @@ use sqlparser::ast::{
     GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
+use crate::plan::query::casts;
 use crate::plan::query::names::cross_joins_by_name;
 use crate::plan::query::plan_as_it_is;
 use crate::plan::query::provider::Mended;
@@ -173,7 +174,8 @@ pub(super) fn learn(query: &Query, tables: &dyn ContextProvider, joins: JoinsByN
     let mut plain = query.clone();
     let _ = plain.visit(&mut Plain(joins));
     let noted = Arc::new(Learn::default());
-    let planned = plan_as_it_is(plain, &Mended::new(tables, Arc::clone(&noted) as Arc<dyn RelationPlanner>));
+    let casts = casts::planner(&plain);
+    let planned = plan_as_it_is(plain, &Mended::new(tables, Arc::clone(&noted) as Arc<dyn RelationPlanner>, casts));
     let mut known = noted.known.lock().unwrap_or_else(PoisonError::into_inner);
     (std::mem::take(&mut *known), planned)
 }
