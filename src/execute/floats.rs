@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 ///
 /// Who computed them may have set the sign of some, and NaNs of other bits are other values to DataFusion, as are -0.0
 /// and 0.0 where it compares lists and structs. Of columns it compares them rightly or
-/// [`EqualFloats`](crate::plan::repair) does, so that they keep their -0.0.
+/// [`ComparedAlike`](crate::plan::repair) does, so that they keep their -0.0.
 ///
 /// # Errors
 /// Never: arrow's builders may.

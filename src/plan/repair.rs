@@ -1,9 +1,8 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
 mod casts;
+mod compared;
 mod conditional;
-mod floats;
-mod nested;
 mod nulls;
 pub mod types;
 
@@ -29,9 +28,8 @@ use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
 use crate::plan::repair::casts::{GroupsByCasts, SortsByCasts};
+use crate::plan::repair::compared::ComparedAlike;
 use crate::plan::repair::conditional::OutsideConditions;
-use crate::plan::repair::floats::EqualFloats;
-use crate::plan::repair::nested::OrderedNested;
 use crate::plan::repair::nulls::NullsKept;
 use crate::plan::repair::types::TypesKept;
 
@@ -62,12 +60,7 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
     [first]
         .into_iter()
         .chain(repaired)
-        .chain([
-            Arc::new(EqualFloats) as _,
-            Arc::new(OrderedNested) as _,
-            Arc::new(SortKeysOnce) as _,
-            Arc::new(PartitionsByColumns) as _,
-        ])
+        .chain([Arc::new(ComparedAlike) as _, Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _])
         .collect()
 }
 

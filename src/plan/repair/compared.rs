@@ -1,4 +1,4 @@
-//! Floats that are equal: -0.0 and 0.0, and all that are not a number.
+//! Values that are compared by their bits: floats, lists and structs.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -9,14 +9,17 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPla
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
+use crate::arithmetic::nested::in_order;
 use crate::plan::repair::PARTITION;
 
 /// Functions that give what is not a number for some numbers.
 const PARTIAL_FUNCTIONS: [&str; 14] =
     ["acos", "acosh", "asin", "atanh", "cos", "cot", "ln", "log", "log10", "log2", "power", "sin", "sqrt", "tan"];
 
-/// Gives floats that are equal the same bits, where DataFusion 55 goes by bits.
+/// Gives floats that are equal the same bits, where DataFusion 55 goes by bits, and sorts lists and structs [in
+/// order](crate::arithmetic::nested).
 ///
+/// Of floats that are equal -0.0 and 0.0, and all that are not a number:
 /// - It sorts by them, splits windows, tells distinct values of an aggregate apart, and looks values up in longer lists
 ///   (IN, CASE) and by `nullif`, while `=` and GROUP BY take -0.0 and 0.0 for equal. Their sum with 0.0 is 0.0.
 /// - It compares lists and structs by them. So no -0.0 comes into one; what is read has none there
@@ -25,11 +28,11 @@ const PARTIAL_FUNCTIONS: [&str; 14] =
 ///   as: on x86, that of `0.0 / 0.0` is negative. Sums, differences and products are left as they are: only infinite
 ///   operands make a NaN there.
 #[derive(Debug)]
-pub struct EqualFloats;
+pub struct ComparedAlike;
 
-impl OptimizerRule for EqualFloats {
+impl OptimizerRule for ComparedAlike {
     fn name(&self) -> &str {
-        "equal_floats"
+        "compared_alike"
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -57,7 +60,7 @@ impl OptimizerRule for EqualFloats {
                 return Ok(alike);
             }
             alike.transform_data(|key| {
-                let (key, changes) = one_zero(key.unalias(), &schema);
+                let (key, changes) = sort_key(key.unalias(), &schema);
                 Ok(Transformed::new_transformed(key, changes))
             })
         })
@@ -146,7 +149,7 @@ fn alike(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             if params.distinct || func.name() == "array_agg" {
                 (params.args, changes) = each_with_one_zero(params.args, schema);
             }
-            changes |= sort_with_one_zero(&mut params.order_by, schema);
+            changes |= sort_alike(&mut params.order_by, schema);
             Transformed::new_transformed(Expr::AggregateFunction(AggregateFunction { func, params }), changes)
         }
         Expr::WindowFunction(mut function) => {
@@ -158,7 +161,7 @@ fn alike(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 params.args = args;
                 changes |= changed;
             }
-            changes |= sort_with_one_zero(&mut params.order_by, schema);
+            changes |= sort_alike(&mut params.order_by, schema);
             Transformed::new_transformed(Expr::WindowFunction(function), changes)
         }
         other => Transformed::no(other),
@@ -173,6 +176,14 @@ fn one_zero(expr: Expr, schema: &DFSchema) -> (Expr, bool) {
     }
 }
 
+/// A value by which rows are sorted: lists and structs [in order](crate::arithmetic::nested), floats with one zero.
+fn sort_key(expr: Expr, schema: &DFSchema) -> (Expr, bool) {
+    match in_order(expr, schema) {
+        (key, true) => (key, true),
+        (expr, false) => one_zero(expr, schema),
+    }
+}
+
 fn each_with_one_zero(exprs: Vec<Expr>, schema: &DFSchema) -> (Vec<Expr>, bool) {
     let mut changes = false;
     let each = exprs.into_iter().map(|expr| {
@@ -183,10 +194,10 @@ fn each_with_one_zero(exprs: Vec<Expr>, schema: &DFSchema) -> (Vec<Expr>, bool) 
     (each.collect(), changes)
 }
 
-fn sort_with_one_zero(keys: &mut [SortExpr], schema: &DFSchema) -> bool {
+fn sort_alike(keys: &mut [SortExpr], schema: &DFSchema) -> bool {
     let mut changes = false;
     for key in keys {
-        let (expr, changed) = one_zero(std::mem::take(&mut key.expr), schema);
+        let (expr, changed) = sort_key(std::mem::take(&mut key.expr), schema);
         key.expr = expr;
         changes |= changed;
     }
