@@ -15,6 +15,7 @@
 //! | dates and timestamps moved by intervals with finer parts | lose these | an error ([`interval`]) |
 //! | numbers beside dates and times | days, or nanoseconds | an error ([`mixed`]) |
 //! | times of day beside those of another unit | an error | of the finer unit ([`mixed`]) |
+//! | `min` and `max` of floats by group | the last of NaN and a number | NaN is the largest ([`extreme`]) |
 //! | comparisons and orders of lists and structs with NULLs | several | one ([`nested`]) |
 //! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
 //!
@@ -37,6 +38,7 @@ pub mod chain;
 pub mod checked;
 mod compare;
 pub mod condition;
+mod extreme;
 pub mod fold;
 pub mod function;
 mod interval;

@@ -123,9 +123,9 @@ impl Generator<'_> {
         let x: Typed = (*self.random.pick(&like)).clone();
         let call = match self.random.below(5) {
             0 if x.kind.is_integer() && x.kind != Kind::Int(64) => format!("avg({})", x.sql),
-            0 | 1 => format!("max({})", without_nan(&x)),
+            0 | 1 => format!("max({})", x.sql),
             2 if kind.is_integer() => "count(*)".into(),
-            _ => format!("min({})", without_nan(&x)),
+            _ => format!("min({})", x.sql),
         };
         let filter = if self.random.chance(25) { format!(" WHERE {}", self.comparison(&x)) } else { String::new() };
         Some(format!("(SELECT {call} FROM {from}{filter})"))
@@ -179,8 +179,8 @@ impl Generator<'_> {
             1 => (format!("count({x})"), Kind::Int(64)),
             2 => (format!("count(DISTINCT {x})"), Kind::Int(64)),
             3 => sum(x, kind),
-            4 => (format!("min({})", without_nan(&of)), kind),
-            5 => (format!("max({})", without_nan(&of)), kind),
+            4 => (format!("min({})", of.sql), kind),
+            5 => (format!("max({})", of.sql), kind),
             6 if matches!(kind, Kind::Decimal(..)) => (kind.cast(&format!("avg({x})")), kind),
             6 if kind.is_number() => (format!("avg({x})"), Kind::Inexact),
             7 if kind.is_text() => (format!("string_agg({x}, '-' ORDER BY {x})"), Kind::Text(Text::Plain)),
@@ -269,14 +269,6 @@ impl Generator<'_> {
             _ => (format!("count(*) OVER ({by})"), Kind::Int(64)),
         };
         Typed { sql, kind }
-    }
-}
-
-/// Whether NaN is a minimum or maximum depends on where DataFusion meets it: 0 stands for it.
-fn without_nan(of: &Typed) -> String {
-    match of.kind {
-        Kind::Float(_) => format!("nanvl({}, {})", of.sql, of.kind.cast("0")),
-        _ => of.sql.clone(),
     }
 }
 

@@ -10,13 +10,13 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, concat};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, internal_err, plan_datafusion_err};
 use datafusion::functions::core::arrow_cast::ArrowCastFunc;
 use datafusion::functions::core::arrow_try_cast::ArrowTryCastFunc;
 use datafusion::functions::core::cast_to_type::CastToTypeFunc;
@@ -65,6 +65,9 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
             let value = Expr::TryCast(TryCast::new(Box::new(value.clone()), milliseconds));
             Ok(Some(Expr::TryCast(TryCast { expr: Box::new(value), field: Arc::clone(to) })))
         }
+        DataType::Interval(_) if !is_try && !is_constant(value) && value.get_type(schema)?.is_string() => {
+            Ok(Some(call(Kept { how: How::Unit, to: Arc::clone(to), signature: any() }, value.clone())))
+        }
         other if !is_try && may_fail_in_vain(value, other) => {
             Ok(Some(call(Kept { how: How::Constant, to: Arc::clone(to), signature: any() }, value.clone())))
         }
@@ -91,6 +94,12 @@ pub fn check_certain_casts(expr: &Expr) -> Result<()> {
         match expr {
             Expr::Cast(Cast { expr: value, field }) => match value.as_ref() {
                 // Timestamps that don't fit another unit may be compared exactly all the same.
+                Expr::Literal(value, _)
+                    if matches!(field.data_type(), DataType::Interval(_))
+                        && value.try_as_str().flatten().is_some_and(has_no_unit) =>
+                {
+                    return Err(no_unit(value.try_as_str().flatten().unwrap_or_default()));
+                }
                 Expr::Literal(value, _) if value.data_type().is_string() || value.data_type().is_numeric() => {
                     value.cast_to(field.data_type())?;
                 }
@@ -151,6 +160,7 @@ pub fn may_be_replaced(expr: &Expr) -> bool {
         Expr::Cast(Cast { expr: value, field }) => {
             matches!(field.data_type(), DataType::Float16 | DataType::Float32)
                 || may_fail_in_vain(value, field.data_type())
+                || matches!(field.data_type(), DataType::Interval(_))
                 || added_days(expr).is_some()
         }
         Expr::TryCast(TryCast { expr: _, field }) => {
@@ -194,7 +204,7 @@ pub fn plain_cast(function: &ScalarFunction) -> Option<Expr> {
     let ([value], field) = (function.args.as_slice(), Arc::clone(to)) else { return None };
     let expr = Box::new(value.clone());
     match how {
-        How::Narrow | How::Constant => Some(Expr::Cast(Cast { expr, field })),
+        How::Narrow | How::Constant | How::Unit => Some(Expr::Cast(Cast { expr, field })),
         How::TryNarrow | How::TryEach => Some(Expr::TryCast(TryCast { expr, field })),
         How::Days => None,
     }
@@ -229,6 +239,8 @@ enum How {
     TryEach,
     /// A number of days as an interval.
     Days,
+    /// A text as an interval, which must say of what.
+    Unit,
     /// Of a constant. It replaces DataFusion's cast while constants are folded; if its argument is a literal after
     /// that, the cast fails.
     Constant,
@@ -245,7 +257,7 @@ struct Kept {
 impl ScalarUDFImpl for Kept {
     fn name(&self) -> &str {
         match self.how {
-            How::Narrow | How::Constant => "checked_cast",
+            How::Narrow | How::Constant | How::Unit => "checked_cast",
             How::TryNarrow | How::TryEach => "checked_try_cast",
             How::Days => "days",
         }
@@ -281,6 +293,7 @@ impl ScalarUDFImpl for Kept {
         let [value] = args.args.as_slice() else { return internal_err!("a cast has {} arguments", args.args.len()) };
         let cast = |array: &ArrayRef| match (self.how, self.to.data_type()) {
             (How::Days, _) => days(array),
+            (How::Unit, to) => with_units(array, to),
             (How::TryEach, to) => each_or_null(array, to),
             (_, DataType::Float32) => narrowed::<Float32Type>(array, self.how, f32::is_infinite),
             (_, DataType::Float16) => narrowed::<Float16Type>(array, self.how, |value| value.is_infinite()),
@@ -340,6 +353,23 @@ fn each_or_null(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let each: Vec<ArrayRef> =
         (0..array.len()).map(|row| cast(&array.slice(row, 1)).unwrap_or_else(|_| Arc::clone(&null))).collect();
     Ok(concat(&each.iter().map(AsRef::as_ref).collect::<Vec<_>>())?)
+}
+
+/// The intervals that texts say. Arrow takes a number alone for months, and `INTERVAL '3'` is 3 seconds.
+fn with_units(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let texts = cast(array, &DataType::Utf8View)?;
+    if let Some(number) = texts.as_string_view().iter().flatten().find(|text| has_no_unit(text)) {
+        return Err(no_unit(number));
+    }
+    Ok(cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })?)
+}
+
+fn has_no_unit(text: &str) -> bool {
+    text.trim().parse::<f64>().is_ok()
+}
+
+fn no_unit(number: &str) -> DataFusionError {
+    plan_datafusion_err!("the interval '{number}' has no unit; write '{number} days', or another one")
 }
 
 fn days(array: &ArrayRef) -> Result<ArrayRef> {

@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 use crate::arithmetic::average::CheckedAvg;
 use crate::arithmetic::cast::{as_cast, checked_cast, is_checked_cast, is_unfolded_cast, may_be_replaced, plain_cast};
 use crate::arithmetic::condition::Asked;
+use crate::arithmetic::extreme::float_extreme;
 use crate::arithmetic::function::{checked_function, plain_function};
 use crate::arithmetic::interval::{as_of_unit, checked_extreme, in_unit};
 use crate::arithmetic::lazy::{Over, lazily};
@@ -282,5 +283,5 @@ pub fn checked_aggregate(function: &AggregateUDF, types: &[DataType]) -> Option<
     if inner.is::<Avg>() {
         return Some(Arc::new(AggregateUDF::new_from_impl(CheckedAvg::default())));
     }
-    checked_extreme(function, types).map(Arc::new)
+    checked_extreme(function, types).or_else(|| float_extreme(function, types)).map(Arc::new)
 }

@@ -122,16 +122,28 @@ impl TreeNodeRewriter for Parts<'_> {
 /// one has, integers become wide enough for all bounds: one beyond the type would have the rows of NULLs in its frame.
 fn measure(frame: &mut WindowFrame, key: &mut Expr, schema: &DFSchema) -> Result<()> {
     if frame.units != WindowFrameUnits::Range {
-        return Ok(());
+        let too_far = |bound: &WindowFrameBound| match bound {
+            WindowFrameBound::Preceding(rows) | WindowFrameBound::Following(rows) => {
+                rows.to_string().parse::<u64>().is_ok_and(|rows| i64::try_from(rows).is_err())
+            }
+            WindowFrameBound::CurrentRow => false,
+        };
+        return match too_far(&frame.start_bound) || too_far(&frame.end_bound) {
+            true => plan_err!("a frame reaches at most {} rows; write UNBOUNDED", i64::MAX),
+            false => Ok(()),
+        };
     }
     let data_type = key.get_type(schema)?;
     let distance = |bound: &WindowFrameBound| match bound {
         WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance) if !distance.is_null() => {
-            Some(distance.to_string())
+            Some(distance.clone())
         }
         _ => None,
     };
-    let distances: Vec<String> = [&frame.start_bound, &frame.end_bound].into_iter().filter_map(distance).collect();
+    let distances: Vec<ScalarValue> = [&frame.start_bound, &frame.end_bound].into_iter().filter_map(distance).collect();
+    // Others have a type already.
+    let written: Vec<String> =
+        distances.iter().filter_map(|distance| distance.try_as_str().flatten().map(str::to_string)).collect();
     let has_distances =
         data_type.is_numeric() || matches!(data_type, DataType::Date32 | DataType::Date64 | DataType::Timestamp(..));
     if distances.is_empty() {
@@ -159,8 +171,34 @@ fn measure(frame: &mut WindowFrame, key: &mut Expr, schema: &DFSchema) -> Result
             type_name(&data_type)
         );
     }
+    let is_number = |text: &&String| text.parse::<f64>().is_ok();
+    if let (DataType::Date32 | DataType::Date64 | DataType::Timestamp(..), Some(number)) =
+        (&data_type, written.iter().find(is_number))
+    {
+        return plan_err!("RANGE {number} has no unit; write INTERVAL '{number} days', or another one");
+    }
+    if let DataType::Decimal32(_, scale)
+    | DataType::Decimal64(_, scale)
+    | DataType::Decimal128(_, scale)
+    | DataType::Decimal256(_, scale) = data_type
+    {
+        let is_exact = |text: &&String| {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            let is_digits = whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+            is_digits && i64::try_from(fraction.len()).is_ok_and(|digits| digits <= i64::from(scale))
+        };
+        if let Some(other) = written.iter().find(|text| !is_exact(text)) {
+            return plan_err!(
+                "RANGE {other} has more digits than {}, by which the window is ordered; CAST that to one with as many",
+                type_name(&data_type)
+            );
+        }
+    }
+    if matches!(data_type, DataType::Float16 | DataType::Float32) {
+        *key = as_float(std::mem::take(key));
+    }
     if data_type.is_integer() {
-        if let Some(other) = distances.iter().find(|text| !text.bytes().all(|byte| byte.is_ascii_digit())) {
+        if let Some(other) = written.iter().find(|text| !text.bytes().all(|byte| byte.is_ascii_digit())) {
             return plan_err!(
                 "RANGE {other} is no whole number, as what the window is ordered by; CAST that to DOUBLE"
             );

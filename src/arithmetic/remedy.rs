@@ -25,8 +25,8 @@ const REMEDIES: [(&[&str], &str); 8] = [
     ),
     (
         &["can not be used as a sliding accumulator"],
-        "of rows that leave a frame again DataFusion 55 computes only some aggregates; write max or min of 1 and 0 in place of \
-         bool_or and bool_and, or let the frame begin at UNBOUNDED PRECEDING",
+        "of rows that leave a frame again DataFusion 55 computes only some aggregates; let the frame begin at UNBOUNDED PRECEDING, or \
+         leave DISTINCT out",
     ),
     (
         &["only support Literal types for field"],

@@ -18,9 +18,10 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Reve
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 /// Aggregates whose states DataFusion can't take a row from rightly, or at all. None depends on the order of rows.
-const FUNCTIONS: [&str; 20] = [
+const FUNCTIONS: [&str; 21] = [
     "bit_and",
     "bit_or",
+    "bit_xor",
     "bool_and",
     "bool_or",
     "corr",

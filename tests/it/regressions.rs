@@ -1026,6 +1026,79 @@ async fn rounds_that_lose_digits_are_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_with_nan_have_their_extremes() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT * FROM (VALUES (1, 1, 1.0), (1, 2, 'NaN'), (1, 3, -2.5), (2, 4, 'NaN'), (2, 5, 7.0), (2, 6, NULL), (3, 7, 'NaN'),
+        (4, 8, '-inf'), (4, 9, 'inf'), (5, 10, NULL)) AS t(g, k, v)";
+    make_parquet(
+        folder.path(),
+        "t",
+        &format!("SELECT g, k, CAST(v AS DOUBLE) AS v, CAST(v AS REAL) AS r FROM ({rows})"),
+    )
+    .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let expected = &["1 -2.5 NaN", "2 7.0 NaN", "3 NaN NaN", "4 -inf inf", "5 - -"];
+    let cases: &[Case<'_>] = &[
+        ("g", "SELECT g, min(v) AS a, max(v) AS b FROM t GROUP BY g", Ok(expected)),
+        // In two phases.
+        ("k", "SELECT g, min(r) AS a, max(r) AS b FROM t GROUP BY g", Ok(expected)),
+        ("k", "SELECT g FROM t GROUP BY g HAVING max(v) > 100", Ok(&["1", "2", "3", "4"])),
+        (
+            "k",
+            "SELECT g, max(v) AS b FROM t GROUP BY g ORDER BY max(v) DESC NULLS LAST, g LIMIT 2",
+            Ok(&["1 NaN", "2 NaN"]),
+        ),
+        (
+            "g",
+            "SELECT min(r) AS a, max(r) FILTER (WHERE k < 6) AS b FROM t GROUP BY ROLLUP (g) HAVING grouping(g) = 1",
+            Ok(&["-inf NaN"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn distances_and_intervals_say_of_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT *, 7 AS o FROM (VALUES (1, DATE '2024-01-01', '3', 1.00), (2, DATE '2024-01-20', '3 days', 1.01)) AS t(k, d, s, c)";
+    make_parquet(
+        folder.path(),
+        "t",
+        &format!("SELECT k, d, s, CAST(c AS DECIMAL(5, 2)) AS c, CAST(c * 1e38 AS REAL) AS r, o FROM ({rows})"),
+    )
+    .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let over = |keys: &str| format!("SELECT k, count(*) OVER (PARTITION BY o ORDER BY {keys}) AS n FROM t");
+    let (days, number) = (over("d RANGE INTERVAL '20 days' PRECEDING"), over("d RANGE 20 PRECEDING"));
+    let (exact, finer) = (over("c RANGE 0.01 PRECEDING"), over("c RANGE 0.005 PRECEDING"));
+    let (wide, far) =
+        (over("r RANGE 3e38 PRECEDING"), over("k ROWS BETWEEN CURRENT ROW AND 18446744073709551615 FOLLOWING"));
+    let cases: &[Case<'_>] = &[
+        ("o", &days, Ok(&["1 1", "2 2"])),
+        ("o", &number, Err("RANGE 20 has no unit; write INTERVAL '20 days'")),
+        ("o", &exact, Ok(&["1 1", "2 2"])),
+        ("o", &finer, Err("RANGE 0.005 has more digits than DECIMAL(5, 2)")),
+        ("o", &wide, Ok(&["1 1", "2 2"])),
+        ("o", &far, Err("write UNBOUNDED")),
+        ("k", "SELECT k, d + CAST(s AS INTERVAL) AS e FROM t WHERE s <> '3'", Ok(&["2 2024-01-23"])),
+        ("k", "SELECT k, d + CAST(s AS INTERVAL) AS e FROM t", Err("the interval '3' has no unit; write '3 days'")),
+        ("k", "SELECT k, d + CAST('-3' AS INTERVAL) AS e FROM t", Err("the interval '-3' has no unit")),
+        ("o", "SELECT corr(DISTINCT k, c) AS x FROM t GROUP BY o", Err("write it over a SELECT DISTINCT")),
+        ("o", "SELECT bit_xor(DISTINCT k) AS x, count(*) AS n FROM t GROUP BY o", Err("write it over a SELECT DISTINCT")),
+        ("o", "SELECT array_agg(DISTINCT k) OVER (PARTITION BY o) AS x FROM t", Err("in a subquery with GROUP BY")),
+        (
+            "o",
+            "SELECT k, bit_xor(CASE WHEN k = 1 THEN 5 END) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN CURRENT ROW AND CURRENT ROW) AS x
+             FROM t",
+            Ok(&["1 5", "2 -"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// DataFusion's errors dump trees, end in the middle, come when a chunk runs, or don't say what to write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_queries_say_where_and_what_to_write() {

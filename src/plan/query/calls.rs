@@ -199,6 +199,15 @@ impl Calls<'_> {
                      with it"
             ));
         }
+        let of_pairs = name == "corr" || name.starts_with("covar_") || name.starts_with("regr_");
+        if call.is_distinct && (of_pairs || name == "bit_xor") {
+            return refuse(format!("{name} does not leave out what is not DISTINCT; write it over a SELECT DISTINCT"));
+        }
+        if call.is_distinct && function.over.is_some() && ["array_agg", "string_agg"].contains(&name.as_str()) {
+            return refuse(format!(
+                "{name} with DISTINCT and OVER has no order of its own; write it in a subquery with GROUP BY, and join with that"
+            ));
+        }
         if is_scalar(name, self.tables) {
             if function.over.is_some() {
                 return refuse(format!("{name} is a function of one row, which OVER has no meaning for; remove OVER"));
