@@ -22,6 +22,8 @@ mod table;
 mod tokens;
 mod view;
 
+pub(crate) use clauses::widen_floats;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -47,7 +47,6 @@ use crate::plan::query::provider::Mended;
 use crate::zone;
 
 pub use error::{placed, readable};
-pub(crate) use syntax::rewrite_type;
 
 /// The plan of `query` over what `tables` knows.
 ///

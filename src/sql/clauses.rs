@@ -33,6 +33,7 @@ use crate::error::{Error, Location, Result};
 use crate::sql::tokens::Statement;
 
 pub(crate) use columns::declared;
+pub(crate) use literal::widen_floats;
 
 /// Walks `query`, a part of `statement`.
 ///

@@ -6,8 +6,7 @@ use datafusion::sql::parser::CreateExternalTable;
 use percent_encoding::percent_decode_str;
 
 use crate::error::Result;
-use crate::plan::query::rewrite_type;
-use crate::sql::clauses::declared;
+use crate::sql::clauses::{declared, widen_floats};
 use crate::sql::format::format;
 use crate::sql::name;
 use crate::sql::tokens::Statement;
@@ -39,7 +38,7 @@ pub(crate) fn source(statement: &Statement<'_>, mut create: CreateExternalTable,
     }
     // DataFusion keeps them as they are written.
     create.table_partition_cols.iter_mut().for_each(|name| *name = name::normalised_text(name));
-    create.columns.iter_mut().for_each(|column| rewrite_type(&mut column.data_type));
+    create.columns.iter_mut().for_each(|column| widen_floats(&mut column.data_type));
     declared(statement, &create.columns, &create.constraints)?;
     let format = format(statement, &create.file_type, &create.options)?;
     let place = |(at, location): (usize, &String)| {

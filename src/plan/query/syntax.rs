@@ -18,6 +18,7 @@ use sqlparser::tokenizer::Span;
 use crate::plan::query::error::at;
 use crate::plan::query::grouping;
 use crate::plan::query::windows;
+use crate::sql::widen_floats;
 
 /// Rewrites all that needs no schema.
 ///
@@ -282,8 +283,8 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
             let elements = std::mem::take(elem);
             *expr = call("make_array", elements, Span::empty());
         }
-        Expr::Cast { data_type, .. } => rewrite_type(data_type),
-        Expr::TypedString(TypedString { data_type, .. }) => rewrite_type(data_type),
+        Expr::Cast { data_type, .. } => widen_floats(data_type),
+        Expr::TypedString(TypedString { data_type, .. }) => widen_floats(data_type),
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             if let Some(escape) = escape_char.take() {
                 with_backslashes(pattern, &escape)?;
@@ -333,18 +334,6 @@ fn as_decimal(text: &str, span: Span) -> Result<Option<Expr>> {
         array: false,
         format: None,
     }))
-}
-
-/// Of more than 24 bits a FLOAT is a DOUBLE.
-pub(crate) fn rewrite_type(data_type: &mut DataType) {
-    match data_type {
-        DataType::Float(ExactNumberInfo::Precision(bits)) if *bits > 24 => *data_type = DataType::DoublePrecision,
-        DataType::Array(
-            sqlparser::ast::ArrayElemTypeDef::AngleBracket(of) | sqlparser::ast::ArrayElemTypeDef::SquareBracket(of, _),
-        ) => rewrite_type(of),
-        DataType::Struct(fields, _) => fields.iter_mut().for_each(|field| rewrite_type(&mut field.field_type)),
-        _ => {}
-    }
 }
 
 /// The pattern with `\` for another escape, which is the only one that DataFusion runs.

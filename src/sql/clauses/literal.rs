@@ -222,3 +222,15 @@ fn is_interval(value: &Expr) -> bool {
         _ => false,
     }
 }
+
+/// Of more than 24 bits a FLOAT is a DOUBLE.
+pub(crate) fn widen_floats(data_type: &mut DataType) {
+    match data_type {
+        DataType::Float(ExactNumberInfo::Precision(bits)) if *bits > 24 => *data_type = DataType::DoublePrecision,
+        DataType::Array(ArrayElemTypeDef::AngleBracket(of) | ArrayElemTypeDef::SquareBracket(of, _)) => {
+            widen_floats(of);
+        }
+        DataType::Struct(fields, _) => fields.iter_mut().for_each(|field| widen_floats(&mut field.field_type)),
+        _ => {}
+    }
+}
