@@ -33,7 +33,7 @@
 //! fail: [`operator::wrapping`] gives its arithmetic, which wraps around.
 
 pub mod average;
-mod cast;
+pub mod cast;
 pub mod chain;
 pub mod checked;
 mod compare;

@@ -276,7 +276,7 @@ impl World {
     }
 
     /// Whether a table has numbers whose neighbours a double can't tell apart.
-    fn has_large_numbers(&self) -> bool {
+    pub fn has_large_numbers(&self) -> bool {
         self.tables.iter().any(|table| table.as_sql().contains("90071992547409"))
     }
 

@@ -65,6 +65,10 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
             let value = Expr::TryCast(TryCast::new(Box::new(value.clone()), milliseconds));
             Ok(Some(Expr::TryCast(TryCast { expr: Box::new(value), field: Arc::clone(to) })))
         }
+        other if loses_digits(&value.get_type(schema)?, other) && !is_constant(value) => {
+            let how = if is_try { How::TryDigits } else { How::Digits };
+            Ok(Some(call(Kept { how, to: Arc::clone(to), signature: any() }, value.clone())))
+        }
         DataType::Interval(_) if !is_try && !is_constant(value) && value.get_type(schema)?.is_string() => {
             Ok(Some(call(Kept { how: How::Unit, to: Arc::clone(to), signature: any() }, value.clone())))
         }
@@ -73,6 +77,19 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         }
         _ => Ok(None),
     }
+}
+
+/// Whether a cast makes one value of several decimals. DataFusion 55 takes `CAST(x AS DECIMAL(9, 0)) = 0` for `x = 0`.
+pub fn loses_digits(from: &DataType, to: &DataType) -> bool {
+    let scale = |data_type: &DataType| match data_type {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => Some(*scale),
+        _ => None,
+    };
+    let kept = if to.is_integer() { Some(0) } else { scale(to) };
+    scale(from).zip(kept).is_some_and(|(from, kept)| from > kept)
 }
 
 /// Whether a value is a constant whose cast to a type fails, or may fail once it is folded.
@@ -161,10 +178,16 @@ pub fn may_be_replaced(expr: &Expr) -> bool {
             matches!(field.data_type(), DataType::Float16 | DataType::Float32)
                 || may_fail_in_vain(value, field.data_type())
                 || matches!(field.data_type(), DataType::Interval(_))
+                || field.data_type().is_decimal()
+                || field.data_type().is_integer()
                 || added_days(expr).is_some()
         }
         Expr::TryCast(TryCast { expr: _, field }) => {
-            matches!(field.data_type(), DataType::Float16 | DataType::Float32) || field.data_type().is_temporal()
+            let to = field.data_type();
+            matches!(to, DataType::Float16 | DataType::Float32)
+                || to.is_temporal()
+                || to.is_decimal()
+                || to.is_integer()
         }
         _ => false,
     }
@@ -204,8 +227,8 @@ pub fn plain_cast(function: &ScalarFunction) -> Option<Expr> {
     let ([value], field) = (function.args.as_slice(), Arc::clone(to)) else { return None };
     let expr = Box::new(value.clone());
     match how {
-        How::Narrow | How::Constant | How::Unit => Some(Expr::Cast(Cast { expr, field })),
-        How::TryNarrow | How::TryEach => Some(Expr::TryCast(TryCast { expr, field })),
+        How::Narrow | How::Constant | How::Unit | How::Digits => Some(Expr::Cast(Cast { expr, field })),
+        How::TryNarrow | How::TryEach | How::TryDigits => Some(Expr::TryCast(TryCast { expr, field })),
         How::Days => None,
     }
 }
@@ -241,6 +264,10 @@ enum How {
     Days,
     /// A text as an interval, which must say of what.
     Unit,
+    /// Of a decimal to one with fewer digits behind the point, or none.
+    Digits,
+    /// Likewise, NULL where that is not possible.
+    TryDigits,
     /// Of a constant. It replaces DataFusion's cast while constants are folded; if its argument is a literal after
     /// that, the cast fails.
     Constant,
@@ -257,8 +284,8 @@ struct Kept {
 impl ScalarUDFImpl for Kept {
     fn name(&self) -> &str {
         match self.how {
-            How::Narrow | How::Constant | How::Unit => "checked_cast",
-            How::TryNarrow | How::TryEach => "checked_try_cast",
+            How::Narrow | How::Constant | How::Unit | How::Digits => "checked_cast",
+            How::TryNarrow | How::TryEach | How::TryDigits => "checked_try_cast",
             How::Days => "days",
         }
     }
@@ -294,6 +321,10 @@ impl ScalarUDFImpl for Kept {
         let cast = |array: &ArrayRef| match (self.how, self.to.data_type()) {
             (How::Days, _) => days(array),
             (How::Unit, to) => with_units(array, to),
+            (How::Digits | How::TryDigits, to) => {
+                let options = CastOptions { safe: self.how == How::TryDigits, ..CastOptions::default() };
+                Ok(cast_with_options(array, to, &options)?)
+            }
             (How::TryEach, to) => each_or_null(array, to),
             (_, DataType::Float32) => narrowed::<Float32Type>(array, self.how, f32::is_infinite),
             (_, DataType::Float16) => narrowed::<Float16Type>(array, self.how, |value| value.is_infinite()),

@@ -20,6 +20,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
+use crate::arithmetic::cast::loses_digits;
 use crate::arithmetic::chain::LongChains;
 use crate::arithmetic::mixed::{Coercion, Comparisons};
 use crate::chunk::bucket::chunk_of_udf;
@@ -150,8 +151,8 @@ pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
 /// DataFusion holds NaN for the largest value and looks only at them. So a filter, above all one that a join makes from
 /// its other side, skips rows that it should keep, other ones for each layout of the files and in each chunk.
 ///
-/// Nor where it casts between timestamps with and without a time zone: DataFusion compares statistics as if such a cast
-/// kept the number.
+/// Nor where it casts between timestamps with and without a time zone, or decimals to fewer digits: DataFusion compares
+/// statistics as if such a cast kept the number.
 ///
 /// Where two inputs of a join share a name, filters are not pushed down in the physical plan: DataFusion 55 finds
 /// their columns by name and may take one for the other (apache/datafusion#25259). Scans use the filters that the logical
@@ -171,7 +172,7 @@ pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Re
     }
     let compares =
         |node: &LogicalPlan| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_));
-    if reads_floats(plan, compares)? || casts_time_zone(plan)? {
+    if reads_floats(plan, compares)? || changes_numbers(plan)? {
         options.optimizer.enable_join_dynamic_filter_pushdown = false;
         options.optimizer.enable_topk_dynamic_filter_pushdown = false;
         options.execution.parquet.pruning = false;
@@ -194,8 +195,8 @@ fn joins_share_names(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
     Ok(found)
 }
 
-/// Whether an expression casts between timestamps with and without a time zone.
-fn casts_time_zone(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
+/// Whether an expression casts between timestamps with and without a time zone, or decimals to fewer digits.
+fn changes_numbers(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
     let has_zone = |data_type: &DataType| match data_type {
         DataType::Timestamp(_, zone) => Some(zone.is_some()),
         _ => None,
@@ -210,8 +211,9 @@ fn casts_time_zone(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
                     Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
                     _ => return Ok(TreeNodeRecursion::Continue),
                 };
+                let types = inputs.iter().filter_map(|input| inner.get_type(input.schema()).ok());
+                found |= types.clone().any(|from| loses_digits(&from, to));
                 if let Some(to) = has_zone(to) {
-                    let types = inputs.iter().filter_map(|input| inner.get_type(input.schema()).ok());
                     // What has no type over one input alone is not known.
                     let mut from = types.map(|data_type| has_zone(&data_type)).peekable();
                     found |= from.peek().is_none() || from.any(|from| from == Some(!to));

@@ -1004,6 +1004,35 @@ async fn casts_are_not_their_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn casts_of_decimals_are_compared_after_they_round() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT CAST(0.25 AS DECIMAL(12, 4)) AS k, 1 AS o").await;
+    make_parquet(
+        folder.path(),
+        "u",
+        "SELECT CAST(v AS DECIMAL(12, 4)) AS k, o FROM (VALUES (0.25, 1), (0.0, 2), (-0.25, 3), (0.75, 4)) AS v(v, o)",
+    )
+    .await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE u STORED AS PARQUET LOCATION 'u.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("o", "SELECT o FROM t WHERE CAST(k AS DECIMAL(12, 0)) = 0", Ok(&["1"])),
+        ("o", "SELECT o FROM t WHERE CAST(k AS BIGINT) = 0", Ok(&["1"])),
+        ("o", "SELECT o FROM t WHERE CAST(k AS DECIMAL(12, 0)) <> 0", Ok(&[])),
+        ("o", "SELECT o FROM u WHERE CAST(k AS DECIMAL(12, 0)) IN (0, 5)", Ok(&["1", "2", "3"])),
+        ("o", "SELECT o FROM u WHERE CAST(k AS DECIMAL(12, 0)) <= 0", Ok(&["1", "2", "3"])),
+        ("o", "SELECT o FROM u WHERE TRY_CAST(k AS BIGINT) BETWEEN 0 AND 0", Ok(&["1", "2", "3", "4"])),
+        (
+            "o",
+            "SELECT o, CAST(k AS DECIMAL(12, 1)) = 0.3 AS x FROM u",
+            Ok(&["1 true", "2 false", "3 false", "4 false"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rounds_that_lose_digits_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(&folder.path().join("cache"));
