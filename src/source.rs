@@ -332,12 +332,15 @@ async fn list(source: &Source) -> Result<Listed> {
     let (places, format) = (source.places.clone(), source.format.clone());
     let listed = tokio::task::spawn_blocking(move || {
         let mut all = Listed { files: BTreeMap::new(), skipped: Vec::new() };
+        let mut before = BTreeSet::new();
         for place in &places {
             let Found { mut files, skipped } = find(place, &format)?;
             // A file that two places mean is read once, however they are written.
-            let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-            let before: BTreeSet<PathBuf> = all.files.keys().map(real).collect();
-            files.retain(|path, _| before.is_empty() || !before.contains(&real(path)));
+            if places.len() > 1 {
+                let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+                files.retain(|path, _| !before.contains(&real(path)));
+                before.extend(files.keys().map(real));
+            }
             all.files.extend(files);
             all.skipped.extend(skipped);
         }

@@ -59,8 +59,8 @@ const QUERIES: [&str; 32] = [
 /// Random queries beside them.
 const RANDOM_QUERIES: usize = 20;
 
-/// What DuckDB has under these names, but does otherwise: it rounds where a number becomes a whole one, and writes NaN and
-/// timestamps in another way.
+/// What DuckDB has under these names, but does otherwise: it rounds where a number becomes a whole one, and writes NaN
+/// and timestamps in another way.
 const NOT_ALIKE: [&str; 2] = ["TRY_CAST", " AS VARCHAR"];
 
 /// A process of Python with DuckDB in it.
@@ -214,7 +214,7 @@ pub async fn beside(world: &World, seed: u64, folder: &Path, duckdb: &mut DuckDb
             }
             (_, Err(error)) => Outcome::Skipped(format!("DuckDB: {}", error.chars().take(60).collect::<String>())),
             (Err(reason), Ok(_)) if reason.contains("can't be cut at") => Outcome::Refused("beside DuckDB".into()),
-            // Whether it should run is asked of plain DataFusion, of others like it.
+            // Whether a random query should run, the fuzzer's other cases ask plain DataFusion.
             (Err(_), Ok(_)) if case.name.starts_with('r') => Outcome::Skipped("it fails, but not in DuckDB".into()),
             (Err(reason), Ok(_)) => Outcome::Failed(reason),
         };

@@ -8,7 +8,7 @@
 //!
 //! The first compares, and prints each mismatch as a small SQL case. The second switches one rule of the prover off
 //! after the other and says how many cases it took to notice. The third lets DuckDB read the same files, too, and
-//! compares its rows of twenty more queries for each batch of forty.
+//! compares its rows of some fifty more queries for each batch of forty.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod differ;
@@ -56,7 +56,7 @@ struct Arguments {
     /// Makes a small case of the wrong rows that a rule's absence lets through.
     #[arg(long)]
     shrink: bool,
-    /// Lets DuckDB read the same files, run twenty queries of each batch, too, and compares its rows: needs Python with
+    /// Lets DuckDB read the same files, run some fifty more queries for each batch, too, and compares its rows: needs Python with
     /// duckdb and pyarrow.
     #[arg(long)]
     duckdb: bool,

@@ -239,6 +239,12 @@ pub fn is_unfolded_cast(function: &ScalarFunction) -> bool {
     !is_literal && function.func.inner().downcast_ref::<Kept>().is_some_and(|kept| kept.how == How::Constant)
 }
 
+/// Whether a checked cast may fail for some rows. Of those of decimals to fewer digits nearly none does.
+pub fn cast_may_fail(function: &ScalarFunction) -> bool {
+    let kept: Option<&Kept> = function.func.inner().downcast_ref();
+    kept.is_some_and(|kept| !matches!(kept.how, How::Digits | How::TryDigits))
+}
+
 /// Whether an expression is a checked cast.
 pub fn is_checked_cast(function: &ScalarFunction) -> bool {
     function.func.inner().is::<Kept>()

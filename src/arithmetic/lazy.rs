@@ -10,7 +10,7 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::{AggregateFunction, Case};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
-use crate::arithmetic::cast::is_checked_cast;
+use crate::arithmetic::cast::cast_may_fail;
 use crate::arithmetic::chain::is_chain;
 use crate::arithmetic::condition::{Asked, Junction, condition, is_condition};
 use crate::arithmetic::function::may_fail as may_fail_itself;
@@ -62,7 +62,7 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
                 .map_or(true, |from| (from.is_string() && !to.is_string()) || (from.is_floating() && to.is_integer()))
         }
         Expr::ScalarFunction(_) if as_of_unit(expr).is_some() => true,
-        Expr::ScalarFunction(function) if is_checked_cast(function) || may_fail_itself(function, schema) => true,
+        Expr::ScalarFunction(function) if cast_may_fail(function) || may_fail_itself(function, schema) => true,
         other => as_checked(other).is_some() || is_chain(other) || is_condition(other),
     }
 }

@@ -118,8 +118,9 @@ impl TreeNodeRewriter for Parts<'_> {
 
 /// Makes of a frame by distance one that is right.
 ///
-/// Where no bound has a distance, it counts in peers: that is the same, and DataFusion knows distances of few types. Where
-/// one has, integers become wide enough for all bounds: one beyond the type would have the rows of NULLs in its frame.
+/// Where no bound has a distance, it counts in peers: that is the same, and DataFusion knows distances of few types.
+/// Where one has, integers become wide enough for all bounds: one beyond the type would have the rows of NULLs in its
+/// frame.
 fn measure(frame: &mut WindowFrame, key: &mut Expr, schema: &DFSchema) -> Result<()> {
     if frame.units != WindowFrameUnits::Range {
         let too_far = |bound: &WindowFrameBound| match bound {

@@ -4,18 +4,22 @@
 //! 1.0 and 2.5 is 0, variances are negative, and one NaN stays for ever. For some aggregates it has nothing of the kind.
 //! Here nothing is taken away: the rows of a frame are two stacks, of which the older one has the state of all its rows
 //! from each on ("two-stack queue"; Tangwongsan, Hirzel, Schneider: *General Incremental Sliding-Window Aggregation*,
-//! PVLDB 8(7), 2015). A row is computed into two states, however wide the frame is.
+//! PVLDB 8(7), 2015). A row is computed into three states, however wide the frame is.
 
 use std::mem::size_of_val;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
+use arrow::compute::concat;
 use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, ReversedUDAF, Signature, WindowFrame};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+
+/// Rows of a block.
+const BLOCK_ROWS: usize = 256;
 
 /// Aggregates whose states DataFusion can't take a row from rightly, or at all. None depends on the order of rows.
 const FUNCTIONS: [&str; 21] = [
@@ -94,7 +98,8 @@ impl AggregateUDFImpl for Sliding {
             expr_fields: args.expr_fields.to_vec(),
         };
         let newer = make.accumulator()?;
-        Ok(Box::new(TwoStacks { make, older: Vec::new(), newer, newer_rows: Vec::new() }))
+        let (oldest, older, newer_rows) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Box::new(TwoStacks { make, oldest, older, newer, newer_rows, last_rows: (Vec::new(), 0) }))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -141,29 +146,77 @@ impl Maker {
 }
 
 /// The rows of a frame: older ones, and those that came since the older ones were made.
+///
+/// Of the older rows only the oldest block has a state for each row, so that a frame takes little more memory than the
+/// arguments of its rows.
 #[derive(Debug)]
 struct TwoStacks {
     make: Maker,
-    /// For each older row, the oldest last, the state of it and all older rows that came after it.
-    older: Vec<Vec<ScalarValue>>,
+    /// For each row of the oldest block, the oldest row last, the state of it and all older rows that came after it.
+    oldest: Vec<Vec<ScalarValue>>,
+    /// The other blocks of older rows, the oldest last.
+    older: Vec<Block>,
     /// All newer rows.
     newer: Box<dyn Accumulator>,
-    /// The arguments of the newer rows.
+    /// The arguments of the newer rows, in blocks but for the last ones.
     newer_rows: Vec<Vec<ArrayRef>>,
+    /// The last of the newer rows, as they came, and how many.
+    last_rows: (Vec<Vec<ArrayRef>>, usize),
+}
+
+/// Rows, and the state of all older rows that came after them.
+#[derive(Debug)]
+struct Block {
+    rows: Vec<ArrayRef>,
+    after: Option<Vec<ScalarValue>>,
 }
 
 impl TwoStacks {
+    /// Puts the last rows together.
+    fn put_together(&mut self) -> Result<()> {
+        let (batches, _) = std::mem::take(&mut self.last_rows);
+        let arguments = batches.first().map_or(0, Vec::len);
+        let together = (0..arguments).map(|at| {
+            let values: Vec<&dyn Array> = batches.iter().map(|batch| batch[at].as_ref()).collect();
+            concat(&values)
+        });
+        let together = together.collect::<Result<Vec<_>, _>>()?;
+        if arguments > 0 {
+            self.newer_rows.push(together);
+        }
+        Ok(())
+    }
+
     /// Makes the newer rows older ones, when there are no others.
     fn age(&mut self) -> Result<()> {
+        self.put_together()?;
         let mut all = self.make.accumulator()?;
+        let mut after = None;
         for batch in std::mem::take(&mut self.newer_rows).into_iter().rev() {
-            for row in (0..rows_of(&batch)).rev() {
-                let row: Vec<ArrayRef> = batch.iter().map(|values| values.slice(row, 1)).collect();
-                all.update_batch(&row)?;
-                self.older.push(all.state()?);
+            let mut end = rows_of(&batch);
+            while end > 0 {
+                let start = end.saturating_sub(BLOCK_ROWS);
+                let rows: Vec<ArrayRef> = batch.iter().map(|values| values.slice(start, end - start)).collect();
+                all.update_batch(&rows)?;
+                self.older.push(Block { rows, after });
+                after = Some(all.state()?);
+                end = start;
             }
         }
         self.newer = self.make.accumulator()?;
+        Ok(())
+    }
+
+    /// Gives each row of the next block its state, when the block before it is gone.
+    fn open_block(&mut self) -> Result<()> {
+        let Some(Block { rows, after }) = self.older.pop() else { return Ok(()) };
+        let mut all = self.make.accumulator()?;
+        merge(all.as_mut(), after.as_ref())?;
+        for row in (0..rows_of(&rows)).rev() {
+            let row: Vec<ArrayRef> = rows.iter().map(|values| values.slice(row, 1)).collect();
+            all.update_batch(&row)?;
+            self.oldest.push(all.state()?);
+        }
         Ok(())
     }
 }
@@ -172,20 +225,32 @@ fn rows_of(batch: &[ArrayRef]) -> usize {
     batch.first().map_or(0, |values| values.len())
 }
 
+fn merge(into: &mut dyn Accumulator, state: Option<&Vec<ScalarValue>>) -> Result<()> {
+    let Some(state) = state else { return Ok(()) };
+    let state = state.iter().map(|value| value.to_array_of_size(1)).collect::<Result<Vec<_>>>()?;
+    into.merge_batch(&state)
+}
+
 impl Accumulator for TwoStacks {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.newer.update_batch(values)?;
-        self.newer_rows.push(values.to_vec());
-        Ok(())
+        let (batches, rows) = &mut self.last_rows;
+        batches.push(values.to_vec());
+        *rows += rows_of(values);
+        if *rows >= BLOCK_ROWS { self.put_together() } else { Ok(()) }
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         for _ in 0..rows_of(values) {
-            if self.older.is_empty() {
+            if self.oldest.is_empty() {
                 self.age()?;
+                self.open_block()?;
             }
-            if self.older.pop().is_none() {
+            if self.oldest.pop().is_none() {
                 return internal_err!("a row leaves a frame that it is not in");
+            }
+            if self.oldest.is_empty() {
+                self.open_block()?;
             }
         }
         Ok(())
@@ -193,19 +258,22 @@ impl Accumulator for TwoStacks {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let mut all = self.make.accumulator()?;
-        let newer = (!self.newer_rows.is_empty()).then(|| self.newer.state()).transpose()?;
-        for state in self.older.last().into_iter().chain(&newer) {
-            let state = state.iter().map(|value| value.to_array_of_size(1)).collect::<Result<Vec<_>>>()?;
-            all.merge_batch(&state)?;
-        }
+        let has_newer = !self.newer_rows.is_empty() || !self.last_rows.0.is_empty();
+        let newer = has_newer.then(|| self.newer.state()).transpose()?;
+        merge(all.as_mut(), self.oldest.last())?;
+        merge(all.as_mut(), newer.as_ref())?;
         all.evaluate()
     }
 
     fn size(&self) -> usize {
-        let state = self.older.first().map_or(0, |state| state.iter().map(ScalarValue::size).sum());
-        let bytes = |values: &ArrayRef| values.to_data().get_slice_memory_size().unwrap_or_default();
-        let rows: usize = self.newer_rows.iter().flatten().map(bytes).sum();
-        size_of_val(self) + self.newer.size() + self.older.capacity() * state + rows
+        let of_state = |state: &Vec<ScalarValue>| state.iter().map(ScalarValue::size).sum::<usize>();
+        let of_values = |values: &ArrayRef| values.to_data().get_slice_memory_size().unwrap_or_default();
+        let states = self.oldest.iter().chain(self.older.iter().filter_map(|block| block.after.as_ref()));
+        let rows = self.older.iter().map(|block| &block.rows).chain(&self.newer_rows).chain(&self.last_rows.0);
+        size_of_val(self)
+            + self.newer.size()
+            + states.map(of_state).sum::<usize>()
+            + rows.flatten().map(of_values).sum::<usize>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

@@ -939,6 +939,38 @@ async fn frames_that_rows_leave_have_the_aggregates_of_their_rows() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Sums of small whole numbers are exact as floats, too, so that those of integers tell what is right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_of_many_blocks_have_the_aggregates_of_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows =
+        "SELECT value AS k, value % 2 AS o, value * 37 % 101 AS i, value % 53 = 0 AS b FROM generate_series(1, 3000)";
+    make_parquet(folder.path(), "t", rows).await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let differing = |frame: &str| {
+        let over = format!("(PARTITION BY o ORDER BY k {frame})");
+        format!(
+            "SELECT o, count(*) AS n FROM (SELECT o, sum(i) OVER {over} AS a, sum(CAST(i AS DOUBLE)) OVER {over} AS b,
+                 max(CASE WHEN b THEN 1 ELSE 0 END) OVER {over} = 1 AS c, bool_or(b) OVER {over} AS d FROM t) q
+             WHERE a IS DISTINCT FROM b OR c IS DISTINCT FROM d GROUP BY o"
+        )
+    };
+    let queries: Vec<String> = [
+        "ROWS 3 PRECEDING",
+        "ROWS 600 PRECEDING",
+        "ROWS BETWEEN 700 PRECEDING AND 300 FOLLOWING",
+        "ROWS BETWEEN 300 FOLLOWING AND 900 FOLLOWING",
+        "ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING",
+        "RANGE BETWEEN 1000 PRECEDING AND 10 PRECEDING",
+        "GROUPS 257 PRECEDING",
+    ]
+    .map(differing)
+    .to_vec();
+    let cases: Vec<Case<'_>> = queries.iter().map(|query| ("o", query.as_str(), Ok(&[] as &[&str]))).collect();
+    let wrong = wrong_cases(folder.path(), sources, &cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_and_structs_have_one_order() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,13 +9,12 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{Between, InList, ScalarFunction};
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, TryCast, Volatility, lit,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use crate::arithmetic::cast::loses_digits;
-use crate::arithmetic::checked::{is_constant, map_keeping_names, schema_below};
+use crate::arithmetic::checked::map_keeping_names;
 
 /// A pattern that DataFusion takes for `IS NOT NULL`, and one that means the same and stays what it is.
 const ANY_TEXT: &str = ".*";
@@ -23,12 +22,11 @@ const ANY_TEXT_TOO: &str = "";
 /// Years of which timestamps in nanoseconds have all days, and the days around them.
 const NEAR_YEARS: RangeInclusive<i64> = 1679..=2260;
 
-/// A rule that simplifies expressions, without what DataFusion 55 does wrong with NULLs, and with casts and years:
+/// A rule that simplifies expressions, without what DataFusion 55 does wrong with NULLs:
 ///
 /// - It merges two lists that a value must, or must not, be in, and an empty one into `false` or `true`. But
 ///   `x NOT IN (1) OR x NOT IN (2)` is not true where `x` is NULL, and a NULL in one of the lists is lost.
 /// - It takes `x ~ '.*'` for false and `x ^ x` for 0 where `x` is NULL.
-/// - It takes `CAST(x AS DECIMAL(9, 0)) = 0` for `x = 0`.
 /// - It makes `date_part('year', x) > 1600` a comparison with a timestamp, which is NULL for years beyond nanoseconds.
 #[derive(Debug)]
 pub struct NullsKept {
@@ -58,24 +56,17 @@ impl OptimizerRule for NullsKept {
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let mut is_asked = false;
         plan.apply_expressions(|expr| {
-            is_asked |= expr
-                .exists(|part| Ok(is_any_text(part) || is_xor(part) || is_far_year(part) || is_cast(part)))?
+            is_asked |= expr.exists(|part| Ok(is_any_text(part) || is_xor(part) || is_far_year(part)))?
                 || !in_several_lists(expr)?.is_empty();
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !is_asked {
             return self.rule.rewrite(plan, config);
         }
-        let schema = schema_below(&plan)?;
         let apart = map_keeping_names(plan, |expr| {
             let several = in_several_lists(&expr)?;
             let mut count = 0;
-            expr.transform_up(|part| {
-                Ok(Transformed::yes(match cast_loses_digits(&part, &schema) {
-                    true => ScalarUDF::new_from_impl(Apart::new()).call(vec![part, lit(0_i64)]),
-                    false => set_apart(part, &several, &mut count),
-                }))
-            })
+            expr.transform_up(|part| Ok(Transformed::yes(set_apart(part, &several, &mut count))))
         })?;
         let Transformed { data, transformed, tnr } = self.rule.rewrite(apart.data, config)?;
         let together = map_keeping_names(data, |expr| expr.transform_up(|part| Ok(put_back(part))))?;
@@ -135,16 +126,6 @@ fn is_far_year(part: &Expr) -> bool {
         Expr::Between(Between { expr, low, high, .. }) => is_year(expr) && (is_far(low) || is_far(high)),
         _ => false,
     }
-}
-
-fn is_cast(expr: &Expr) -> bool {
-    matches!(expr, Expr::Cast(_) | Expr::TryCast(_))
-}
-
-/// Whether a part is a cast of decimals, of which DataFusion takes a comparison for one of what is cast.
-fn cast_loses_digits(part: &Expr, schema: &DFSchema) -> bool {
-    let (Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })) = part else { return false };
-    !is_constant(expr) && expr.get_type(schema).is_ok_and(|from| loses_digits(&from, field.data_type()))
 }
 
 fn is_xor(expr: &Expr) -> bool {

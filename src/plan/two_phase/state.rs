@@ -95,7 +95,7 @@ pub fn why_not_merged(function: &AggregateFunction, schema: &DFSchema, rules: Ru
             Reads::Set | Reads::Order | Reads::Unknown => format!("{name}() depends on the order of rows"),
         });
     }
-    // Alone, DISTINCT becomes a GROUP BY, which takes both zeros for one; beside others it does not.
+    // Whole, DISTINCT takes both zeros for one; the states of two phases would keep both.
     // Numbers of other types that are cast have no -0.0.
     let is_float = |arg: &Expr| {
         let of = |expr: &Expr| expr.get_type(schema).ok();
