@@ -18,6 +18,7 @@
 //! | `min` and `max` of floats by group | the last of NaN and a number | NaN is the largest ([`extreme`]) |
 //! | comparisons and orders of lists and structs with NULLs | several | one ([`nested`]) |
 //! | comparisons of dates and timestamps with constants | fail for the year 9999; round the constant | exact ([`compare`]) |
+//! | dates and timestamps beside those of another unit | fail for the year 9999 | exact, in the unit of the timestamp ([`moments`]) |
 //!
 //! Plans keep DataFusion's own expressions until they are executed, so that its optimizer and the prover know what they see.
 //! [`checked::checked`] replaces them in the last step before physical planning. Constants are folded earlier:
@@ -45,6 +46,7 @@ mod interval;
 mod kernel;
 mod lazy;
 pub mod mixed;
+pub mod moments;
 pub mod nested;
 pub mod operator;
 pub mod remedy;

@@ -83,8 +83,8 @@ fn zone(data_type: &DataType) -> Option<bool> {
     }
 }
 
-/// Nanoseconds of a unit of dates or timestamps.
-fn unit(data_type: &DataType) -> Option<i128> {
+/// Nanoseconds of a unit of dates or timestamps; `None` for another type.
+pub fn unit(data_type: &DataType) -> Option<i128> {
     match data_type {
         DataType::Date32 => Some(86_400_000_000_000),
         DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),

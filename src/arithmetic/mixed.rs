@@ -8,7 +8,8 @@
 //! **Numbers beside dates, times and intervals** DataFusion takes for days, nanoseconds or months, which one depends on
 //! the type and the place. Here they are an error, as in PostgreSQL and DuckDB.
 //!
-//! **Times of day** of different units, which DataFusion does not compare, have the finer unit.
+//! **Times of day** of different units, which DataFusion does not compare, have the finer unit; **dates and timestamps** are
+//! compared exactly ([`moments`](crate::arithmetic::moments)).
 //!
 //! **Intervals** are compared by their length ([`interval`](crate::arithmetic::interval)).
 
@@ -36,6 +37,7 @@ use crate::arithmetic::cast::check_certain_casts;
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::compare::is_comparison;
 use crate::arithmetic::interval::{check_frame, compare_by_length, keys_by_length, sort_by_length};
+use crate::arithmetic::moments::{by_nanoseconds, type_of_dates, unify_dates};
 use crate::arithmetic::nested::compare_in_order;
 use crate::shown::type_name;
 
@@ -324,18 +326,24 @@ fn refuse_unlike<'a>(types: impl IntoIterator<Item = &'a DataType> + Clone) -> R
 /// Gives those parts of an expression that become one type either decimals or floats.
 fn keep_apart(expr: &mut Expr, schema: &DFSchema) -> Result<()> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => unify([&mut **left, right], schema)?,
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => {
+            unify_compared([&mut **left, right], schema)?;
+        }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right }) => {
             move_exactly(left, right, schema);
             move_exactly(right, left, schema);
         }
-        Expr::Between(Between { expr, negated: _, low, high }) => unify([&mut **expr, low, high], schema)?,
-        Expr::InList(InList { expr, list, negated: _ }) => unify(list.iter_mut().chain([&mut **expr]), schema)?,
+        Expr::Between(Between { expr, negated: _, low, high }) => {
+            unify_compared([&mut **expr, low, high], schema)?;
+        }
+        Expr::InList(InList { expr, list, negated: _ }) => {
+            unify_compared(list.iter_mut().chain([&mut **expr]), schema)?;
+        }
         Expr::Case(Case { expr, when_then_expr, else_expr }) => {
             let results = when_then_expr.iter_mut().map(|(_, then)| &mut **then);
             unify(results.chain(else_expr.as_deref_mut()), schema)?;
             if let Some(expr) = expr {
-                unify(when_then_expr.iter_mut().map(|(when, _)| &mut **when).chain([&mut **expr]), schema)?;
+                unify_compared(when_then_expr.iter_mut().map(|(when, _)| &mut **when).chain([&mut **expr]), schema)?;
             }
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) => {
@@ -384,6 +392,16 @@ fn use_type_of_keys(args: &mut [Expr], schema: &DFSchema) {
     }
 }
 
+/// As [`unify`], of expressions that are compared.
+fn unify_compared<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> Result<()> {
+    let mut parts: Vec<&mut Expr> = parts.into_iter().collect();
+    let types: Vec<DataType> = parts.iter().map(|part| part.get_type(schema).unwrap_or(DataType::Null)).collect();
+    match by_nanoseconds(&mut parts, &types) {
+        true => Ok(()),
+        false => unify(parts, schema),
+    }
+}
+
 /// Makes expressions that become one type all decimals, where all floats are written numbers, or all floats.
 fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> Result<()> {
     let mut parts: Vec<&mut Expr> = parts.into_iter().collect();
@@ -391,6 +409,7 @@ fn unify<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -
     let types: Vec<DataType> = parts.iter().map(|part| part.get_type(schema).unwrap_or(DataType::Null)).collect();
     refuse_unlike(&types)?;
     unify_times(&mut parts, &types);
+    unify_dates(&mut parts, &types);
     if !are_mixed(&types) {
         return Ok(());
     }
@@ -415,9 +434,9 @@ fn unify_with(expr: &mut Expr, subquery: &mut Subquery, schema: &DFSchema) -> Re
     };
     let other = field.data_type();
     refuse_unlike([&own, other])?;
-    if let Some(finest) = finest_time([&own, other]) {
-        *expr = Expr::Cast(Cast::new(Box::new(std::mem::take(expr)), finest.clone()));
-        *subquery = cast_subquery(subquery.clone(), &finest)?;
+    if let Some(common) = finest_time([&own, other]).or_else(|| type_of_dates([&own, other])) {
+        *expr = Expr::Cast(Cast::new(Box::new(std::mem::take(expr)), common.clone()));
+        *subquery = cast_subquery(subquery.clone(), &common)?;
         return Ok(());
     }
     if are_mixed([&own, other]) {
@@ -496,11 +515,15 @@ fn fit(written: &[ScalarValue], types: &[DataType]) -> bool {
     whole + fraction <= i32::from(DECIMAL128_MAX_PRECISION)
 }
 
-/// A union, of whose columns none is a decimal in one branch and a float in another, or has times of day of two units.
+/// A union, of whose columns none is a decimal in one branch and a float in another, has times of day of two units, or
+/// dates beside timestamps that don't count nanoseconds.
 fn branches_apart(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
     let types = |at: usize| inputs.iter().map(move |input| input.schema().field(at).data_type());
     (0..schema.fields().len()).try_for_each(|at| refuse_unlike(types(at)))?;
-    let wanted = |at: usize| if are_mixed(types(at)) { Some(DataType::Float64) } else { finest_time(types(at)) };
+    let wanted = |at: usize| match are_mixed(types(at)) {
+        true => Some(DataType::Float64),
+        false => finest_time(types(at)).or_else(|| type_of_dates(types(at))),
+    };
     let wanted: Vec<Option<DataType>> = (0..schema.fields().len()).map(wanted).collect();
     // What the union was planned with may be what a branch no longer is.
     let is_stale = |at: usize| schema.field(at).data_type().is_decimal() && types(at).any(DataType::is_floating);
@@ -509,7 +532,8 @@ fn branches_apart(Union { inputs, schema }: Union) -> Result<LogicalPlan> {
     }
     let with_wanted = |input: Arc<LogicalPlan>| {
         let fields = input.schema().iter().zip(&wanted).map(|((qualifier, field), wanted)| {
-            let is_changed = field.data_type().is_decimal() || is_time(field.data_type());
+            let data_type = field.data_type();
+            let is_changed = data_type.is_decimal() || is_time(data_type) || *data_type == DataType::Date32;
             let field = field.as_ref().clone();
             let field = match wanted {
                 Some(wanted) if is_changed => field.with_data_type(wanted.clone()),
@@ -530,7 +554,11 @@ fn keys_apart(mut join: Join) -> Result<LogicalPlan> {
         let schemas = [join.left.schema().as_ref(), join.right.schema()];
         let types = (left.get_type(schemas[0])?, right.get_type(schemas[1])?);
         refuse_unlike([&types.0, &types.1])?;
-        unify_times(&mut [&mut *left, &mut *right], &[types.0.clone(), types.1.clone()]);
+        let (mut keys, types_of_keys) = ([&mut *left, &mut *right], [types.0.clone(), types.1.clone()]);
+        if !by_nanoseconds(&mut keys, &types_of_keys) {
+            unify_times(&mut keys, &types_of_keys);
+            unify_dates(&mut keys, &types_of_keys);
+        }
         keys_by_length(left, right, schemas);
         if are_mixed([&types.0, &types.1]) {
             let decimal = if types.0.is_decimal() { left } else { right };

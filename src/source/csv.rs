@@ -119,6 +119,8 @@ struct Watch {
     read_bytes: AtomicU64,
     /// Whether a carriage return stood before anything but a line feed.
     has_lone_return: AtomicBool,
+    /// The first line in which an escape stood before anything but a quote or an escape, from 1; 0 for none.
+    line_of_lone_escape: AtomicU64,
 }
 
 /// Text that is watched while it is read.
@@ -126,6 +128,10 @@ struct Watched {
     text: Chain<Box<dyn BufRead + Send>, Cursor<String>>,
     watch: Arc<Watch>,
     was_return: bool,
+    /// The escape, if there is one, and the quote.
+    escape: Option<(u8, u8)>,
+    was_escape: bool,
+    line: u64,
 }
 
 impl Read for Watched {
@@ -141,6 +147,15 @@ impl Read for Watched {
                 self.watch.has_lone_return.store(true, Ordering::Relaxed);
             }
             self.was_return = *byte == b'\r';
+            if let Some((escape, quote)) = self.escape {
+                if self.was_escape && ![escape, quote].contains(byte) {
+                    let line = &self.watch.line_of_lone_escape;
+                    // Only the first is kept.
+                    let _ = line.compare_exchange(0, self.line + 1, Ordering::Relaxed, Ordering::Relaxed);
+                }
+                self.was_escape = !self.was_escape && *byte == escape;
+                self.line += u64::from(*byte == b'\n');
+            }
         }
         Ok(read)
     }
@@ -189,13 +204,15 @@ impl Records {
         let line_end = char::from(terminator.unwrap_or(b'\n'));
         let watch = Arc::new(Watch::default());
         let text = open(path, *compression)?.chain(Cursor::new(format!("{line_end}{end}")));
-        let text = Watched { text, watch: Arc::clone(&watch), was_return: false };
+        let escape = escape.filter(|escape| escape != quote).map(|escape| (escape, *quote));
+        let watch_of_text = Arc::clone(&watch);
+        let text = Watched { text, watch: watch_of_text, was_return: false, escape, was_escape: false, line: 0 };
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .delimiter(*delimiter)
             .quote(*quote)
-            .escape(*escape)
+            .escape(escape.map(|(escape, _)| escape))
             .double_quote(*double_quote)
             .terminator(terminator.map_or(Terminator::CRLF, Terminator::Any))
             .comment(*comment)
@@ -241,6 +258,12 @@ impl Records {
         if self.has_comments && self.watch.has_lone_return.load(Ordering::Relaxed) {
             let message = "has carriage returns without line feeds, which do not end comments; convert the line ends";
             return Err(Fault::new(&self.path, message));
+        }
+        let line = self.watch.line_of_lone_escape.load(Ordering::Relaxed);
+        if line > 0 {
+            let message = "has format.escape before a character that is neither a quote nor itself, which programs read in \
+                           several ways; write it twice there, or leave format.escape out";
+            return Err(Fault::new(&self.path, message).at(line));
         }
         if self.record.iter().next_back().is_some_and(|last| last.ends_with(&self.end)) {
             if self.record.len() == 1 && self.record[0] == self.end {

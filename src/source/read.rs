@@ -206,7 +206,7 @@ impl KnownColumn {
             Origin::Inferred(rows) => {
                 let why = match self.data_type {
                     DataType::Null => format!("the first {rows} rows had no value of it"),
-                    _ => format!("the first {rows} rows had {data_type} only"),
+                    _ => format!("it was inferred as {data_type} from the first {rows} rows"),
                 };
                 format!(
                     "column {}: {text} is not of its type: {why}; declare the columns with their types, such as {} VARCHAR, or \

@@ -366,6 +366,40 @@ const FAR: &str = "SELECT k, CAST(d AS DATE) AS d, arrow_cast(d, 'Timestamp(Micr
         (4, '1969-12-31', '1677-09-21T00:12:43.145224192')) AS t(k, d, n)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dates_and_timestamps_of_all_units_meet_exactly() {
+    let far = ["1 2024-05-01T00:00:00", "2 9999-12-31T00:00:00", "3 -", "4 1969-12-31T00:00:00"];
+    let pairs = ["1 1", "2 2", "4 4"];
+    let joined = |left: &str, right: &str| {
+        format!(
+            "SELECT a.k, b.j AS v FROM (SELECT k, {left} FROM far) AS a JOIN (SELECT k AS j, {right} AS x FROM far) AS b \
+             ON a.{left} = b.x"
+        )
+    };
+    check(&[
+        ("k", "SELECT k FROM far WHERE d = us", Ok(&["1", "2", "4"])),
+        ("k", "SELECT k FROM far WHERE us <= d", Ok(&["1", "2", "4"])),
+        ("k", "SELECT k FROM far WHERE d = ns", Ok(&["1"])),
+        ("k", "SELECT k FROM far WHERE ns < d", Ok(&["2", "4"])),
+        ("k", "SELECT k FROM far WHERE NOT ns >= us", Ok(&["2", "4"])),
+        ("k", "SELECT k, ns IS DISTINCT FROM us AS v FROM far", Ok(&["1 false", "2 true", "3 false", "4 true"])),
+        ("k", "SELECT k FROM far WHERE ns BETWEEN d AND us", Ok(&["1"])),
+        ("k", "SELECT k FROM far WHERE ns BETWEEN TIMESTAMP '1900-01-01' AND d", Ok(&["1", "2"])),
+        ("k", "SELECT k FROM far WHERE ns IN (d, us)", Ok(&["1"])),
+        ("k", "SELECT k FROM far WHERE us NOT IN (d, ns)", Ok(&[])),
+        ("k", "SELECT k, CASE ns WHEN d THEN 1 ELSE 0 END AS v FROM far", Ok(&["1 1", "2 0", "3 0", "4 0"])),
+        ("k", "SELECT k, coalesce(d, us) AS v FROM far", Ok(&far)),
+        ("k", "SELECT k, CASE WHEN k < 3 THEN d ELSE us END AS v FROM far", Ok(&far)),
+        ("k", "SELECT k, d AS v FROM far WHERE k < 3 UNION ALL SELECT k, us FROM far WHERE k > 2", Ok(&far)),
+        ("k", "SELECT k, d AS v FROM far UNION ALL SELECT k, ns FROM far", Err("CAST(… AS TIMESTAMP(6))")),
+        ("us", &joined("us", "d"), Ok(&pairs)),
+        ("ns", &joined("ns", "d"), Ok(&["1 1"])),
+        ("us", &joined("us", "ns"), Ok(&["1 1"])),
+        ("us", "SELECT k FROM far WHERE us IN (SELECT d FROM far)", Ok(&["1", "2", "4"])),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn casts_and_functions_keep_values_or_fail() {
     check(&[
         ("k", "SELECT k, CAST(x AS REAL) AS v FROM n", Err("does not fit REAL; CAST to DOUBLE")),

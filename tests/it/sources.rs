@@ -164,6 +164,7 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
             ("tab.csv", "id\tname\n1\ta b\n2\t\"x\ty\"\n"),
             ("pipe.csv", "1|it''s|x\n2|'a|b'|y\n"),
             ("escape.csv", "id,s\n1,\"a\\\"b\"\n2,\"c,d\"\n"),
+            ("path.csv", "s\n\"C:\\\\a\"\n\"C:\\new\"\n"),
             ("comment.csv", "id\n# none\n1\n"),
             ("empty.csv", ""),
             ("open.csv", "id,s\n1,x\n2,\"y\n3,z\n4,w\n"),
@@ -218,6 +219,9 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
     let pipe = "format.has_header false, 'format.delimiter' '|', 'format.quote' ''''";
     check(at, &option("pipe.csv", pipe), "*", Ok(&["1,it''s,x", "2,a|b,y"])).await;
     check(at, &option("escape.csv", "'format.escape' '\\'"), "s", Ok(&["\"a\"\"b\"", "\"c,d\""])).await;
+    let lone = "format.escape before a character that is neither a quote nor itself";
+    check(at, &option("path.csv", "'format.escape' '\\'"), "*", Err(&["path.csv, line 3", lone])).await;
+    check(at, &csv("path.csv", ""), "*", Ok(&["C:\\\\a", "C:\\new"])).await;
     check(at, &option("comment.csv", "'format.comment' '#'"), "*", Ok(&["1"])).await;
     check(at, &csv("empty.csv", ""), "*", Err(&["empty.csv is empty"])).await;
     check(at, &csv("header.csv", ""), "count(*)", Ok(&["0"])).await;

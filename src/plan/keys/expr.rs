@@ -21,6 +21,7 @@ use datafusion::logical_expr::expr::{BinaryExpr, Case, ScalarFunction, TryCast};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, lit};
 
 use crate::arithmetic::function::lenient_function;
+use crate::arithmetic::moments::NANOSECONDS_OF;
 use crate::arithmetic::operator::wrapping;
 use crate::chunk::given::number_of;
 use crate::chunk::key::{KeyFamily, key_family, lossless_cast};
@@ -28,7 +29,7 @@ use crate::chunk::only::predicates_of;
 use crate::plan::prove::rule::{Rule, Rules};
 
 /// Functions that give one value for equal arguments, not floats, and never fail on a row.
-const FUNCTIONS: [&str; 16] = [
+const FUNCTIONS: [&str; 17] = [
     "btrim",
     "character_length",
     "concat",
@@ -40,6 +41,7 @@ const FUNCTIONS: [&str; 16] = [
     "lower",
     "ltrim",
     "md5",
+    NANOSECONDS_OF,
     "octet_length",
     "reverse",
     "right",

@@ -85,6 +85,10 @@ impl Wanted {
     }
 }
 
+/// What stands between two types that can't be compared, the longer ones first.
+const OPERATORS: [&str; 8] =
+    [" IS NOT DISTINCT FROM ", " IS DISTINCT FROM ", " != ", " <= ", " >= ", " = ", " < ", " > "];
+
 /// The function that can't take its arguments.
 fn function_of(message: &str) -> Option<&str> {
     const UNFIT: [(&str, &str); 6] = [
@@ -356,7 +360,28 @@ fn planning_error(message: &str) -> String {
         return "ORDER BY must begin with the columns of DISTINCT ON; add them before the others".to_string();
     }
     if let Some(rest) = message.strip_prefix("Too many columns! The subquery should only return one column: ") {
-        return format!("the subquery gives several columns ({rest}), and one is compared; select one column in it");
+        return format!(
+            "the subquery gives several columns ({rest}), and one is compared; select one column in it, or write EXISTS \
+             (SELECT * … WHERE x = a AND y = b) to compare several"
+        );
+    }
+    if message.contains("unnest should be rewritten to LogicalPlan::Unnest") {
+        return "unnest can't stand inside an aggregate or another function of rows; write it in a subquery: SELECT max(x) \
+                FROM (SELECT unnest(list) AS x FROM …)"
+            .to_string();
+    }
+    if message.contains("unnest() does not support null") {
+        return "unnest can't take NULL, which has no type; write CAST(NULL AS BIGINT[])".to_string();
+    }
+    if let Some(types) = message.strip_prefix("Cannot infer common argument type for comparison operation ") {
+        let types = OPERATORS.iter().find_map(|operator| types.split_once(operator));
+        let (left, right) = types.unwrap_or((message, "another type"));
+        return format!("{left} and {right} can't be compared; CAST one side to the type of the other");
+    }
+    if message.contains("Cannot access field at argument") {
+        return "a column that is no struct has the name of a table in `name.column`, and hides it there; give the table \
+                another alias"
+            .to_string();
     }
     if message.contains("Aggregate functions are not allowed in the WHERE clause") {
         return "aggregates can't stand in WHERE, which is of rows before they are grouped; write HAVING".to_string();
