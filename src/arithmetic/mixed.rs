@@ -37,7 +37,7 @@ use crate::arithmetic::cast::check_certain_casts;
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::compare::is_comparison;
 use crate::arithmetic::interval::{check_frame, compare_by_length, keys_by_length, sort_by_length};
-use crate::arithmetic::moments::{by_nanoseconds, type_of_dates, unify_dates};
+use crate::arithmetic::moments::{by_nanoseconds, type_of_dates, unify_compared_dates, unify_dates};
 use crate::arithmetic::nested::compare_in_order;
 use crate::shown::type_name;
 
@@ -396,10 +396,11 @@ fn use_type_of_keys(args: &mut [Expr], schema: &DFSchema) {
 fn unify_compared<'a>(parts: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> Result<()> {
     let mut parts: Vec<&mut Expr> = parts.into_iter().collect();
     let types: Vec<DataType> = parts.iter().map(|part| part.get_type(schema).unwrap_or(DataType::Null)).collect();
-    match by_nanoseconds(&mut parts, &types) {
-        true => Ok(()),
-        false => unify(parts, schema),
+    if by_nanoseconds(&mut parts, &types) {
+        return Ok(());
     }
+    unify_compared_dates(&mut parts, &types);
+    unify(parts, schema)
 }
 
 /// Makes expressions that become one type all decimals, where all floats are written numbers, or all floats.
@@ -557,7 +558,7 @@ fn keys_apart(mut join: Join) -> Result<LogicalPlan> {
         let (mut keys, types_of_keys) = ([&mut *left, &mut *right], [types.0.clone(), types.1.clone()]);
         if !by_nanoseconds(&mut keys, &types_of_keys) {
             unify_times(&mut keys, &types_of_keys);
-            unify_dates(&mut keys, &types_of_keys);
+            unify_compared_dates(&mut keys, &types_of_keys);
         }
         keys_by_length(left, right, schemas);
         if are_mixed([&types.0, &types.1]) {

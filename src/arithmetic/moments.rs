@@ -25,22 +25,42 @@ pub const NANOSECONDS_OF: &str = "nanoseconds_of";
 /// The type that dates among these types have beside the timestamps, where DataFusion would give them nanoseconds and none of
 /// the timestamps has; `None` where nothing is to change.
 pub fn type_of_dates<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
-    let (mut has_dates, mut finest) = (false, None);
+    beside_timestamps(types).filter(|data_type| matches!(data_type, DataType::Timestamp(_, None)))
+}
+
+/// As [`type_of_dates`], also beside instants: a date that is compared with one is midnight in UTC.
+fn beside_timestamps<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
+    let (mut has_dates, mut finest, mut zones) = (false, None, [false; 2]);
     for data_type in types {
         match data_type {
             DataType::Date32 => has_dates = true,
-            DataType::Timestamp(unit, None) => finest = finest.max(Some(*unit)),
+            DataType::Timestamp(unit, zone) => {
+                finest = finest.max(Some(*unit));
+                zones[usize::from(zone.is_some())] = true;
+            }
             DataType::Null => {}
             _ => return None,
         }
     }
     let finest = finest.filter(|unit| has_dates && *unit != TimeUnit::Nanosecond)?;
-    Some(DataType::Timestamp(finest, None))
+    match zones {
+        [true, true] => None,
+        [_, has_zone] => Some(DataType::Timestamp(finest, has_zone.then(|| "UTC".into()))),
+    }
 }
 
 /// Casts dates to the unit of the timestamps beside them.
 pub fn unify_dates(parts: &mut [&mut Expr], types: &[DataType]) {
-    let Some(wanted) = type_of_dates(types) else { return };
+    cast_dates(parts, types, type_of_dates(types));
+}
+
+/// As [`unify_dates`], of what is compared.
+pub fn unify_compared_dates(parts: &mut [&mut Expr], types: &[DataType]) {
+    cast_dates(parts, types, beside_timestamps(types));
+}
+
+fn cast_dates(parts: &mut [&mut Expr], types: &[DataType], wanted: Option<DataType>) {
+    let Some(wanted) = wanted else { return };
     for (part, _) in parts.iter_mut().zip(types).filter(|(_, own)| **own == DataType::Date32) {
         **part = Expr::Cast(Cast::new(Box::new(std::mem::take(*part)), wanted.clone()));
     }
@@ -48,13 +68,11 @@ pub fn unify_dates(parts: &mut [&mut Expr], types: &[DataType]) {
 
 /// Makes decimals of what is compared, where columns in nanoseconds are with those in a coarser unit; whether it did.
 pub fn by_nanoseconds(parts: &mut [&mut Expr], types: &[DataType]) -> bool {
-    let has_zone = |data_type: &DataType| match data_type {
-        DataType::Date32 => Some(false),
-        DataType::Timestamp(_, zone) => Some(zone.is_some()),
-        _ => None,
-    };
-    let Some(zone) = types.first().and_then(has_zone) else { return false };
-    if types.iter().any(|data_type| has_zone(data_type) != Some(zone)) {
+    let has_zone = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(_)));
+    let has_none = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, None));
+    // A date is midnight in UTC beside an instant.
+    let is_moment = |data_type: &DataType| *data_type == DataType::Date32 || has_zone(data_type) || has_none(data_type);
+    if !types.iter().all(is_moment) || (types.iter().any(has_zone) && types.iter().any(has_none)) {
         return false;
     }
     let known = parts.iter().map(|part| is_constant(part));

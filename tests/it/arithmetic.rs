@@ -361,7 +361,8 @@ async fn sums_of_windows_are_those_of_their_frames() {
 
 /// Dates and timestamps beyond what nanoseconds reach.
 const FAR: &str = "SELECT k, CAST(d AS DATE) AS d, arrow_cast(d, 'Timestamp(Microsecond, None)') AS us,
-        arrow_cast(n, 'Timestamp(Nanosecond, None)') AS ns
+        arrow_cast(n, 'Timestamp(Nanosecond, None)') AS ns, arrow_cast(d, 'Timestamp(Microsecond, Some(\"UTC\"))') AS uz,
+        arrow_cast(n, 'Timestamp(Nanosecond, Some(\"UTC\"))') AS nz
     FROM (VALUES (1, '2024-05-01', '2024-05-01'), (2, '9999-12-31', '2262-04-11T23:47:16.854775807'), (3, NULL, NULL),
         (4, '1969-12-31', '1677-09-21T00:12:43.145224192')) AS t(k, d, n)";
 
@@ -383,6 +384,8 @@ async fn dates_and_timestamps_of_all_units_meet_exactly() {
         ("k", "SELECT k FROM far WHERE NOT ns >= us", Ok(&["2", "4"])),
         ("k", "SELECT k, ns IS DISTINCT FROM us AS v FROM far", Ok(&["1 false", "2 true", "3 false", "4 true"])),
         ("k", "SELECT k FROM far WHERE ns BETWEEN d AND us", Ok(&["1"])),
+        ("k", "SELECT k FROM far WHERE uz = d", Ok(&["1", "2", "4"])),
+        ("k", "SELECT k FROM far WHERE nz < d AND nz < uz", Ok(&["2", "4"])),
         ("k", "SELECT k FROM far WHERE ns BETWEEN TIMESTAMP '1900-01-01' AND d", Ok(&["1", "2"])),
         ("k", "SELECT k FROM far WHERE ns IN (d, us)", Ok(&["1"])),
         ("k", "SELECT k FROM far WHERE us NOT IN (d, ns)", Ok(&[])),
