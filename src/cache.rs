@@ -53,6 +53,12 @@ pub struct Cache {
     verified: Arc<Verified>,
 }
 
+/// Whether a folder is one of a cache, of whichever engine.
+pub fn is_cache(folder: &Path) -> bool {
+    let parts = [store::CHUNKS, publish::VERSIONS, publish::TABLES];
+    parts.iter().all(|part| folder.join(part).is_dir()) && folder.join(collect::IN_USE).is_file()
+}
+
 impl Cache {
     /// Opens `folder`, creating it if need be, and removes what dead processes left unfinished.
     ///

@@ -13,6 +13,7 @@ pub mod forgotten_order;
 pub mod kept_order;
 pub mod opaque;
 pub mod own_text;
+pub mod planner;
 pub mod running_window;
 pub mod session;
 pub mod sorted_joins;

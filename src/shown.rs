@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 
 /// The text on one line, its control characters escaped: a name can't move the cursor, ring the bell, or look like a
 /// line of its own, nor turn the direction of what follows.
@@ -57,8 +57,16 @@ pub fn type_name(data_type: &DataType) -> String {
         | DataType::Decimal256(digits, scale) => return format!("DECIMAL({digits}, {scale})"),
         DataType::Date32 => "DATE",
         DataType::Time64(_) => "TIME",
-        DataType::Timestamp(_, None) => "TIMESTAMP",
-        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE",
+        DataType::Timestamp(unit, zone) => {
+            let digits = match unit {
+                TimeUnit::Second => "(0)",
+                TimeUnit::Millisecond => "(3)",
+                TimeUnit::Microsecond => "(6)",
+                TimeUnit::Nanosecond => "",
+            };
+            let zone = if zone.is_some() { " WITH TIME ZONE" } else { "" };
+            return format!("TIMESTAMP{digits}{zone}");
+        }
         DataType::Interval(_) => "INTERVAL",
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BYTEA",

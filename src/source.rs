@@ -393,12 +393,13 @@ fn store(state: &SessionState) -> datafusion::common::Result<Arc<dyn object_stor
 /// What was left out, in words.
 fn notes(skipped: &[(PathBuf, Skipped)], partitions: &Partitions) -> Vec<String> {
     /// So many paths are told of each kind.
-    const MOST: usize = 3;
+    const MOST: usize = 100;
     let kinds = [
         (Skipped::Hidden, "have hidden names"),
         (Skipped::OtherEnding, "have another ending than the format's files"),
         (Skipped::Empty, "are empty"),
         (Skipped::Loop, "are links to a folder that they lie in"),
+        (Skipped::Cache, "are folders of a cache"),
     ];
     let mut notes = Vec::new();
     for (kind, why) in kinds {

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::event::EventSink;
 
 /// Name of the file that runs and collection lock, inside the cache folder.
-const IN_USE: &str = "in-use.lock";
+pub const IN_USE: &str = "in-use.lock";
 
 /// What another version took the place of is kept so long at least: who reads it may have files yet to open.
 const GRACE: Duration = Duration::from_secs(60 * 60);

@@ -322,16 +322,24 @@ pub fn open_version(cache: &Path, table: &str, version: String) -> Result<Publis
         let chunk = name.split('/').next()?.strip_prefix("chunk=")?.parse().ok()?;
         Some(PublishedFile { chunk, path: folder.join(name), checksum: Checksum::from_hex(checksum).ok()? })
     });
-    match files.collect::<Option<Vec<_>>>() {
-        Some(files) if !files.is_empty() => Ok(PublishedTable { version, files }),
-        _ => {
-            let message = format!(
-                "the published table `{table}` has lost the list of its files, {}; run it again",
-                list_path(&folder).display()
-            );
-            Err(Error::new(ErrorKind::Storage, message))
+    let list = list_path(&folder);
+    let message = match files.collect::<Option<Vec<_>>>() {
+        Some(files) if !files.is_empty() => {
+            // A list that was cut off between two lines still reads as one.
+            let listed: BTreeSet<u32> = files.iter().map(|file| file.chunk).collect();
+            let there = read_folder(&folder)?.len();
+            if (listed.len(), there) == (files.len(), files.len()) {
+                return Ok(PublishedTable { version, files });
+            }
+            let (folder, list) = (folder.display(), list.display());
+            format!(
+                "the published table `{table}` has {there} chunks in {folder}, and {} in {list}; run it again",
+                files.len()
+            )
         }
-    }
+        _ => format!("the published table `{table}` has lost the list of its files, {}; run it again", list.display()),
+    };
+    Err(Error::new(ErrorKind::Storage, message))
 }
 
 /// Beside a version's folder lies the list of its files and their checksums, a line for each as `b3sum` writes and checks

@@ -81,7 +81,14 @@ enum Command {
 
 /// Does what the arguments say; the exit code is 1 where something was damaged.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
-    let engine = |cache: &CacheArgument| Engine::builder().cache_folder(&cache.folder).build();
+    let engine = |cache: &CacheArgument| match cache.folder.is_dir() {
+        true => Engine::builder().cache_folder(&cache.folder).build(),
+        false => {
+            let folder = cache.folder.display();
+            let message = format!("there is no cache folder {folder}; run tasks with it first, or name another");
+            Err(Error::new(ErrorKind::Usage, message))
+        }
+    };
     match &arguments.command {
         Command::Ls { cache } => ls(&engine(cache)?),
         Command::Show { table, cache } => show(&engine(cache)?, table),

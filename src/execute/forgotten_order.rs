@@ -11,8 +11,9 @@ use datafusion::physical_expr::window::{PlainAggregateWindowExpr, SlidingAggrega
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
@@ -29,8 +30,11 @@ use crate::execute::running_window::RunningWindowExec;
 /// - A column that is constant on the optional side of an outer join is NULL in rows without a match.
 /// - A column that is constant, or equal to another, below grouping sets is NULL in some of the sets.
 /// - A running `max`, `min` or `sum` is NULL before the first value, whatever NULLS FIRST or LAST asks for.
-#[derive(Debug)]
-pub struct ForgottenOrder;
+#[derive(Debug, Default)]
+pub struct ForgottenOrder {
+    /// Whether nothing is known of the rows of joins and unions, either.
+    pub of_joins_and_unions: bool,
+}
 
 impl PhysicalOptimizerRule for ForgottenOrder {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
@@ -39,16 +43,21 @@ impl PhysicalOptimizerRule for ForgottenOrder {
                 return ForgetExec::above(node).map(Transformed::yes);
             }
             let forgets = forgets(&node);
-            if !forgets.contains(&true) {
-                return Ok(Transformed::no(node));
+            let node = if forgets.contains(&true) {
+                let children = node.children().into_iter().zip(forgets).map(|(child, forgets)| match forgets {
+                    true => ForgetExec::above(Arc::clone(child)),
+                    false => Ok(Arc::clone(child)),
+                });
+                let children = children.collect::<Result<_>>()?;
+                let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+                Transformed::yes(node.replace_children(children, options)?)
+            } else {
+                Transformed::no(node)
+            };
+            match self.of_joins_and_unions && is_join_or_union(&node.data) {
+                true => ForgetExec::above(node.data).map(Transformed::yes),
+                false => Ok(node),
             }
-            let children = node.children().into_iter().zip(forgets).map(|(child, forgets)| match forgets {
-                true => ForgetExec::above(Arc::clone(child)),
-                false => Ok(Arc::clone(child)),
-            });
-            let children = children.collect::<Result<_>>()?;
-            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-            node.replace_children(children, options).map(Transformed::yes)
         })
         .data()
     }
@@ -76,6 +85,11 @@ fn forgets(node: &Arc<dyn ExecutionPlan>) -> Vec<bool> {
         Some(JoinType::Full) => vec![true, true],
         _ => Vec::new(),
     }
+}
+
+fn is_join_or_union(node: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_join = node.is::<HashJoinExec>() || node.is::<NestedLoopJoinExec>() || node.is::<SortMergeJoinExec>();
+    is_join || node.is::<CrossJoinExec>() || node.is::<UnionExec>()
 }
 
 /// Whether a node is a window of aggregates that DataFusion takes for sorted.

@@ -11,7 +11,6 @@ use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
-use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -23,31 +22,14 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, InputDistributionRequirements, Partitioning,
     PlanProperties, ReplaceChildrenOptions,
 };
-use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::arithmetic::checked::checked;
 use crate::plan::opaque::OpaqueNode;
 use crate::task::opaque::{InputBatches, InputStreams, RowsFunction};
 
-/// DataFusion's planner, and that of functions over rows. Arithmetic is checked from here on.
-#[derive(Debug)]
-pub struct PlannerOfFunctions;
-
-#[async_trait]
-impl QueryPlanner for PlannerOfFunctions {
-    async fn create_physical_plan(
-        &self,
-        logical_plan: &LogicalPlan,
-        session: &dyn Session,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let functions: Arc<dyn ExtensionPlanner + Send + Sync> = Arc::new(Functions);
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![functions]);
-        planner.create_physical_plan(&checked(logical_plan.clone(), session.execution_props())?, session).await
-    }
-}
-
-struct Functions;
+/// Plans functions over rows.
+pub struct Functions;
 
 #[async_trait]
 impl ExtensionPlanner for Functions {

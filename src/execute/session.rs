@@ -30,8 +30,8 @@ use crate::execute::disk::Disk;
 use crate::execute::footers::Footers;
 use crate::execute::forgotten_order::ForgottenOrder;
 use crate::execute::kept_order::KeptOrder;
-use crate::execute::opaque::PlannerOfFunctions;
 use crate::execute::own_text::OwnText;
+use crate::execute::planner::Planner;
 use crate::execute::running_window::RunningWindows;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::plan::repair::repaired;
@@ -94,14 +94,15 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_query_planner(Arc::new(PlannerOfFunctions))
+        .with_query_planner(Arc::new(Planner))
         .with_type_planner(Arc::new(InstantTypes))
         .with_physical_optimizer_rule(Arc::new(RunningWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let rules = repaired(state.optimizers());
-    let first: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] = [Arc::new(ForgottenOrder), Arc::new(KeptOrder)];
+    let first: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] =
+        [Arc::new(ForgottenOrder::default()), Arc::new(KeptOrder)];
     let physical = first.into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
     let analysis = state.analyzer().rules.iter().map(|rule| -> Arc<dyn AnalyzerRule + Send + Sync> {
         if rule.name() == Coercion.name() { Arc::new(Coercion) } else { Arc::clone(rule) }
@@ -142,6 +143,13 @@ pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
     options.execution.sort_spill_reservation_bytes /= 8;
     // Only text that is not a number fails.
     let _ = options.set("datafusion.execution.batch_size", "1024");
+    state
+}
+
+/// The same session with plans of so many partitions, where a plan gives the same rows in them.
+pub fn with_partitions(state: &SessionState, partitions: usize) -> SessionState {
+    let mut state = state.clone();
+    state.config_mut().options_mut().execution.target_partitions = partitions.max(1);
     state
 }
 

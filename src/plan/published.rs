@@ -11,16 +11,17 @@
 //! | `Decimal32`, `Decimal64`, `Decimal256` | `Decimal128`, of at most 38 digits | what every reader knows |
 //! | dictionaries, run-end encoded values | their values | an encoding, not a type: Parquet has its own |
 //! | `ListView`, `LargeListView` | `List`, `LargeList` | as above |
-//! | `Interval`, `Duration`, unions, structs without fields, decimals of more than 38 digits | refused | no form that all read |
+//! | `Interval`, `Duration`, unions, structs without fields or with two of one name, decimals of more than 38 digits | refused | no form that all read |
 //! | `Utf8View`, `BinaryView` | the same; the files say `Utf8`, `Binary` ([`schema_of_files`]) | pandas reads no lists of views, pyarrow doesn't sort them |
 //! | all others | as they are | |
 //!
 //! Lists, structs and maps are converted inside. No value may change on the way: one that has no place in the other
 //! type fails the chunk (see [`crate::execute::conform`]).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 
 /// The most digits that other readers know.
 const MOST_DIGITS: u8 = 38;
@@ -52,6 +53,12 @@ pub fn published_schema(schema: &Schema) -> Result<SchemaRef, NotPublished> {
     Ok(Arc::new(Schema::new(schema.fields().iter().map(published).collect::<Result<Vec<_>, _>>()?)))
 }
 
+/// Whether two fields have one name.
+fn has_twins(fields: &Fields) -> bool {
+    let mut seen = HashSet::new();
+    !fields.iter().all(|field| seen.insert(field.name()))
+}
+
 /// The type that a column of `data_type` has in a published table.
 ///
 /// # Errors
@@ -74,6 +81,9 @@ pub fn published_type(data_type: &DataType) -> Result<DataType, &'static str> {
         DataType::FixedSizeList(item, length) => DataType::FixedSizeList(published_field(item)?, *length),
         DataType::Map(entries, is_sorted) => DataType::Map(published_field(entries)?, *is_sorted),
         DataType::Struct(fields) if fields.is_empty() => return Err("a struct needs a field: leave the column out"),
+        DataType::Struct(fields) if has_twins(fields) => {
+            return Err("readers take two fields of one name for one: give them names apart");
+        }
         DataType::Struct(fields) => {
             DataType::Struct(fields.iter().map(published_field).collect::<Result<Vec<_>, _>>()?.into())
         }

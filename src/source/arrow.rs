@@ -1,7 +1,10 @@
 //! Arrow IPC: files and streams of batches, whose columns are read by name.
 
+mod claims;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +15,7 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 
 use crate::execute::convert::{NotConverted, convert};
 use crate::execute::floats::with_equal_floats;
+use crate::source::arrow::claims::check_claims;
 use crate::source::fault::Fault;
 use crate::source::open::beginning;
 use crate::source::read::TextTable;
@@ -43,11 +47,13 @@ impl Reader {
         if start.starts_with(FEATHER_V1) {
             return Err(Fault::new(path, "is Feather V1; write it as Arrow (Feather V2)"));
         }
+        let is_file = start.starts_with(MAGIC);
+        check_claims(path, is_file)?;
         let file = BufReader::new(File::open(path).map_err(failed)?);
-        let reader = match start.starts_with(MAGIC) {
+        let reader = contained(|| match is_file {
             true => FileReader::try_new(file, None).map(Box::new).map(Self::File),
             false => StreamReader::try_new(file, None).map(Box::new).map(Self::Stream),
-        };
+        });
         reader.map_err(|e| match is_too_deep(&e) {
             true => Fault::new(path, format!("a column {}", too_deep())),
             false => Fault::new(path, "is not an Arrow file or stream, or it is cut off").because(e),
@@ -66,15 +72,27 @@ impl Iterator for Reader {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::File(reader) => reader.next(),
-            Self::Stream(reader) => reader.next().or_else(|| match reader.get_mut().fill_buf() {
-                Ok([]) => None,
-                Ok(_) => Some(Err(ArrowError::IpcError("the file goes on after the end of its stream".into()))),
-                Err(cause) => Some(Err(cause.into())),
-            }),
-        }
+        contained(|| match self {
+            Self::File(reader) => reader.next().transpose(),
+            Self::Stream(reader) => match reader.next().transpose()? {
+                Some(batch) => Ok(Some(batch)),
+                None if reader.get_mut().fill_buf()?.is_empty() => Ok(None),
+                None => Err(ArrowError::IpcError("the file goes on after the end of its stream".into())),
+            },
+        })
+        .transpose()
     }
+}
+
+/// What `read` gives, or an error where Arrow's reader panics, as it does at what is damaged.
+fn contained<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
+    let unreadable = |_| Err(ArrowError::IpcError("it has what Arrow's reader does not know".into()));
+    let read = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(unreadable);
+    read.map_err(|error| match error {
+        // What the reader says there is a structure.
+        ArrowError::ParseError(_) => ArrowError::IpcError("one of its messages can't be decoded".into()),
+        error => error,
+    })
 }
 
 /// The rows of a file, in batches.
@@ -133,7 +151,9 @@ impl Iterator for Rows {
             Some(batch) => batch,
             None => match self.reader.next()? {
                 Ok(batch) => batch,
-                Err(error) => return Some(Err(Fault::new(&self.path, "is damaged").because(error))),
+                Err(error) => {
+                    return Some(Err(Fault::new(&self.path, "is damaged; write the file again").because(error)));
+                }
             },
         };
         let given = batch.num_rows().min(self.batch_rows);

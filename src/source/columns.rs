@@ -555,19 +555,20 @@ async fn parquet_columns(
             return Err(failed(Fault::new(path, message)));
         }
     }
-    let mut fitting: BTreeMap<(String, String), (PathBuf, usize)> = BTreeMap::new();
+    let mut fitting: BTreeMap<(String, String), Vec<PathBuf>> = BTreeMap::new();
     for (path, of_file) in &found {
         for field in of_file.fields() {
             let key = (field.name().clone(), type_name(field.data_type()));
-            fitting.entry(key).and_modify(|(_, count)| *count += 1).or_insert_with(|| (path.clone(), 1));
+            fitting.entry(key).or_default().push(path.clone());
         }
     }
-    let mut unchecked: BTreeMap<String, (PathBuf, usize)> = BTreeMap::new();
+    let mut unchecked: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for field in schema.fields().iter().filter(|field| parquet::holds_text(field.data_type())) {
         let has_bytes = |(_, footer): &(_, &parquet::Footer)| parquet::has_bare_bytes(&footer.metadata, field.name());
-        let mut with_bytes = files.iter().zip(&footers).filter(has_bytes).map(|(file, _)| file.path.clone());
-        if let Some(first) = with_bytes.next() {
-            unchecked.insert(field.name().clone(), (first, 1 + with_bytes.count()));
+        let with_bytes: Vec<_> =
+            files.iter().zip(&footers).filter(has_bytes).map(|(file, _)| file.path.clone()).collect();
+        if !with_bytes.is_empty() {
+            unchecked.insert(field.name().clone(), with_bytes);
         }
     }
     // Of a column that is required in a file the file has no NULLs, whatever its rows are.

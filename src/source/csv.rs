@@ -15,7 +15,7 @@ use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::open::open;
 use crate::source::read::{BATCH_BYTES, MOST_RECORD_BYTES, TextTable};
-use crate::task::format::CsvOptions;
+use crate::task::format::{Compression, CsvOptions};
 
 /// Length of the line behind a file's last one.
 const END_BYTES: usize = 16;
@@ -166,8 +166,9 @@ struct Records {
     path: PathBuf,
     reader: csv::Reader<Watched>,
     watch: Arc<Watch>,
-    /// Whether comments are skipped.
-    has_comments: bool,
+    compression: Option<Compression>,
+    /// What a line that is skipped begins with.
+    comment: Option<u8>,
     /// Whether the line behind the last one was read.
     is_at_end: bool,
     /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end
@@ -221,13 +222,13 @@ impl Records {
         let null = null_regex.as_ref().map(whole).transpose();
         let null = null.map_err(|e| Fault::new(path, "can't be read with this format.null_regex").because(e))?;
         let (path, record, truncated_rows) = (path.to_path_buf(), StringRecord::new(), *truncated_rows);
-        let (has_comments, is_at_end) = (comment.is_some(), false);
         let mut records = Self {
             path,
             reader,
             watch,
-            has_comments,
-            is_at_end,
+            compression: *compression,
+            comment: *comment,
+            is_at_end: false,
             end,
             record,
             header: None,
@@ -255,7 +256,7 @@ impl Records {
             Err(error) => return Err(self.fault(error)),
         }
         // Not only at the end, which a query with a LIMIT may never reach.
-        if self.has_comments && self.watch.has_lone_return.load(Ordering::Relaxed) {
+        if self.comment.is_some() && self.watch.has_lone_return.load(Ordering::Relaxed) {
             let message = "has carriage returns without line feeds, which do not end comments; convert the line ends";
             return Err(Fault::new(&self.path, message));
         }
@@ -286,9 +287,15 @@ impl Records {
         Ok(true)
     }
 
-    /// Where the record at hand begins, from 1.
+    /// The line in which the record at hand begins, from 1; read anew, since it is for errors only.
     fn line(&self) -> u64 {
-        self.record.position().map_or(0, csv::Position::line)
+        self.record.position().map_or(0, |position| self.line_at(position))
+    }
+
+    fn line_at(&self, position: &csv::Position) -> u64 {
+        let text = open(&self.path, self.compression);
+        let line = text.ok().and_then(|text| line_of_record(text, position.byte(), self.comment).ok());
+        line.unwrap_or_else(|| position.line())
     }
 
     fn is_null(&self, field: &str) -> bool {
@@ -299,7 +306,7 @@ impl Records {
     }
 
     fn fault(&self, error: csv::Error) -> Fault {
-        let line = error.position().map(csv::Position::line);
+        let line = error.position().map(|position| self.line_at(position));
         let fault = match error.kind() {
             ErrorKind::Utf8 { err, .. } => {
                 let message = format!("field {} is not UTF-8; save the file as UTF-8", err.field() + 1);
@@ -312,6 +319,28 @@ impl Records {
             None => fault,
         }
     }
+}
+
+/// The line, from 1, of the first record at or behind a byte: line ends, blank lines and comments may come before it.
+fn line_of_record(text: impl BufRead, byte: u64, comment: Option<u8>) -> io::Result<u64> {
+    let (mut line, mut was_return, mut is_comment) = (1, false, false);
+    // Whether a line begins at the byte at hand, and whether it did where the record is looked for.
+    let mut is_start = true;
+    for (at, found) in (0..).zip(text.bytes()) {
+        let found = found?;
+        if was_return && found != b'\n' {
+            line += 1;
+        }
+        was_return = found == b'\r';
+        line += u64::from(found == b'\n');
+        let is_end = matches!(found, b'\r' | b'\n');
+        is_comment = at >= byte && !is_end && (is_comment || (is_start && comment == Some(found)));
+        if at >= byte && !is_end && !is_comment {
+            break;
+        }
+        is_start = is_end;
+    }
+    Ok(line)
 }
 
 fn check_header(path: &Path, header: &[String]) -> Result<(), Fault> {

@@ -14,6 +14,7 @@
 //!   begins with the same character;
 //! - files that have another ending than the format's (see [`Format::is_of`]), but where a pattern names the ending;
 //! - files without a byte;
+//! - folders of caches below the location: what a run writes is no source of the next;
 //! - links to a folder that the link lies in.
 //!
 //! Anything else that can't be read is an error, so that no data is missing without a word: a link to nothing, a folder
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
+use crate::cache::is_cache;
 use crate::task::format::Format;
 use crate::task::source::Place;
 
@@ -67,6 +69,8 @@ pub enum Skipped {
     Empty,
     /// It is a link to a folder that it lies in.
     Loop,
+    /// It is the folder of a cache.
+    Cache,
 }
 
 /// Why files could not be found: the path, and what is wrong with it.
@@ -188,6 +192,17 @@ impl Walk<'_> {
         if folder.is_symlink() && self.way.iter().any(|before| before.starts_with(&real)) {
             self.skip(folder, Skipped::Loop);
             return Ok(());
+        }
+        if is_cache(&real) {
+            if !self.way.is_empty() {
+                self.skip(folder, Skipped::Cache);
+                return Ok(());
+            }
+            let message = format!(
+                "{} is the folder of a cache, whose own files would be read; keep sources and caches in folders apart",
+                folder.display()
+            );
+            return Err(NotFound { message, cause: None });
         }
         self.way.push(real);
         let visited = visit(self);

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::{self, File};
 use std::hash::Hash;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -17,6 +18,8 @@ use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::{Error, ErrorKind, Location};
 use crate::execute::convert::{NotConverted, convert};
@@ -24,6 +27,9 @@ use crate::execute::floats::with_equal_floats;
 use crate::shown::type_name;
 use crate::source::fault::quoted;
 use crate::source::parquet::holds_floats;
+
+/// Files of so many bytes are searched for a value that does not fit.
+const MOST_SEARCHED_BYTES: u64 = 1 << 30;
 
 /// Of bytes that are no text so many are shown.
 const MOST_SHOWN_BYTES: usize = 32;
@@ -35,24 +41,19 @@ pub struct Fitting {
     pub source: String,
     /// Where the source is defined.
     pub location: Location,
-    /// For each column and name of a type that files have, the first file that has it so, and how many do.
-    pub files: BTreeMap<(String, String), (PathBuf, usize)>,
-    /// Columns of texts that may not be UTF-8, since they are bytes in some files: the first, and how many.
-    pub unchecked: BTreeMap<String, (PathBuf, usize)>,
+    /// For each column and name of a type that files have, the files that have it so.
+    pub files: BTreeMap<(String, String), Vec<PathBuf>>,
+    /// Columns of texts that may not be UTF-8, since they are bytes in these files.
+    pub unchecked: BTreeMap<String, Vec<PathBuf>>,
 }
 
 impl Fitting {
-    fn error(&self, column: &str, given: &DataType, message: &str) -> DataFusionError {
-        // DataFusion reads text in another of Arrow's types than the file says.
-        self.error_in(self.files.get(&(column.to_string(), type_name(given))), column, message)
+    /// The files that have a column in a type: DataFusion reads text in another of Arrow's types than the file says.
+    fn files_of(&self, column: &str, given: &DataType) -> &[PathBuf] {
+        self.files.get(&(column.to_string(), type_name(given))).map_or(&[], Vec::as_slice)
     }
 
-    fn error_in(&self, files: Option<&(PathBuf, usize)>, column: &str, message: &str) -> DataFusionError {
-        let which = match files {
-            Some((path, 1)) => format!("{}: ", path.display()),
-            Some((path, count)) => format!("{} or another of {count} files like it: ", path.display()),
-            None => String::new(),
-        };
+    fn error(&self, which: &str, column: &str, message: &str) -> DataFusionError {
         let message = format!("source `{}`: {which}column {} {message}", self.source, quoted(column));
         let error = Error::new(ErrorKind::Source, message).with_location(self.location.clone());
         DataFusionError::External(Box::new(error))
@@ -93,7 +94,7 @@ impl Adapter {
         let Ok(at) = self.file.index_of(column.name()) else {
             if !wanted.is_nullable() {
                 let message = "is declared NOT NULL, and a file does not have it; leave NOT NULL out";
-                return Err(self.fitting.error(column.name(), &DataType::Null, message));
+                return Err(self.fitting.error("", column.name(), message));
             }
             return Ok(Arc::new(Literal::new(ScalarValue::try_from(wanted.data_type())?)));
         };
@@ -152,6 +153,75 @@ struct Fitted {
     field: FieldRef,
 }
 
+/// Why a column does not fit.
+struct Unfit<'a> {
+    /// The files that it may be of.
+    files: &'a [PathBuf],
+    /// What is wrong, and what to do.
+    message: String,
+}
+
+impl Fitted {
+    fn fit(&self, column: &ArrayRef) -> std::result::Result<ArrayRef, Unfit<'_>> {
+        let (name, wanted) = (self.field.name(), self.field.data_type());
+        let files = self.fitting.files_of(name, &self.given);
+        let unfit = |message: String| Unfit { files, message };
+        if let Some(files) = self.fitting.unchecked.get(name)
+            && let Some(bytes) = not_utf8(column).map_err(|e| unfit(format!("can't be read as text: {e}")))?
+        {
+            let message =
+                format!("is bytes, and {bytes} is not UTF-8; declare it as BYTEA, or write the file again as text");
+            return Err(Unfit { files, message });
+        }
+        let fitted = convert(column, wanted).map_err(|error| match error {
+            NotConverted::Value { shown } => {
+                let (given, wanted) = (type_name(&self.given), type_name(wanted));
+                unfit(format!(
+                    "is {given} there, and {} is not a valid {wanted}, which the column is in all files together; declare the \
+                     column with a type that holds it, or fix the files",
+                    quoted(&shown)
+                ))
+            }
+            NotConverted::Types(error) => unfit(format!("can't be read as {}: {error}", type_name(wanted))),
+        })?;
+        match !self.field.is_nullable() && fitted.null_count() > 0 {
+            true => Err(unfit("has NULLs, and is declared NOT NULL; fix the files, or leave NOT NULL out".into())),
+            false => Ok(fitted),
+        }
+    }
+
+    /// The file that does not fit, as far as it is found in little time: a batch does not know which it is of.
+    fn which(&self, files: &[PathBuf]) -> String {
+        let mut left = MOST_SEARCHED_BYTES;
+        let is_it = |path: &&PathBuf| {
+            left = left.saturating_sub(fs::metadata(path).map_or(0, |metadata| metadata.len()));
+            left > 0 && self.is_unfit(path).unwrap_or(false)
+        };
+        match files {
+            [] => String::new(),
+            [path] => format!("{}: ", path.display()),
+            [first, ..] => match files.iter().find(is_it) {
+                Some(path) => format!("{}: ", path.display()),
+                None => format!("{} or another of {} files like it: ", first.display(), files.len()),
+            },
+        }
+    }
+
+    /// Whether the column of a file does not fit.
+    fn is_unfit(&self, path: &Path) -> parquet::errors::Result<bool> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        let only = ProjectionMask::columns(reader.parquet_schema(), [self.field.name().as_str()]);
+        for batch in reader.with_projection(only).build()? {
+            if let Some(column) = batch?.columns().first()
+                && self.fit(column).is_err()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl PartialEq for Fitted {
     fn eq(&self, other: &Self) -> bool {
         let Self { fitting, inner, given, field } = self;
@@ -190,35 +260,11 @@ impl PhysicalExpr for Fitted {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        let (name, wanted) = (self.field.name(), self.field.data_type());
         let column = self.inner.evaluate(batch)?.into_array(batch.num_rows())?;
-        if let Some(files) = self.fitting.unchecked.get(name)
-            && let Some(bytes) = not_utf8(&column)?
-        {
-            let message =
-                format!("is bytes, and {bytes} is not UTF-8; declare it as BYTEA, or write the file again as text");
-            return Err(self.fitting.error_in(Some(files), name, &message));
+        match self.fit(&column) {
+            Ok(fitted) => Ok(ColumnarValue::Array(with_equal_floats(fitted)?)),
+            Err(Unfit { files, message }) => Err(self.fitting.error(&self.which(files), self.field.name(), &message)),
         }
-        let fitted = convert(&column, wanted).map_err(|error| match error {
-            NotConverted::Value { shown } => {
-                let message = format!(
-                    "is {} there, and {} is not a valid {}, which the column is in all files together; declare the column with a type that \
-                     holds it, or fix the files",
-                    type_name(&self.given),
-                    quoted(&shown),
-                    type_name(wanted)
-                );
-                self.fitting.error(name, &self.given, &message)
-            }
-            NotConverted::Types(error) => {
-                self.fitting.error(name, &self.given, &format!("can't be read as {}: {error}", type_name(wanted)))
-            }
-        })?;
-        if !self.field.is_nullable() && fitted.null_count() > 0 {
-            let message = "has NULLs, and is declared NOT NULL; fix the files, or leave NOT NULL out";
-            return Err(self.fitting.error(name, &self.given, message));
-        }
-        Ok(ColumnarValue::Array(with_equal_floats(fitted)?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, internal_datafusion_err};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::SessionState;
@@ -25,6 +25,8 @@ const AT_A_TIME: usize = 16;
 
 /// What a Parquet file begins with.
 const MAGIC: &[u8] = b"PAR1";
+/// The same with an encrypted footer.
+const ENCRYPTED: &[u8] = b"PARE";
 
 /// The columns and the footer of a file.
 #[derive(Debug)]
@@ -50,7 +52,11 @@ pub async fn footers(
         let cache = Arc::clone(&cache);
         async move {
             let reader = DFParquetMetadata::new(store.as_ref(), &meta).with_file_metadata_cache(Some(cache));
-            let metadata = reader.fetch_metadata().await.map_err(|e| unreadable(&path, e))?;
+            // It panics where the footer claims to be longer than the file.
+            let metadata = match AssertUnwindSafe(reader.fetch_metadata()).catch_unwind().await {
+                Ok(metadata) => metadata.map_err(|e| unreadable(&path, e))?,
+                Err(_) => return Err(unreadable(&path, internal_datafusion_err!("the reader panicked"))),
+            };
             let schema = format.infer_schema(state, store, std::slice::from_ref(&meta));
             // Arrow panics where the schema that the writer left for it has types that it does not know.
             match AssertUnwindSafe(schema).catch_unwind().await {
@@ -67,11 +73,13 @@ fn unreadable(path: &Path, cause: DataFusionError) -> Fault {
         return Fault::new(path, format!("a column {}", too_deep()));
     }
     let start = beginning(path, MAGIC.len() as u64).unwrap_or_default();
-    let message = match start.starts_with(MAGIC) {
-        true => "is damaged or cut off: its footer can't be read; write the file again",
-        false => "is not a Parquet file; check STORED AS and LOCATION",
-    };
-    Fault::new(path, message).because(cause)
+    match start.as_slice() {
+        MAGIC => {
+            Fault::new(path, "is damaged or cut off: its footer can't be read; write the file again").because(cause)
+        }
+        ENCRYPTED => Fault::new(path, "is encrypted, which is not supported; write it decrypted"),
+        _ => Fault::new(path, "is not a Parquet file; check STORED AS and LOCATION").because(cause),
+    }
 }
 
 /// Polars' integers of 128 bits, most of all: 16 bytes without a type of Parquet's.

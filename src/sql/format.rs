@@ -131,9 +131,24 @@ fn csv(statement: &Statement<'_>, options: &[(String, String)]) -> Result<CsvOpt
             other => return Err(option.refuse(unknown(other, &OF_CSV))),
         }
     }
-    let bytes = [("quote", Some(csv.quote)), ("comment", csv.comment), ("terminator", csv.terminator)];
-    if let Some((name, _)) = bytes.iter().find(|(_, byte)| *byte == Some(csv.delimiter)) {
-        let message = format!("format.delimiter and format.{name} are the same character; change one of them");
+    let bytes = [
+        ("delimiter", Some(csv.delimiter)),
+        ("quote", Some(csv.quote)),
+        ("comment", csv.comment),
+        ("terminator", csv.terminator),
+    ];
+    for (at, (name, byte)) in bytes.iter().enumerate() {
+        if let Some((other, _)) = bytes[..at].iter().find(|(_, other)| byte.is_some() && other == byte) {
+            let message = format!("format.{other} and format.{name} are the same character; change one of them");
+            return Err(statement.error(statement.clause("OPTIONS"), message));
+        }
+        if *name != "terminator" && matches!(byte, Some(b'\n' | b'\r')) {
+            let message = format!("format.{name} is a line break, which ends rows; choose another character");
+            return Err(statement.error(statement.clause("OPTIONS"), message));
+        }
+    }
+    if csv.escape.is_some_and(|escape| escape == csv.delimiter || matches!(escape, b'\n' | b'\r')) {
+        let message = "format.escape is the delimiter or a line break; choose another character";
         return Err(statement.error(statement.clause("OPTIONS"), message));
     }
     if csv.comment.is_some() && csv.terminator.is_some_and(|byte| byte != b'\n') {

@@ -188,3 +188,27 @@ async fn a_rebuilt_index_does_not_take_damage_for_what_was_written() {
         assert_eq!(read_rows(&next, "parts").await.as_ref(), Ok(&expected), "index lost: {is_lost}");
     }
 }
+
+/// The list of a published version that was cut off at the end of a line reads as one of fewer files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_lost_lines_is_an_error_and_no_smaller_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT value % 7 AS k, value AS v, '' AS s FROM generate_series(1, 90) AS t(value)";
+    make_parquet(folder.path(), "items", rows).await;
+    let cache = folder.path().join("cache");
+    let sql = sql(folder.path(), 0, 0);
+    run(&engine(&cache), &sql, folder.path()).await;
+    let expected = read_rows(&engine(&cache), "parts").await.unwrap();
+    let list =
+        files_in(&cache.join("versions/parts")).into_iter().find(|file| file.extension().unwrap() == "b3").unwrap();
+    let text = fs::read_to_string(&list).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for damaged in [lines[..2].join("\n"), [lines.as_slice(), &lines[..1]].concat().join("\n"), lines[0].repeat(1)] {
+        fs::write(&list, damaged + "\n").unwrap();
+        let error = read_rows(&engine(&cache), "parts").await.unwrap_err();
+        assert!(error.to_string().contains("chunks in"), "{error}");
+        assert!(!engine(&cache).verify_cache().unwrap().damaged.is_empty());
+        run(&engine(&cache), &sql, folder.path()).await;
+        assert_eq!(read_rows(&engine(&cache), "parts").await.as_ref(), Ok(&expected));
+    }
+}

@@ -1262,3 +1262,104 @@ async fn what_is_constant_below_is_not_above_operators_that_make_nulls() {
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subquery_without_rows_is_null() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (3, 'a')) AS t(k, s)").await;
+    make_parquet(folder.path(), "marks", "SELECT * FROM (VALUES ('x', 10)) AS marks(name, high)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE marks STORED AS PARQUET LOCATION 'marks.parquet';
+        CREATE TABLE made AS SELECT 'x' AS name, 10 AS high;";
+    let none = "(SELECT high FROM made WHERE name = 'y')";
+    let where_known = format!("SELECT k FROM t WHERE k > coalesce({none}, 1)");
+    let is_null = format!("SELECT k, {none} IS NULL AS n FROM t");
+    let value = format!("SELECT k, {none} AS n FROM t");
+    let derived = format!("SELECT k FROM (SELECT k, {none} AS n FROM t) WHERE n IS NULL");
+    let cases: &[Case<'_>] = &[
+        ("k", &where_known, Ok(&["2", "3"])),
+        ("k", &is_null, Ok(&["1 true", "2 true", "3 true"])),
+        ("k", &value, Ok(&["1 -", "2 -", "3 -"])),
+        ("k", &derived, Ok(&["1", "2", "3"])),
+        ("k", "SELECT k FROM t WHERE (SELECT high FROM marks WHERE name = 'y') IS NOT NULL", Ok(&[])),
+        ("k", "SELECT k, (SELECT high FROM made WHERE name = 'x') AS n FROM t WHERE k = 1", Ok(&["1 10"])),
+        ("k", "SELECT k, (SELECT 1 WHERE false) AS n FROM t WHERE k = 1", Ok(&["1 -"])),
+        ("k", "SELECT k, (SELECT count(*) FROM marks HAVING count(*) > 5) AS n FROM t WHERE k = 1", Ok(&["1 -"])),
+        ("k", "SELECT k, (SELECT 5 LIMIT 1 OFFSET 3) AS n FROM t WHERE k = 1", Ok(&["1 -"])),
+        (
+            "k",
+            "SELECT k, coalesce((SELECT CASE WHEN true THEN 1 ELSE high END FROM marks WHERE high = 7), 9) AS n FROM t WHERE k = 1",
+            Ok(&["1 9"]),
+        ),
+        (
+            "k",
+            "SELECT k, (SELECT high FROM (SELECT 1 AS high UNION ALL SELECT 2)) AS n FROM t",
+            Err("more than one row"),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_joins_and_unions_are_sorted_by_what_is_constant_in_them() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (2, 'a')) AS t(k, s)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        (
+            "k",
+            "SELECT a.k, row_number() OVER (PARTITION BY a.k ORDER BY a.src, a.s) AS r
+             FROM (SELECT k, s, 1 AS src FROM t) AS a JOIN t AS b ON a.k = b.k",
+            Ok(&["1 1", "2 1", "2 2", "2 3", "2 4"]),
+        ),
+        (
+            "k",
+            "SELECT k, array_agg(a ORDER BY a DESC, b) AS x
+             FROM (SELECT DISTINCT s AS k, k AS a, s AS b FROM t UNION ALL SELECT s, k, s FROM t) AS u GROUP BY k",
+            Ok(&["a [2, 2, 1, 1]", "b [2, 2]"]),
+        ),
+        (
+            "s",
+            "SELECT a.s, a.m, rank() OVER (PARTITION BY a.s ORDER BY a.m) AS r
+             FROM (SELECT s, k % 2 AS m FROM t WHERE k = 2) AS a JOIN t AS b ON a.s = b.s",
+            Ok(&["a 0 1", "a 0 1", "b 0 1"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_and_all_of_a_list_see_its_nulls() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, [1, NULL]), (2, [2, 3]), (3, NULL)) AS t(k, l)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k, 3 = ANY(l) AS v FROM t", Ok(&["1 -", "2 true", "3 -"])),
+        ("k", "SELECT k FROM t WHERE NOT (4 = ANY(l))", Ok(&["2"])),
+        ("k", "SELECT k, 1 = ANY(l) AS v, 0 > ANY(l) AS w FROM t", Ok(&["1 true -", "2 false false", "3 - -"])),
+        ("k", "SELECT k, 3 <> ALL(l) AS v, 2 <> ANY(l) AS w FROM t", Ok(&["1 - true", "2 false true", "3 - -"])),
+        ("k", "SELECT k, 3 = ANY([]) AS v FROM t WHERE k = 1", Ok(&["1 false"])),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_written_twice_are_named_by_the_list_behind_the_alias() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1), (2)) AS t(k)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k, a + b AS v FROM t CROSS JOIN (SELECT 1, 1) AS one(a, b)", Ok(&["1 2", "2 2"])),
+        ("k", "WITH one(a, b) AS (SELECT k, k FROM t) SELECT a AS k, a + b AS v FROM one", Ok(&["1 2", "2 4"])),
+        (
+            "k",
+            "WITH RECURSIVE r(a, b) AS (SELECT 1, 1 UNION ALL SELECT a + b, a + b FROM r WHERE a < 4) SELECT k, a FROM t JOIN r ON k = a",
+            Ok(&["1 1", "2 2"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -10,7 +10,8 @@ use arrow::array::{
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, TimeUnit};
-use arrow::ipc::writer::{FileWriter, StreamWriter};
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use chunkwise::{Engine, Event, RunOptions};
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::data_type::{Int96, Int96Type};
@@ -221,6 +222,20 @@ async fn csv_text_is_its_value_or_an_error_with_its_line() {
     check(at, &option("escape.csv", "'format.escape' '\\'"), "s", Ok(&["\"a\"\"b\"", "\"c,d\""])).await;
     let lone = "format.escape before a character that is neither a quote nor itself";
     check(at, &option("path.csv", "'format.escape' '\\'"), "*", Err(&["path.csv, line 3", lone])).await;
+    // As an editor counts lines, whatever ends them.
+    for (name, text, line) in [
+        ("crlf.csv", "id,v\r\n1,1\r\n2,x\r\n", 3),
+        ("blanks.csv", "id,v\n1,1\n\n\n2,x\n", 5),
+        ("quotes.csv", "id,v\r\n\"a\r\nb\",1\r\n\r\n2,x\r\n", 5),
+        ("return.csv", "id,v\r1,1\r2,x\r", 3),
+    ] {
+        write(at, &[(name, text)]);
+        check(at, &declared("id VARCHAR, v INT", name), "*", Err(&[&format!("{name}, line {line}: "), "'x'"])).await;
+    }
+    let comments =
+        "CREATE EXTERNAL TABLE t (id INT, v INT) STORED AS CSV LOCATION 'comments.csv' OPTIONS ('format.comment' '#')";
+    write(at, &[("comments.csv", "id,v\n1,1\n# none\n\n#\n2,x\n")]);
+    check(at, comments, "*", Err(&["comments.csv, line 6: ", "'x'"])).await;
     check(at, &csv("path.csv", ""), "*", Ok(&["C:\\\\a", "C:\\new"])).await;
     check(at, &option("comment.csv", "'format.comment' '#'"), "*", Ok(&["1"])).await;
     check(at, &csv("empty.csv", ""), "*", Err(&["empty.csv is empty"])).await;
@@ -270,6 +285,82 @@ async fn line_breaks_in_quotes_give_no_rows() {
     fs::write(folder.path().join("t.csv"), text).unwrap();
     check(folder.path(), &csv("t.csv", ""), "count(*), count(DISTINCT k), max(length(s))", Ok(&["2001,1000,2400005"]))
         .await;
+}
+
+/// What a run writes into a folder of sources is no source of the next run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_among_the_files_of_a_source_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    parquet(folder.path(), "data/a.parquet", vec![("k", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef)]);
+    for location in [".", "**/*.parquet", "data/"] {
+        let sql = format!("{}; CREATE TABLE o AS SELECT * FROM t", of_parquet(location));
+        for _ in 0..3 {
+            let engine = engine(&folder.path().join("data/cache"));
+            let pipeline = chunkwise::sql::parse(&sql, "t.sql", folder.path()).unwrap();
+            engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+            assert_eq!(rows_as_text(&engine, "SELECT count(*) FROM o").await, ["3"], "{location}");
+        }
+    }
+    let sql = format!("{}; CREATE TABLE o AS SELECT * FROM t", of_parquet("data/cache"));
+    let error = table_o(folder.path(), &sql).await.unwrap_err();
+    assert!(error.contains("is the folder of a cache"), "{error}");
+}
+
+/// What an Arrow file claims to need is not reserved before it is known to be true.
+#[tokio::test(flavor = "multi_thread")]
+async fn arrow_files_that_claim_too_much_are_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+    let batch = RecordBatch::try_from_iter(vec![("k", column)]).unwrap();
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD)).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = FileWriter::try_new_with_options(&mut bytes, &batch.schema(), options).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    let claim = bytes.windows(8).position(|bytes| bytes == 8000i64.to_le_bytes()).unwrap();
+    // Of a buffer, of a message, and of the footer.
+    let message = bytes.windows(4).rposition(|bytes| bytes == [0xff; 4]).unwrap();
+    let message = bytes[..message].windows(4).rposition(|bytes| bytes == [0xff; 4]).unwrap();
+    for (name, at, value) in [
+        ("whole", bytes.len() - 1, b'1'),
+        ("buffer", claim + 7, 0x40),
+        ("message", message + 4 + 3, 0x7f),
+        ("footer", bytes.len() - 7, 0x7f),
+    ] {
+        let mut damaged = bytes.clone();
+        damaged[at] = value;
+        fs::write(folder.path().join(format!("{name}.arrow")), damaged).unwrap();
+        let source = format!("CREATE EXTERNAL TABLE t STORED AS ARROW LOCATION '{name}.arrow'");
+        match name {
+            "whole" => check(folder.path(), &source, "count(*), sum(k)", Ok(&["1000,499500"])).await,
+            _ => {
+                let words = [&format!("{name}.arrow: is damaged or cut off"), "claims", "write the file again"];
+                check(folder.path(), &source, "*", Err(&words)).await;
+            }
+        }
+    }
+    let mut cut = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut cut, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let end = cut.len();
+    cut[end - 8..end - 4].copy_from_slice(&[0xff, 0xff, 0xff, 0x7f]);
+    fs::write(folder.path().join("p.parquet"), cut).unwrap();
+    check(folder.path(), &of_parquet("p.parquet"), "*", Err(&["p.parquet: is damaged or cut off: its footer"])).await;
+}
+
+/// Of several files that could have it, the one is named that has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_with_a_value_that_does_not_fit_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [("a", 1), ("b", 2), ("c", 300), ("d", 4)] {
+        let values = Int64Array::from(vec![Some(value), (name == "b").then_some(5)]);
+        parquet(folder.path(), &format!("d/{name}.parquet"), vec![("k", Arc::new(values) as ArrayRef)]);
+    }
+    let declared = |column: &str| format!("CREATE EXTERNAL TABLE t ({column}) STORED AS PARQUET LOCATION 'd/'");
+    check(folder.path(), &declared("k TINYINT"), "*", Err(&["d/c.parquet: column 'k'", "'300'"])).await;
+    check(folder.path(), &declared("k INT NOT NULL"), "*", Err(&["d/a.parquet: column 'k' has NULLs"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,12 @@ impl Input {
     fn new(plan: &LogicalPlan, is_filtered: bool) -> Self {
         Self { plan: plan.clone(), own: plan.clone(), is_filtered }
     }
+
+    /// The smaller of the plans with these columns, among which may be what other subqueries gave.
+    fn with(&self, columns: &[Column]) -> &LogicalPlan {
+        let is_own = columns.iter().all(|column| self.own.schema().has_column(column));
+        if is_own { &self.own } else { &self.plan }
+    }
 }
 
 impl Mend {
@@ -154,7 +160,7 @@ impl Mend {
                 let Some(subquery) = subquery_of(&part) else { return Ok(Transformed::no(part)) };
                 if matches!(part, Expr::ScalarSubquery(_)) && !is_correlated(&subquery.subquery)? {
                     let plan = self.plan(subquery.subquery.as_ref().clone())?;
-                    return Ok(Transformed::yes(with_subquery(part, plan)?));
+                    return Ok(Transformed::yes(with_subquery(part, or_null(plan)?)?));
                 }
                 let column = Column::from_name(self.names.next("subquery"));
                 lifted.push(part.alias(&column.name));
@@ -283,7 +289,7 @@ impl Mend {
             let number = Expr::ScalarSubquery(subquery(counted));
             return Ok(if negated { number.eq(lit(0)) } else { number.gt(lit(0)) });
         }
-        let domain = self.domain(&input.own, outer.clone())?;
+        let domain = self.domain(input.with(&outer), outer.clone())?;
         let Unnested { plan, keys } = match &plan {
             LogicalPlan::Limit(limit) if let Some((skip, _)) = rows_of(limit)? => {
                 more_than(skip, &limit.input, &domain)?
@@ -378,7 +384,10 @@ impl Mend {
     fn value(&self, of: Subquery, input: &mut Input) -> Result<Expr> {
         let plan = self.plan(of.subquery.as_ref().clone())?;
         let outer = self.outer_of(&plan, input)?;
-        if outer.is_empty() || aggregates_rightly(&plan)? {
+        if outer.is_empty() {
+            return Ok(Expr::ScalarSubquery(Subquery { spans: of.spans, ..subquery(or_null(plan)?) }));
+        }
+        if aggregates_rightly(&plan)? {
             return Ok(Expr::ScalarSubquery(Subquery { spans: of.spans, ..subquery(plan) }));
         }
         if let LogicalPlan::Projection(projection) = &plan
@@ -391,7 +400,7 @@ impl Mend {
         if !is_one_row_at_most(&plan)? {
             return plan_err!("Correlated scalar subquery must be aggregated to return at most one row");
         }
-        let domain = self.domain(&input.own, outer.clone())?;
+        let domain = self.domain(input.with(&outer), outer.clone())?;
         let Unnested { plan, keys } = unnest(&plan, &domain)?;
         let plan = self.plan(plan)?;
         let alias = self.names.next("value");
@@ -429,6 +438,22 @@ impl Mend {
         }
         Domain::distinct(plan, columns, &self.names)
     }
+}
+
+/// The one column of a plan, with a row that is NULL where there is none: DataFusion takes the value of a subquery for
+/// one that is never NULL where its column is not, whether there is a row or not.
+fn or_null(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let is_nullable = match &plan {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().all(|expr| matches!(expr.clone().unalias(), Expr::Column(_)))
+                && plan.schema().fields().iter().all(|field| field.is_nullable())
+        }
+        _ => false,
+    };
+    if is_nullable || is_one_row(&plan) || plan.schema().fields().len() != 1 {
+        return Ok(plan);
+    }
+    LogicalPlanBuilder::empty(true).join_on(plan, JoinType::Left, [lit(true)])?.build()
 }
 
 /// The columns that an expression and the subqueries in it name.

@@ -10,8 +10,8 @@ use sqlparser::ast::{
     Array, BinaryOperator, CastKind, DataType, ExactNumberInfo, ExceptSelectItem, ExcludeSelectItem, Expr, Fetch,
     Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join, JoinOperator,
     LimitClause, ObjectName, ObjectNamePart, Offset, OrderBy, OrderByKind, PipeOperator, Query, RenameSelectItem,
-    Select, SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins,
-    TypedString, Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    Select, SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableAliasColumnDef, TableFactor,
+    TableWithJoins, TypedString, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 use sqlparser::tokenizer::Span;
 
@@ -112,6 +112,9 @@ impl VisitorMut for Rewrite {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
         lower_function(factor);
+        if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor {
+            name_twins(&mut subquery.body, &alias.columns);
+        }
         ControlFlow::Continue(())
     }
 
@@ -124,7 +127,32 @@ impl VisitorMut for Rewrite {
     }
 }
 
+/// Names columns of SELECT that are written twice as the list behind the alias does: to DataFusion they have one name until
+/// then.
+fn name_twins(body: &mut SetExpr, columns: &[TableAliasColumnDef]) {
+    match body {
+        SetExpr::Select(select) if select.projection.len() == columns.len() => {
+            let written = select.projection.clone();
+            for (at, (item, column)) in select.projection.iter_mut().zip(columns).enumerate() {
+                let is_twin = written.iter().enumerate().any(|(other, written)| other != at && written == item);
+                if let (SelectItem::UnnamedExpr(expr), true) = (&item, is_twin) {
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: column.name.clone() };
+                }
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_twins(left, columns);
+            name_twins(right, columns);
+        }
+        SetExpr::Query(query) => name_twins(&mut query.body, columns),
+        _ => {}
+    }
+}
+
 fn rewrite_query(query: &mut Query) -> Result<()> {
+    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        name_twins(&mut cte.query.body, &cte.alias.columns);
+    }
     if let Some(order_by) = &mut query.order_by {
         order_by_all(order_by);
     }
@@ -283,6 +311,15 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
             let elements = std::mem::take(elem);
             *expr = call("make_array", elements, Span::empty());
         }
+        // DataFusion plans ANY of a list without the NULLs in it, and ALL with them.
+        Expr::AnyOp { left, compare_op, right, is_some: _ } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
+            if let Some(opposite) = opposite(compare_op) {
+                let nothing = || Box::new(Expr::Value(Value::Null.into()));
+                let (left, right) = (std::mem::replace(left, nothing()), std::mem::replace(right, nothing()));
+                let all = Expr::Nested(Box::new(Expr::AllOp { left, compare_op: opposite, right }));
+                *expr = Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(all) }));
+            }
+        }
         Expr::Cast { data_type, .. } => widen_floats(data_type),
         Expr::TypedString(TypedString { data_type, .. }) => widen_floats(data_type),
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -300,6 +337,19 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// The comparison that is true where this one is false.
+fn opposite(operator: &BinaryOperator) -> Option<BinaryOperator> {
+    Some(match operator {
+        BinaryOperator::Eq => BinaryOperator::NotEq,
+        BinaryOperator::NotEq => BinaryOperator::Eq,
+        BinaryOperator::Lt => BinaryOperator::GtEq,
+        BinaryOperator::LtEq => BinaryOperator::Gt,
+        BinaryOperator::Gt => BinaryOperator::LtEq,
+        BinaryOperator::GtEq => BinaryOperator::Lt,
+        _ => return None,
+    })
 }
 
 /// A number that neither 64 bits nor a DOUBLE hold, as a DECIMAL; `None` for others. DataFusion takes it for a DOUBLE.

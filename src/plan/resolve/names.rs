@@ -69,7 +69,6 @@ impl Names<'_> {
     /// DataFusion's, and those of functions and hooks.
     pub fn task(&self, task: &Task) -> datafusion::common::Result<Planned> {
         let plan = match &task.query {
-            TaskQuery::Sql(query) if task.parameters.is_empty() => plan_query(query, self)?,
             TaskQuery::Sql(query) => {
                 let values = task.parameters.iter().map(|(name, value)| (name.clone(), value.clone()));
                 plan_query(query, self)?.with_param_values(values.collect::<Vec<_>>())?
