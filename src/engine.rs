@@ -67,6 +67,8 @@ pub struct Engine {
     rules: Rules,
     /// Whether each chunk reads an input's files in another order, as any scan may; for tests.
     rotates_scans: bool,
+    /// Whether plans have several partitions however little they read; for tests.
+    always_partitions: bool,
     /// Opened by the first run: reading needs no writable folder.
     cache: Mutex<Option<Arc<Cache>>>,
     /// Threads of all runs, from the first one on.
@@ -88,6 +90,7 @@ pub struct EngineBuilder {
     events: EventSink,
     rules: Rules,
     rotates_scans: bool,
+    always_partitions: bool,
 }
 
 impl EngineBuilder {
@@ -140,6 +143,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Gives plans several partitions however little they read.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn always_partition(mut self) -> Self {
+        self.always_partitions = true;
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -152,7 +163,7 @@ impl EngineBuilder {
         if self.settings.memory_limit_bytes == Some(0) {
             return Err(Error::new(ErrorKind::Usage, "the memory limit is 0 bytes; it must be at least 1"));
         }
-        let Self { settings, events, rules, rotates_scans } = self;
+        let Self { settings, events, rules, rotates_scans, always_partitions } = self;
         let budget = Budget { limit_bytes: settings.memory_limit_bytes, jobs };
         Ok(Engine {
             settings,
@@ -163,6 +174,7 @@ impl EngineBuilder {
             in_use: Mutex::default(),
             rules,
             rotates_scans,
+            always_partitions,
             cache: Mutex::new(None),
             verified: Arc::default(),
         })
@@ -222,6 +234,7 @@ impl Engine {
             events,
             rules: self.rules,
             rotates_scans: self.rotates_scans,
+            always_partitions: self.always_partitions,
             start_unix_ns: unix_ns(),
             in_use,
         };

@@ -99,6 +99,8 @@ pub struct Context {
     pub rules: Rules,
     /// Whether each chunk reads the files of an input in another order.
     pub rotates_scans: bool,
+    /// Whether plans have several partitions however little they read.
+    pub always_partitions: bool,
     /// When the run began, in nanoseconds since 1970.
     pub start_unix_ns: u64,
     /// Keeps the cache's files from being collected; whoever may outlive the run holds it, too.

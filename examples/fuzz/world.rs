@@ -193,7 +193,7 @@ impl World {
     pub fn engine(&self, folder: &Path) -> Engine {
         let mut builder = Engine::builder().cache_folder(folder.join("cache")).jobs(1);
         if self.rotates {
-            builder = builder.rotate_scans();
+            builder = builder.rotate_scans().always_partition().jobs(2);
         }
         if let Some(rule) = self.without {
             builder = builder.without_rule(rule);

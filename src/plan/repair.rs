@@ -70,6 +70,11 @@ pub fn simplification() -> Arc<dyn OptimizerRule + Send + Sync> {
     Arc::new(NullsKept::new(Arc::new(TypesKept::new(Arc::new(checked)))))
 }
 
+/// [`PushDownFilter`], but not below what a filter does not belong below.
+pub fn filters_below() -> Arc<dyn OptimizerRule + Send + Sync> {
+    Arc::new(FiltersAboveTotals)
+}
+
 /// [`EliminateCrossJoin`] for plans whose inner joins all keep NULL keys apart.
 ///
 /// It makes the joins of all inputs of nested inner joins again, and all of the outermost one's kind: below

@@ -2,7 +2,7 @@
 //!
 //! A step takes the rows of any part of a query, also of types that no table may have: what is an interval there is
 //! stored as its bytes, a dictionary as its values, also inside of structs and lists, and they are what they were for
-//! the rest of the query.
+//! the rest of the query. Rows without columns get one, since a file would keep none of them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalMonthDa
 use datafusion::common::{Column, Result, exec_err};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility,
+    ScalarUDFImpl, Signature, Volatility, lit,
 };
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -23,12 +23,18 @@ const INTERVAL_BYTES: i32 = 16;
 
 /// The plan with columns that can be stored.
 pub fn stored(plan: LogicalPlan) -> Result<LogicalPlan> {
+    if plan.schema().fields().is_empty() {
+        return LogicalPlanBuilder::from(plan).project([lit(true).alias("is_row")])?.build();
+    }
     let types = plan.schema().fields().iter().map(|field| stored_type(field.data_type())).collect();
     in_form(plan, types)
 }
 
 /// What [`stored`] made of rows with the columns of `schema`, as it was.
 pub fn restored(plan: LogicalPlan, schema: &SchemaRef) -> Result<LogicalPlan> {
+    if schema.fields().is_empty() {
+        return LogicalPlanBuilder::from(plan).project(Vec::<Expr>::new())?.build();
+    }
     let was = |field: &FieldRef| stored_type(field.data_type()).map(|_| field.data_type().clone());
     in_form(plan, schema.fields().iter().map(was).collect())
 }

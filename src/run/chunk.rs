@@ -12,11 +12,12 @@ use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::execute::session::{Joins, with_joins};
+use crate::execute::session::{Joins, with_joins, with_partitions};
 use crate::execute::write::{ChunkWriter, RowsHooks, Written, is_out_of_memory};
 use crate::hook::{ChunkFile, HookContext, MaterializationHook, OutputChunk};
 use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
+use crate::plan::partitionable::is_partitionable;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
 use crate::plan::steps::Step;
 use crate::run::Context;
@@ -24,6 +25,9 @@ use crate::run::planned::PlannedTask;
 use crate::run::served::Served;
 use crate::run::sliced::Sliced;
 use crate::source::Snapshot;
+
+/// A chunk that reads less has one partition: DataFusion reads a file of less in one, too.
+const MIN_PARTITIONED_BYTES: u64 = 10 << 20;
 
 /// What the chunks of one step have in common.
 pub struct ChunkJob {
@@ -109,10 +113,12 @@ impl ChunkJob {
         mut first: Option<SemaphorePermit<'_>>,
     ) -> Result<(PendingChunk, ChunkEntry)> {
         let (mut parts, mut joins) = (self.step().parts.min(self.most_parts()), Joins::Hash);
+        let mut most_partitions = self.most_partitions();
         loop {
-            match self.try_compute(chunk, parts, joins, permits, first.take()).await {
-                // The rows of a part can't be taken back: all begins from the start, in smaller parts, and at last
-                // alone.
+            match self.try_compute(chunk, parts, joins, most_partitions, permits, first.take()).await {
+                // The rows of a part can't be taken back: all begins from the start, with one partition, in smaller
+                // parts, and at last alone.
+                Err(Stopped::HalfWritten) if most_partitions > 1 => most_partitions = 1,
                 Err(Stopped::HalfWritten) if parts < self.most_parts() => parts *= 2,
                 Err(Stopped::HalfWritten) => joins = Joins::Spill,
                 Err(Stopped::Failed(error)) => return Err(error),
@@ -157,12 +163,21 @@ impl ChunkJob {
         if proof.keys().is_empty() || !proof.function().has_parts() { 1 } else { MAX_PARTS }
     }
 
+    /// How many partitions its plans may have, where processors are free: one for the little that they would share.
+    fn most_partitions(&self) -> usize {
+        let Step { needs, proof, .. } = self.step();
+        let bytes = needs.iter().map(|need| need.bytes).sum::<u64>() / u64::from(proof.chunks().max(1));
+        let is_little = bytes < MIN_PARTITIONED_BYTES && !self.context.always_partitions;
+        if is_little || !self.hooks().is_empty() { 1 } else { self.context.budget.jobs }
+    }
+
     /// Computes a chunk in parts; with joins that spill, alone.
     async fn try_compute(
         &self,
         chunk: u32,
         parts: u32,
         joins: Joins,
+        most_partitions: usize,
         permits: &Semaphore,
         first: Option<SemaphorePermit<'_>>,
     ) -> std::result::Result<(PendingChunk, ChunkEntry), Stopped> {
@@ -175,14 +190,27 @@ impl ChunkJob {
             Some(permit) => Ok(permit),
             None => permits.acquire_many(own).await,
         };
+        // What nobody waits for.
+        let mut partitions = 1;
+        while joins == Joins::Hash
+            && partitions < most_partitions
+            && let (Ok(permit), Ok(more)) = (&mut permit, permits.try_acquire())
+        {
+            permit.merge(more);
+            partitions += 1;
+        }
         let pending = cache.begin()?;
         let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options, self.rows_hooks(chunk)?)?;
         let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
         while let Some(piece) = pieces.pop() {
             let before = writer.seen_rows();
-            match self.append(&mut writer, piece, joins).await {
+            match self.append(&mut writer, piece, joins, partitions).await {
                 Err(error) if joins == Joins::Spill || !is_out_of_memory(&error) => return Err(error.into()),
                 Err(_) if writer.seen_rows() > before => return Err(Stopped::HalfWritten),
+                Err(_) if partitions > 1 => {
+                    partitions = 1;
+                    pieces.push(piece);
+                }
                 Err(_) => match piece.halves() {
                     Some(halves) if piece.parts < self.most_parts() => {
                         let (task, parts) = (task.name.clone(), 2 * piece.parts);
@@ -192,7 +220,7 @@ impl ChunkJob {
                     _ => {
                         drop(permit);
                         let all = permits.acquire_many(jobs).await;
-                        self.append(&mut writer, piece, Joins::Spill).await?;
+                        self.append(&mut writer, piece, Joins::Spill, 1).await?;
                         drop(all);
                         permit = permits.acquire_many(own).await;
                     }
@@ -239,7 +267,7 @@ impl ChunkJob {
         Ok(entry)
     }
 
-    async fn append(&self, writer: &mut ChunkWriter, piece: Piece, joins: Joins) -> Result<()> {
+    async fn append(&self, writer: &mut ChunkWriter, piece: Piece, joins: Joins, partitions: usize) -> Result<()> {
         let Step { proof, .. } = self.step();
         let provide = |scan: usize| -> datafusion::common::Result<Provided> {
             let Some(input) = self.inputs.get(scan) else {
@@ -248,10 +276,12 @@ impl ChunkJob {
             let table = input.of_chunk(piece.chunk, self.context.rotates_scans);
             Ok(Provided { table, is_exact: input.is_exact(piece.chunk) })
         };
-        let plan = rewrite(proof, piece, &provide)
-            .map_err(|e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e))?;
+        let unplanned = |e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e);
+        let plan = rewrite(proof, piece, &provide).map_err(unplanned)?;
+        let partitions = if is_partitionable(&plan).map_err(unplanned)? { partitions } else { 1 };
+        let state = with_partitions(&with_joins(&self.context.state, joins), partitions);
         let (spilled_before, scanned_before) = (writer.spilled_bytes(), writer.scanned_bytes());
-        let appended = writer.append(&with_joins(&self.context.state, joins), &plan).await;
+        let appended = writer.append(&state, &plan).await;
         self.spilled_bytes.fetch_add(writer.spilled_bytes() - spilled_before, Ordering::Relaxed);
         self.scanned_bytes.fetch_add(writer.scanned_bytes() - scanned_before, Ordering::Relaxed);
         if appended.is_err() {

@@ -89,7 +89,7 @@ const CASES: &[Case] = &[
     ),
     ("SELECT k FROM (SELECT DISTINCT ON (g) * FROM u ORDER BY g DESC, v) WHERE v < 3 LIMIT 2", "4; 7", "g", "k"),
     // A window without partitions gives its rows in its order.
-    ("SELECT k FROM (SELECT k, rank() OVER (ORDER BY v DESC, k) AS r FROM u) LIMIT 2", "6; 8", "", "k"),
+    ("SELECT k FROM (SELECT k, rank() OVER (ORDER BY v DESC, k) AS r FROM u) LIMIT 2", "6; 8", "k", ""),
     // In the order of the source's files and rows.
     ("SELECT g, array_agg(k) AS x FROM u GROUP BY g", "a [1, 5]; b [2, 6]; c [3, 7]; d [4, 8]", "g", "k"),
     ("SELECT first_value(v) FILTER (WHERE k > 2) AS x, nth_value(v, 2) AS y, any_value(v) AS z FROM u", "4 1 3", "", "k"),

@@ -213,6 +213,14 @@ const CASES: &[Case] = &[
         ],
     ),
     (
+        "stored_rows",
+        &[(
+            AUTO,
+            "SELECT o_id, label, rank() OVER (ORDER BY n) AS r FROM (SELECT o.*, i.n AS items, i.p_id, p.label FROM orders AS o
+             JOIN items AS i ON o.o_id = i.o_id LEFT JOIN parts AS p ON i.p_id = p.p_id) AS q WHERE status = 1 AND items > 2",
+        )],
+    ),
+    (
         "run_first",
         &[
             (

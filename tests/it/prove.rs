@@ -216,7 +216,7 @@ const OPERATORS: &[Accepted] = &[
     ("k", "SELECT DISTINCT ON (coalesce(k, 0)) coalesce(k, 0) AS i, id FROM a ORDER BY coalesce(k, 0), id", "a"),
     ("k", "SELECT k % 4 AS i FROM a UNION SELECT k % 4 FROM b", "a b"),
     ("k", "SELECT k FROM a UNION ALL SELECT 1 FROM r", "a"),
-    ("k", "SELECT k, v FROM a UNION ALL (SELECT n, 1 FROM r ORDER BY n LIMIT 2) UNION ALL SELECT k, w FROM b", "a b r"),
+    ("k", "SELECT k, v FROM a UNION ALL (SELECT n, 1 FROM r ORDER BY n LIMIT 2) UNION ALL SELECT k, w FROM b", "a b"),
     // The key is no column of the output, and nothing equates those of the branches.
     ("k", "SELECT v FROM a UNION ALL SELECT v FROM a", "a a"),
     ("k", "SELECT v FROM a UNION ALL SELECT w FROM b UNION ALL SELECT z FROM c", "a b c"),

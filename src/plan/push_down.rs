@@ -1,0 +1,50 @@
+//! Filters, limits and projections where they spare the most work, before a part is taken out of a query.
+//!
+//! A step is stored: without this it has all rows and columns that the query has at its place, and not only those that
+//! are read of it.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableScanBuilder};
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::push_down_limit::PushDownLimit;
+use datafusion::optimizer::{Optimizer, OptimizerContext};
+
+use crate::plan::repair::{OptimizerRules, filters_below};
+
+/// The plan with its filters, limits and projections near the scans.
+///
+/// # Errors
+/// DataFusion's.
+pub fn pushed_down(plan: LogicalPlan) -> Result<LogicalPlan> {
+    // DataFusion has replaced them where it runs these rules.
+    let is_distinct_on = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Distinct(Distinct::On(_))));
+    if plan.exists(is_distinct_on)? {
+        return Ok(plan);
+    }
+    let rules: OptimizerRules = vec![
+        Arc::new(EliminateOuterJoin::new()),
+        Arc::new(PushDownLimit::new()),
+        filters_below(),
+        Arc::new(OptimizeProjections::new()),
+    ];
+    let pushed = Optimizer::with_rules(rules).optimize(plan, &OptimizerContext::new(), |_, _| {})?;
+    pushed.transform_up_with_subqueries(whole_scan).data()
+}
+
+/// A scan of all rows and columns below a projection to those that are read: which of a file's columns and row groups a
+/// chunk reads is decided later, and its filters stand above it, too.
+fn whole_scan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
+    let LogicalPlan::TableScan(TableScan { table_name, source, projection, .. }) = node else {
+        return Ok(Transformed::no(node));
+    };
+    let scan = LogicalPlan::TableScan(TableScanBuilder::new(table_name, source).build()?);
+    Ok(Transformed::yes(match projection {
+        Some(_) => LogicalPlanBuilder::from(scan).project(columns)?.build()?,
+        None => scan,
+    }))
+}
