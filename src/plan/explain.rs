@@ -147,6 +147,9 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
     text
 }
 
+/// So many keys that could cut no more than another are named.
+const MOST_THAT_CUT_NO_MORE: usize = 3;
+
 /// The keys that the engine looked at.
 fn explain_considered(out: &mut String, step: &Step) {
     if step.considered.is_empty() {
@@ -155,13 +158,20 @@ fn explain_considered(out: &mut String, step: &Step) {
     let all: u64 = step.resolved.scans.iter().map(|scan| scan.bytes).sum();
     let percent = |bytes: u64| (bytes * 100).checked_div(all).unwrap_or_default();
     let _ = writeln!(out, "  keys that were looked at");
+    let no_more = || step.considered.iter().filter(|key| matches!(key.verdict, Verdict::CutsNoMore));
+    let is_folded = no_more().count() > MOST_THAT_CUT_NO_MORE;
     for Considered { key, bytes, verdict } in &step.considered {
         let _ = match verdict {
+            Verdict::CutsNoMore if is_folded => Ok(()),
             Verdict::Chosen(cut) => writeln!(out, "    {key}: chosen; cuts {} % of the bytes", percent(*cut)),
             Verdict::Accepted(cut) => writeln!(out, "    {key}: right, but cuts {} % of the bytes", percent(*cut)),
             Verdict::CutsNoMore => writeln!(out, "    {key}: could cut no more than {} %", percent(*bytes)),
             Verdict::Refused(why) => writeln!(out, "    {key}: {why}"),
         };
+    }
+    if is_folded {
+        let most = no_more().map(|key| key.bytes).max().unwrap_or_default();
+        let _ = writeln!(out, "    {} others: could cut no more than {} %", no_more().count(), percent(most));
     }
 }
 

@@ -90,7 +90,9 @@ fn contained<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, Arrow
     let read = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(unreadable);
     read.map_err(|error| match error {
         // What the reader says there is a structure.
-        ArrowError::ParseError(_) => ArrowError::IpcError("one of its messages can't be decoded".into()),
+        ArrowError::ParseError(_) if !is_too_deep(&error) => {
+            ArrowError::IpcError("one of its messages can't be decoded".into())
+        }
         error => error,
     })
 }

@@ -307,12 +307,13 @@ impl Records {
 
     fn fault(&self, error: csv::Error) -> Fault {
         let line = error.position().map(|position| self.line_at(position));
-        let fault = match error.kind() {
+        let fault = match error.into_kind() {
             ErrorKind::Utf8 { err, .. } => {
                 let message = format!("field {} is not UTF-8; save the file as UTF-8", err.field() + 1);
                 Fault::new(&self.path, message)
             }
-            _ => Fault::new(&self.path, "can't be read").because(error),
+            ErrorKind::Io(cause) => Fault::unreadable(&self.path, cause),
+            _ => Fault::new(&self.path, "can't be read"),
         };
         match line {
             Some(line) => fault.at(line),

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Something in a file that can't be read as it is asked to.
@@ -17,6 +18,17 @@ impl Fault {
     /// A fault of a file; `message` says what is wrong and what to do.
     pub fn new(path: &Path, message: impl Into<String>) -> Self {
         Self { path: path.to_path_buf(), line: None, message: message.into(), cause: None }
+    }
+
+    /// A file that can't be read to its end.
+    pub fn unreadable(path: &Path, cause: io::Error) -> Self {
+        let message = match cause.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                "is cut off or damaged; write the file again"
+            }
+            _ => "can't be read",
+        };
+        Self::new(path, message).because(cause)
     }
 
     /// At a line of the file, from 1.

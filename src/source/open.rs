@@ -41,7 +41,7 @@ const NO_TEXT: [(usize, &[u8], &str); 8] = [
 /// # Errors
 /// When it can't be opened, or is no text.
 pub fn open(path: &Path, compression: Option<Compression>) -> Result<Box<dyn BufRead + Send>, Fault> {
-    let failed = |cause: io::Error| Fault::new(path, "can't be read").because(cause);
+    let failed = |cause: io::Error| Fault::unreadable(path, cause);
     let compression = compression.unwrap_or_else(|| Compression::of(path));
     let mut file = BufReader::with_capacity(PIECE_BYTES, File::open(path).map_err(failed)?);
     let start = file.fill_buf().map_err(failed)?;
@@ -63,7 +63,7 @@ pub fn open(path: &Path, compression: Option<Compression>) -> Result<Box<dyn Buf
     }
     let failed = |cause: DataFusionError| Fault::new(path, "can't be decompressed").because(cause);
     let mut plain = BufReader::with_capacity(PIECE_BYTES, compressed.convert_read(file).map_err(failed)?);
-    let start = plain.fill_buf().map_err(|cause| Fault::new(path, "can't be read").because(cause))?;
+    let start = plain.fill_buf().map_err(|cause| Fault::unreadable(path, cause))?;
     if let Some(inner) = compression_of(start) {
         let (inner, _) = names(inner);
         let message = format!("is compressed twice, with {inner} and then with {name}; decompress it once");
@@ -75,7 +75,7 @@ pub fn open(path: &Path, compression: Option<Compression>) -> Result<Box<dyn Buf
 fn checked(path: &Path, mut text: Box<dyn BufRead + Send>) -> Result<Box<dyn BufRead + Send>, Fault> {
     let mut start = Vec::new();
     let read = text.as_mut().take(START_BYTES).read_to_end(&mut start);
-    read.map_err(|cause| Fault::new(path, "can't be read").because(cause))?;
+    read.map_err(|cause| Fault::unreadable(path, cause))?;
     let is_so = |(at, bytes, _): &&(usize, &[u8], &str)| start.get(*at..).is_some_and(|rest| rest.starts_with(bytes));
     if let Some((_, _, what)) = NO_TEXT.iter().find(is_so) {
         return Err(Fault::new(path, *what));

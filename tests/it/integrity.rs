@@ -203,7 +203,7 @@ async fn a_list_that_lost_lines_is_an_error_and_no_smaller_table() {
         files_in(&cache.join("versions/parts")).into_iter().find(|file| file.extension().unwrap() == "b3").unwrap();
     let text = fs::read_to_string(&list).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    for damaged in [lines[..2].join("\n"), [lines.as_slice(), &lines[..1]].concat().join("\n"), lines[0].repeat(1)] {
+    for damaged in [lines[..2].join("\n"), [lines.as_slice(), &lines[..1]].concat().join("\n"), lines[0].to_string()] {
         fs::write(&list, damaged + "\n").unwrap();
         let error = read_rows(&engine(&cache), "parts").await.unwrap_err();
         assert!(error.to_string().contains("chunks in"), "{error}");

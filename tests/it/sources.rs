@@ -1038,8 +1038,7 @@ async fn bytes_that_are_read_as_text_are_checked() {
     parquet(at, "t/1.parquet", vec![("k", ids()), ("v", bytes(vec![b"a\xff", b"ok"]))]);
     for source in [source, as_string] {
         for column in ["upper(v) AS v", "v", "substr(v, 1, 1) AS v", "v = 'ok' AS v"] {
-            let words =
-                ["0.parquet or another of 2 files", "'v' is bytes, and 0x61ff is not UTF-8", "declare it as BYTEA"];
+            let words = ["t/1.parquet: column 'v'", "'v' is bytes, and 0x61ff is not UTF-8", "declare it as BYTEA"];
             check(at, source, column, Err(&words)).await;
         }
         check(at, source, "k", Ok(&["1", "1", "2", "2"])).await;

@@ -1,6 +1,7 @@
 //! The rules of the prover, one for each operator.
 
 use arrow::datatypes::DataType;
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::{enumerate_grouping_sets, grouping_set_to_exprlist};
@@ -312,15 +313,18 @@ impl Prover<'_> {
         for subquery in subqueries {
             // What is once in it would be NULL elsewhere, and its nodes can't be reached from the root.
             let once = self.once.len();
-            let found = self.property(&subquery, SUBQUERY)?;
+            let found = self.property(&subquery, SUBQUERY);
             let mixes = self.once.len() > once;
             self.once.truncate(once);
             let reason = match found {
-                Replicated { unstable: None } if !mixes => continue,
-                Replicated { unstable: Some(_) } if !self.rules.ask(Rule::Stable) => continue,
-                Partitioned { .. } if !self.rules.ask(Rule::ScalarSubquery) => continue,
-                Replicated { unstable: Some(_) } => "its scalar subquery may have another value in each chunk",
-                Replicated { unstable: None } | Partitioned { .. } => Rule::ScalarSubquery.reason(),
+                Ok(Replicated { unstable: None }) if !mixes => continue,
+                Ok(Replicated { unstable: Some(_) }) if !self.rules.ask(Rule::Stable) => continue,
+                Ok(Partitioned { .. }) if !self.rules.ask(Rule::ScalarSubquery) => continue,
+                Ok(Replicated { unstable: Some(_) }) => "its scalar subquery may have another value in each chunk",
+                Ok(Replicated { unstable: None } | Partitioned { .. }) => Rule::ScalarSubquery.reason(),
+                // Where it has no row it gives NULL, by an outer join that nobody wrote.
+                Err(_) if is_null_without_rows(&subquery) => Rule::ScalarSubquery.reason(),
+                Err(refusal) => return Err(refusal),
             };
             let fix = "compute the subquery in a task of its own and join its output";
             return Err(Box::new(Refusal::of(describe(plan), reason, fix).run_first(&subquery)));
@@ -462,6 +466,20 @@ pub fn check_families(resolved: &Resolved, assignment: &Assignment) -> Checked<(
         }
     }
     Ok(())
+}
+
+/// Whether a subquery's rows are joined to one row, so that there is always one.
+fn is_null_without_rows(subquery: &LogicalPlan) -> bool {
+    match subquery {
+        LogicalPlan::Projection(projection) => is_null_without_rows(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_null_without_rows(&alias.input),
+        LogicalPlan::Join(join) => {
+            let is_one_row =
+                |plan: &LogicalPlan| matches!(plan, LogicalPlan::EmptyRelation(empty) if empty.produce_one_row);
+            join.join_type == JoinType::Left && is_one_row(&join.left)
+        }
+        _ => false,
+    }
 }
 
 /// A volatile function in a SELECT list gives each chunk other values where the rows are whole in every chunk.

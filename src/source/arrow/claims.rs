@@ -91,7 +91,8 @@ impl Messages {
     fn message(&mut self, mut at: u64) -> io::Result<Found> {
         let mut length = self.number(at)?;
         at += 4;
-        if length == CONTINUATION {
+        let is_marked = length == CONTINUATION;
+        if is_marked {
             length = self.number(at)?;
             at += 4;
         }
@@ -99,6 +100,10 @@ impl Messages {
             return Ok(Found::End);
         }
         let (length, left) = (u64::from(length), self.bytes.saturating_sub(at));
+        if length > left && !is_marked {
+            // It need not be one at all.
+            return Ok(Found::End);
+        }
         if length > left {
             return Ok(Found::Claim(format!(
                 "a message at byte {at} claims {length} bytes, of which {left} are there"

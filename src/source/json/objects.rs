@@ -215,7 +215,7 @@ impl Objects {
         let wanted = self.buffer.len() + self.buffer.len().max(PIECE_BYTES);
         while self.buffer.len() < wanted {
             let piece = self.text.fill_buf();
-            let piece = piece.map_err(|cause: io::Error| Fault::new(&self.path, "can't be read").because(cause))?;
+            let piece = piece.map_err(|cause: io::Error| Fault::unreadable(&self.path, cause))?;
             if piece.is_empty() {
                 self.is_at_end = true;
                 break;
