@@ -1,7 +1,8 @@
 //! Filters, limits and projections where they spare the most work, before a part is taken out of a query.
 //!
 //! A step is stored: without this it has all rows and columns that the query has at its place, and not only those that
-//! are read of it.
+//! are read of it. Aggregates of the distinct values of one expression become ones of its groups: these can be cut by it,
+//! and spill.
 
 use std::sync::Arc;
 
@@ -11,11 +12,12 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, 
 use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::push_down_limit::PushDownLimit;
+use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 
 use crate::plan::repair::{OptimizerRules, filters_below};
 
-/// The plan with its filters, limits and projections near the scans.
+/// The plan with its filters, limits and projections near the scans, and groups in place of distinct values.
 ///
 /// # Errors
 /// DataFusion's.
@@ -26,6 +28,7 @@ pub fn pushed_down(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let rules: OptimizerRules = vec![
+        Arc::new(SingleDistinctToGroupBy::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownLimit::new()),
         filters_below(),
