@@ -29,4 +29,5 @@ pub mod slice;
 pub mod split;
 mod step_form;
 pub mod steps;
+pub mod streamed;
 pub mod two_phase;

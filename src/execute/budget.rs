@@ -38,6 +38,11 @@ impl Budget {
         self.limit_bytes.map(|limit| limit.saturating_sub(held_back).max(limit / 2))
     }
 
+    /// Bytes that a task which runs whole may hold at a time, for its operators not to spill: half of the pool.
+    pub fn held_bytes(&self) -> u64 {
+        self.pool_bytes().map_or(u64::MAX, |pool| pool as u64 / 2)
+    }
+
     /// Rows of the batches that operators hand on to each other.
     pub fn batch_rows(&self) -> usize {
         match self.pool_bytes() {

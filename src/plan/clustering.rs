@@ -28,6 +28,15 @@ pub struct RowGroups {
     footers: Vec<Arc<ParquetMetaData>>,
 }
 
+/// A larger dictionary may not have all values of its row group.
+const MOST_DICTIONARY_BYTES: u64 = 256 << 10;
+
+/// What a value takes in a compressed dictionary at least, about.
+const BYTES_OF_VALUE: u64 = 2;
+
+/// The values of so many row groups are taken for different ones.
+const MOST_APART: u64 = 4;
+
 /// A row group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowGroup {
@@ -104,6 +113,22 @@ impl RowGroups {
             };
         }
         (compressed, in_memory)
+    }
+
+    /// How many values a column has, about, by the sizes of its dictionaries; `None` where it has none, or large ones,
+    /// behind which writers go on without.
+    pub fn distinct(&self, name: &str) -> Option<u64> {
+        let mut most = 0;
+        let mut groups = 0;
+        for group in self.footers.iter().flat_map(|footer| footer.row_groups()) {
+            let column = group.columns().iter().find(|column| column.column_path().string() == name)?;
+            let bytes = column.data_page_offset().checked_sub(column.dictionary_page_offset()?)?;
+            let bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes <= MOST_DICTIONARY_BYTES)?;
+            most = most.max(bytes / BYTES_OF_VALUE);
+            groups += 1;
+        }
+        // Other row groups may have other values.
+        Some(most.max(1) * u64::min(groups, MOST_APART))
     }
 
     /// Where the bytes of some columns are in each row group of a file.

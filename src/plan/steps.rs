@@ -110,8 +110,8 @@ const KEPT_FACTOR: u32 = 4;
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs and is at least what `fitting` says of a query, so that chunks fit in memory; it runs whole where that is
-/// one, or nothing can be cut. `previous` are the functions that cut its published table, numbers of chunks or bounds as
+/// grows with the size of its inputs and is at least what `fitting` says of a query, so that chunks fit in memory; it runs
+/// whole where that is one, or none since it holds little at a time, or nothing can be cut. `previous` are the functions that cut its published table, numbers of chunks or bounds as
 /// [`crate::chunk::range::Bounds::to_json`] writes them: both are kept if they can, and chunks that are too large then are
 /// computed in parts.
 ///
@@ -320,10 +320,11 @@ impl Planner<'_> {
     /// How a query is to be cut, by size and memory where that is the engine's choice.
     fn sized(&self, resolved: &Resolved, chunking: Option<&Chunking>, previous: &[String]) -> Sized {
         // Powers of two, so that tasks over each other read stored chunks.
-        let fitting = || (self.fitting)(resolved).clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;
+        let fitting = || (self.fitting)(resolved).min(MAX_CHUNKS.into());
+        let power = |chunks: u64| chunks.max(1).next_power_of_two() as u32;
         match chunking {
             Some(chunking) if chunking.by == ChunkBy::Auto => {
-                let chunking = Chunking { chunks: chunking.chunks.max(fitting()), ..chunking.clone() };
+                let chunking = Chunking { chunks: chunking.chunks.max(power(fitting())), ..chunking.clone() };
                 Sized { chunking, parts: 1 }
             }
             Some(chunking) => Sized { chunking: chunking.clone(), parts: 1 },
@@ -333,8 +334,12 @@ impl Planner<'_> {
                     true => 1,
                     false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
                 };
-                let fitting = fitting();
-                let chunks = kept((1 << chunks.ilog2()).max(fitting), previous);
+                let needed = fitting();
+                let fitting = power(needed);
+                let chunks = match needed {
+                    0 => 1,
+                    _ => kept((1 << chunks.ilog2()).max(fitting), previous),
+                };
                 let chunking = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
                 Sized { chunking, parts: fitting.div_ceil(chunks) }
             }

@@ -15,12 +15,14 @@ use crate::execute::budget::Budget;
 use crate::hook::{InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
 use crate::plan::need::{needs_of_chunks, needs_of_query};
+use crate::plan::partitionable::is_partitionable;
 use crate::plan::prove::Proof;
 use crate::plan::prove::never_null::never_null;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, published, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
+use crate::plan::streamed::holds_little;
 use crate::run::served::Served;
 use crate::source::Snapshot;
 use crate::task::Task;
@@ -140,7 +142,11 @@ pub async fn plan(
         let fitting = |query: &Resolved| {
             // What can't be optimised fails later, with a reason.
             let needed = needs_of_query(query, state).unwrap_or_default();
-            budget.chunks(needed.iter().map(|need| need.memory_bytes).sum())
+            // Whole it has all processors, too.
+            match is_partitionable(&query.plan).unwrap_or(false) && holds_little(query, &needed, budget.held_bytes()) {
+                true => 0,
+                false => budget.chunks(needed.iter().map(|need| need.memory_bytes).sum()),
+            }
         };
         let found = catch_unwind(AssertUnwindSafe(|| steps(task, query, rules, &fitting, &previous(&task.name))));
         let planned = match found.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {

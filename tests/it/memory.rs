@@ -66,7 +66,7 @@ async fn a_key_that_can_not_be_cut_spills() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_chunks_follows_from_the_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let sources = sources(folder.path(), "value % 5000", 60_000, 240).await;
+    let sources = sources(folder.path(), "value % 50000", 60_000, 240).await;
     let query = "SELECT l.k, count(*) AS n, max(l.s) AS s FROM l JOIN r ON l.k = r.k GROUP BY l.k";
     let sql = format!("{sources}CREATE TABLE t AS {query};");
     let mut found = Vec::new();
@@ -79,4 +79,38 @@ async fn the_number_of_chunks_follows_from_the_memory() {
     }
     assert!(found[0].0 == 1 && found[0].0 < found[1].0 && found[1].0 < found[2].0, "{found:?}");
     assert!(found.iter().all(|(_, rows)| *rows == found[0].1), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_little_of_its_inputs_runs_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT value AS v, 'kind ' || (value % 5) AS kind, value % 100000 AS many FROM generate_series(1, 300000) AS t(value)";
+    make_parquet(folder.path(), "l", rows).await;
+    make_parquet(
+        folder.path(),
+        "r",
+        "SELECT value AS k, 'name ' || value AS name FROM generate_series(0, 9) AS t(value)",
+    )
+    .await;
+    let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2).memory_limit_bytes(8 << 20);
+    let engine = engine.build().unwrap();
+    let queries = [
+        ("SELECT kind, sum(v) AS total, count(*) AS n FROM l GROUP BY kind ORDER BY kind", true),
+        ("SELECT max(v) AS most FROM l WHERE v % 3 = 1", true),
+        ("SELECT name, count(*) AS n FROM l JOIN r ON v % 10 = k GROUP BY name", true),
+        ("SELECT v, kind FROM l WHERE v > 7", true),
+        ("SELECT many, count(*) AS n FROM l GROUP BY many", false),
+        ("SELECT * FROM l ORDER BY many", false),
+        ("SELECT a.v FROM l AS a JOIN l AS b ON a.v = b.many", false),
+        ("SELECT kind, count(DISTINCT v) AS n FROM l GROUP BY kind", false),
+    ];
+    let mut sql = ["l", "r"].map(|name| format!("{};\n", parquet_source(folder.path(), name))).concat();
+    for (at, (query, _)) in queries.iter().enumerate() {
+        sql.push_str(&format!("CREATE TABLE t{at} AS {query};\n"));
+    }
+    let report = run(&engine, &sql, folder.path()).await;
+    for (at, (query, is_whole)) in queries.iter().enumerate() {
+        let chunks = report.task(&format!("t{at}")).unwrap().chunks;
+        assert_eq!(chunks == 1, *is_whole, "{query}: {chunks} chunks");
+    }
 }
