@@ -65,7 +65,10 @@ impl Generator<'_> {
         let table = self.some();
         let (t, value) = (&table.name, table.columns[0].kind.value(self.random.below(COMMON_VALUES)));
         let of = self.one_of(&["count(*)", "max(t.a)"]);
-        let scalar = format!("(SELECT {of} FROM {t} t WHERE t.k = {value} GROUP BY t.k)");
+        let group = format!("SELECT {of} AS n FROM {t} t WHERE t.k = {value} GROUP BY t.k");
+        // DataFusion takes a count for one that is never NULL, also where there is no group.
+        let scalar =
+            if of == "count(*)" { format!("(SELECT max(s.n) FROM ({group}) s)") } else { format!("({group})") };
         let sql = format!("SELECT v.x AS x FROM (VALUES (1), (2), (5), (9)) AS v(x) WHERE v.x > coalesce({scalar}, 0)");
         (sql, Some("k".into()))
     }
