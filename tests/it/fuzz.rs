@@ -64,7 +64,7 @@ const PINS: &[(Rule, u64)] = &[
     (Rule::Stable, 511),
     (Rule::Volatile, 518),
     (Rule::KeptOrder, 509),
-    (Rule::OffsetLast, 503),
+    (Rule::OffsetLast, 507),
     (Rule::UnorderedStates, 501),
     (Rule::DistinctFloats, 509),
     (Rule::SameSources, 505),
