@@ -100,8 +100,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Chunks that run at a time, 1 to 1,024; while fewer are left to run, one shares its plan among the threads that are
-    /// free. Default: the number of processors.
+    /// Chunks that run at a time, 1 to 1,024; while fewer are left to run, one shares its plan among the threads that
+    /// are free. Default: the number of processors.
     pub fn jobs(mut self, jobs: usize) -> Self {
         self.settings.jobs = jobs;
         self

@@ -203,8 +203,8 @@
 //!   subqueries, sides that depend on the order of rows, outer joins that keep the rows of a replicated side.
 //! - *Below* an operator that can't be cut, its input is cut if that is worth it.
 //!
-//! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that the
-//! rest reads are stored.
+//! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that
+//! the rest reads are stored.
 //!
 //! All else is refused with the node, its place, the rule and what to change. What counts as the same rows is what
 //! DataFusion does not leave to the order of rows: floats are summed in another order, and of -0.0 and 0.0 either stands

@@ -56,8 +56,8 @@ struct Arguments {
     /// Makes a small case of the wrong rows that a rule's absence lets through.
     #[arg(long)]
     shrink: bool,
-    /// Lets DuckDB read the same files, run some fifty more queries for each batch, too, and compares its rows: needs Python with
-    /// duckdb and pyarrow.
+    /// Lets DuckDB read the same files, run some fifty more queries for each batch, too, and compares its rows: needs
+    /// Python with duckdb and pyarrow.
     #[arg(long)]
     duckdb: bool,
     /// Batches at a time [default: the number of processors].

@@ -8,8 +8,8 @@
 //! **Numbers beside dates, times and intervals** DataFusion takes for days, nanoseconds or months, which one depends on
 //! the type and the place. Here they are an error, as in PostgreSQL and DuckDB.
 //!
-//! **Times of day** of different units, which DataFusion does not compare, have the finer unit; **dates and timestamps** are
-//! compared exactly ([`moments`](crate::arithmetic::moments)).
+//! **Times of day** of different units, which DataFusion does not compare, have the finer unit; **dates and
+//! timestamps** are compared exactly ([`moments`](crate::arithmetic::moments)).
 //!
 //! **Intervals** are compared by their length ([`interval`](crate::arithmetic::interval)).
 

@@ -1,10 +1,10 @@
 //! Dates and timestamps of different units that are compared, or become one column.
 //!
-//! Beside a timestamp, DataFusion 55 makes of a date one in nanoseconds, which end in 2262: a comparison with the year 9999,
-//! which stands for "until further notice" in many tables, fails. Here a date has the unit of the timestamp beside it.
-//! Where columns in nanoseconds are compared with those in a coarser unit, which may hold years that nanoseconds don't
-//! reach, they are compared as decimals that hold all. What is compared with a constant has a form of its own
-//! ([`compare`](crate::arithmetic::compare)).
+//! Beside a timestamp, DataFusion 55 makes of a date one in nanoseconds, which end in 2262: a comparison with the year
+//! 9999, which stands for "until further notice" in many tables, fails. Here a date has the unit of the timestamp
+//! beside it. Where columns in nanoseconds are compared with those in a coarser unit, which may hold years that
+//! nanoseconds don't reach, they are compared as decimals that hold all. What is compared with a constant has a form of
+//! its own ([`compare`](crate::arithmetic::compare)).
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::arithmetic::compare::unit;
 /// What [`by_nanoseconds`] compares by.
 pub const NANOSECONDS_OF: &str = "nanoseconds_of";
 
-/// The type that dates among these types have beside the timestamps, where DataFusion would give them nanoseconds and none of
-/// the timestamps has; `None` where nothing is to change.
+/// The type that dates among these types have beside the timestamps, where DataFusion would give them nanoseconds and
+/// none of the timestamps has; `None` where nothing is to change.
 pub fn type_of_dates<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Option<DataType> {
     beside_timestamps(types).filter(|data_type| matches!(data_type, DataType::Timestamp(_, None)))
 }

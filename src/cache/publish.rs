@@ -327,7 +327,10 @@ pub fn open_version(cache: &Path, table: &str, version: String) -> Result<Publis
         Some(files) if !files.is_empty() => {
             // A list that was cut off between two lines still reads as one.
             let listed: BTreeSet<u32> = files.iter().map(|file| file.chunk).collect();
-            let there = read_folder(&folder)?.len();
+            let is_chunk =
+                |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("chunk="));
+            // Other programs may leave files of their own beside them.
+            let there = read_folder(&folder)?.iter().filter(|path| is_chunk(path)).count();
             if (listed.len(), there) == (files.len(), files.len()) {
                 return Ok(PublishedTable { version, files });
             }

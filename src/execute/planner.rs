@@ -24,7 +24,8 @@ const CHECK: &str = "SanityCheckPlan";
 
 /// DataFusion's planner, which also plans functions over rows. Arithmetic is checked from here on.
 ///
-/// - DataFusion 55 leaves out sorts by what it knows of the rows of joins and unions, and then does not know it any more:
+/// - DataFusion 55 leaves out sorts by what it knows of the rows of joins and unions, and then does not know it any
+///   more:
 ///   such a plan is made again without that knowledge.
 /// - A plan has one partition where some join by another condition than equal columns gives rows of one side once, or
 ///   without a match: where it spills, each partition of the other side decides alone.

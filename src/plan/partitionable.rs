@@ -1,7 +1,7 @@
 //! Whether a plan may have several partitions.
 //!
-//! Rows of several partitions meet in another order each time. What is proved here is one-sided: a plan that passes gives
-//! the same rows in any order of them. One that does not may still, and has one partition.
+//! Rows of several partitions meet in another order each time. What is proved here is one-sided: a plan that passes
+//! gives the same rows in any order of them. One that does not may still, and has one partition.
 
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
@@ -16,7 +16,8 @@ use crate::plan::resolve::volatile_call;
 const EXACT: [&str; 11] =
     ["avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "count", "grouping", "max", "min", "sum"];
 
-/// Whether the rows of a plan, in which what takes rows by their order has one, do not depend on the order of other rows.
+/// Whether the rows of a plan, in which what takes rows by their order has one, do not depend on the order of other
+/// rows.
 ///
 /// # Errors
 /// DataFusion's, of an expression without a type.

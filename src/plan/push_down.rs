@@ -1,8 +1,8 @@
 //! Filters, limits and projections where they spare the most work, before a part is taken out of a query.
 //!
 //! A step is stored: without this it has all rows and columns that the query has at its place, and not only those that
-//! are read of it. Aggregates of the distinct values of one expression become ones of its groups: these can be cut by it,
-//! and spill.
+//! are read of it. Aggregates of the distinct values of one expression become ones of its groups: these can be cut by
+//! it, and spill.
 
 use std::sync::Arc;
 

@@ -10,11 +10,11 @@
 //! | run below | the input of the operator, which can be cut | does the operator over the stored rows |
 //!
 //! Steps are planned by the same means, and may need steps themselves. Parts are taken out of a plan whose filters,
-//! limits and projections are pushed down, so that a step stores only what is read of it. Of the ways that are right, two
-//! phases before the others, the first that cuts four fifths of the bytes of the inputs is taken, else the one that cuts the most; of equal ones the one
-//! with the fewest steps. Where the query can be cut as it is, only parts that give few rows are taken out, so that more
-//! of its inputs are cut: aggregates and the like. A scalar subquery that reads an input always runs first: every chunk
-//! would read all of it.
+//! limits and projections are pushed down, so that a step stores only what is read of it. Of the ways that are right,
+//! two phases before the others, the first that cuts four fifths of the bytes of the inputs is taken, else the one that
+//! cuts the most; of equal ones the one with the fewest steps. Where the query can be cut as it is, only parts that
+//! give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar subquery that
+//! reads an input always runs first: every chunk would read all of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,10 +110,10 @@ const KEPT_FACTOR: u32 = 4;
 /// The steps of `task`, the last of which gives its table.
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
-/// grows with the size of its inputs and is at least what `fitting` says of a query, so that chunks fit in memory; it runs
-/// whole where that is one, or none since it holds little at a time, or nothing can be cut. `previous` are the functions that cut its published table, numbers of chunks or bounds as
-/// [`crate::chunk::range::Bounds::to_json`] writes them: both are kept if they can, and chunks that are too large then are
-/// computed in parts.
+/// grows with the size of its inputs and is at least what `fitting` says of a query, so that chunks fit in memory; it
+/// runs whole where that is one, or none since it holds little at a time, or nothing can be cut. `previous` are the
+/// functions that cut its published table, numbers of chunks or bounds as [`crate::chunk::range::Bounds::to_json`]
+/// writes them: both are kept if they can, and chunks that are too large then are computed in parts.
 ///
 /// # Errors
 /// Those of [`try_prove`], when the task has keys and neither it nor a part of it can be cut by them.

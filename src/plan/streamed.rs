@@ -1,8 +1,8 @@
 //! Whether a query that runs whole holds little of its inputs at a time, so that cutting it would spare nothing.
 //!
-//! An estimate by what Parquet files say: rows never depend on it, and where it is wrong operators spill. What streams is
-//! not held: the largest input, through filters, projections and joins. Held are the other inputs of joins, the groups of
-//! aggregates, and what is sorted.
+//! An estimate by what Parquet files say: rows never depend on it, and where it is wrong operators spill. What streams
+//! is not held: the largest input, through filters, projections and joins. Held are the other inputs of joins, the
+//! groups of aggregates, and what is sorted.
 
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::{

@@ -287,7 +287,8 @@ impl Records {
         Ok(true)
     }
 
-    /// The line in which the record at hand begins, from 1; read anew, since it is for errors only.
+    /// The line in which the record at hand begins, from 1. It reads the file again from its start: only errors ask for
+    /// it.
     fn line(&self) -> u64 {
         self.record.position().map_or(0, |position| self.line_at(position))
     }

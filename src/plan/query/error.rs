@@ -379,8 +379,8 @@ fn planning_error(message: &str) -> String {
         return format!("{left} and {right} can't be compared; CAST one side to the type of the other");
     }
     if message.contains("Cannot access field at argument") {
-        return "a column that is no struct has the name of a table in `name.column`, and hides it there; give the table \
-                another alias"
+        return "in `name.column`, `name` is both a table and a column without fields, and the column is taken; give the \
+                table another alias"
             .to_string();
     }
     if message.contains("Aggregate functions are not allowed in the WHERE clause") {

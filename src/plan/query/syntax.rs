@@ -127,8 +127,8 @@ impl VisitorMut for Rewrite {
     }
 }
 
-/// Names columns of SELECT that are written twice as the list behind the alias does: to DataFusion they have one name until
-/// then.
+/// Names columns of SELECT that are written twice as the list behind the alias does: to DataFusion they have one name
+/// until then.
 fn name_twins(body: &mut SetExpr, columns: &[TableAliasColumnDef]) {
     match body {
         SetExpr::Select(select) if select.projection.len() == columns.len() => {

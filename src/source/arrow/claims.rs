@@ -1,8 +1,8 @@
 //! How long the parts of an Arrow file claim to be.
 //!
 //! Arrow's reader reserves as much memory as a message says that it needs, which in a damaged file may be more than any
-//! machine has, and then the process ends. So the messages are looked at first, without their rows: none may reach beyond
-//! the file, and no buffer may become longer than its compression can make it.
+//! machine has, and then the process ends. So the messages are looked at first, without their rows: none may reach
+//! beyond the file, and no buffer may become longer than its compression can make it.
 //!
 //! Source: "Encapsulated message format" of Arrow's columnar format.
 
