@@ -39,11 +39,11 @@ impl Generator<'_> {
         }
     }
 
-    /// Both zeros, which a DISTINCT aggregate by itself takes for one.
+    /// Both zeros, which a DISTINCT aggregate takes for one. Beside `count(q.k)` its values do not become groups.
     fn distinct_zeros(&mut self) -> Shape {
         let t = self.name();
         let zeros = format!("SELECT k, CAST(CASE WHEN a > 2 THEN '-0.0' ELSE '0.0' END AS DOUBLE) AS f FROM {t}");
-        (format!("SELECT count(DISTINCT q.f) AS n FROM ({zeros}) q"), Some("k".into()))
+        (format!("SELECT count(DISTINCT q.f) AS n, count(q.k) AS m FROM ({zeros}) q"), Some("k".into()))
     }
 
     /// Rows that LIMIT takes by the order of DISTINCT ON.
