@@ -443,12 +443,19 @@ impl Engine {
     /// The published tables, by name.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] when the cache folder can't be read.
+    /// [`ErrorKind::Storage`] when the cache folder or one of them can't be read.
     pub fn published_tables(&self) -> Result<Vec<PublishedSummary>> {
-        publish::snapshot(&self.settings.cache_folder)?
-            .into_iter()
-            .map(|(table, version)| publish::summary(&self.settings.cache_folder, &table, version))
-            .collect()
+        self.each_published_table()?.into_values().collect()
+    }
+
+    /// What [`Engine::published_tables`] gives, or why not, of each by itself.
+    pub(crate) fn each_published_table(&self) -> Result<BTreeMap<String, Result<PublishedSummary>>> {
+        let folder = &self.settings.cache_folder;
+        let summary = |(table, version): (String, String)| {
+            let summary = publish::summary(folder, &table, version);
+            (table, summary)
+        };
+        Ok(publish::snapshot(folder)?.into_iter().map(summary).collect())
     }
 
     fn budget(&self) -> Budget {

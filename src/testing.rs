@@ -22,7 +22,7 @@ use crate::execute::session::{runtime, session};
 use crate::pipeline::Pipeline;
 use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::prove::Role;
+use crate::plan::prove::proof::Role;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};

@@ -18,7 +18,7 @@ use crate::execute::content::{Content, content_of_file};
 use crate::failpoint::failpoint;
 use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::prove::Proof;
+use crate::plan::prove::proof::Proof;
 use crate::plan::published::schema_of_files;
 
 /// Name of the folder of chunk files, inside the cache folder.

@@ -79,7 +79,7 @@ enum Command {
     },
 }
 
-/// Does what the arguments say; the exit code is 1 where something was damaged.
+/// Does what the arguments say; the exit code is 1 where something is damaged.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     let engine = |cache: &CacheArgument| match cache.folder.is_dir() {
         true => Engine::builder().cache_folder(&cache.folder).build(),
@@ -117,7 +117,16 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
 
 fn ls(engine: &Engine) -> Result<ExitCode> {
     let mut rows = vec![["table", "chunks", "rows", "bytes", "written", "version", ""].map(str::to_string)];
-    for PublishedSummary { table, version, is_pinned, chunks, .. } in engine.published_tables()? {
+    let mut exit_code = ExitCode::SUCCESS;
+    for found in engine.each_published_table()?.into_values() {
+        let PublishedSummary { table, version, is_pinned, chunks, .. } = match found {
+            Ok(summary) => summary,
+            Err(error) => {
+                complain(format_args!("error: {error}"));
+                exit_code = ExitCode::from(1);
+                continue;
+            }
+        };
         let sum = |of: fn(&ChunkSummary) -> u64| chunks.iter().map(of).sum::<u64>();
         rows.push([
             table,
@@ -130,16 +139,17 @@ fn ls(engine: &Engine) -> Result<ExitCode> {
         ]);
     }
     say_table(&rows);
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code)
 }
 
 fn show(engine: &Engine, table: &str) -> Result<ExitCode> {
-    let tables = engine.published_tables()?;
-    let Some(PublishedSummary { version, keys, chunks, .. }) = tables.iter().find(|found| found.table == table) else {
-        let known: Vec<&str> = tables.iter().map(|found| found.table.as_str()).collect();
+    let mut tables = engine.each_published_table()?;
+    let Some(found) = tables.remove(table) else {
+        let known: Vec<String> = tables.into_keys().collect();
         let message = format!("no table `{table}` is published; published are: {}", known.join(", "));
         return Err(Error::new(ErrorKind::Usage, message));
     };
+    let PublishedSummary { version, keys, chunks, .. } = found?;
     let keys = match keys.as_slice() {
         [] => "its columns do not tell a row's chunk".to_string(),
         keys => format!("stored by ({})", keys.join(", ")),

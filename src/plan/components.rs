@@ -20,7 +20,7 @@ use crate::chunk::cases::Cases;
 use crate::plan::fingerprint::{Canon, Fingerprint, Hash};
 use crate::plan::keys::expr::{KeyExpr, over};
 use crate::plan::need::Need;
-use crate::plan::prove::{Input, Proof, Role};
+use crate::plan::prove::proof::{Input, Proof, Role};
 use crate::plan::repair::OptimizerRules;
 use crate::plan::resolve::Resolved;
 use crate::task::{Task, TaskOptions};

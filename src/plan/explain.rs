@@ -5,7 +5,8 @@ use std::fmt::Write;
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
 use crate::chunk::{ChunkBy, ChunkFunction, LEAST_CUT_BYTES};
-use crate::plan::prove::{Considered, Role, Verdict};
+use crate::plan::prove::proof::Role;
+use crate::plan::prove::{Considered, Verdict};
 use crate::plan::slice::InputMode;
 use crate::plan::steps::{Part, Step};
 use crate::task::Task;
@@ -45,11 +46,14 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
         }
         [] if task.chunking.is_none() => {
             let bytes: u64 = step.resolved.scans.iter().map(|scan| scan.bytes).sum();
-            let most = LEAST_CUT_BYTES >> 20;
-            match bytes < LEAST_CUT_BYTES {
-                true => writeln!(out, "  runs whole, as one chunk: its inputs have less than {most} MiB"),
-                false => writeln!(out, "  runs whole, as one chunk"),
-            }
+            let why = match bytes < LEAST_CUT_BYTES {
+                true => format!(": its inputs have less than {} MiB", LEAST_CUT_BYTES >> 20),
+                false if step.holds_little => {
+                    ": it holds little of its inputs at a time, so that to cut it would save nothing".into()
+                }
+                false => String::new(),
+            };
+            writeln!(out, "  runs whole, as one chunk{why}")
         }
         [] => writeln!(out, "  runs whole, as one chunk"),
         _ if matches!(proof.function(), ChunkFunction::PerInput(_)) => writeln!(

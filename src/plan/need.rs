@@ -10,7 +10,7 @@ use datafusion::optimizer::Optimizer;
 
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::order::ordered_scans;
-use crate::plan::prove::{Proof, Role};
+use crate::plan::prove::proof::{Proof, Role};
 use crate::plan::resolve::{InputSource, Resolved, Scan};
 use crate::task::function::{Versions, called_in};
 

@@ -8,7 +8,7 @@
 use crate::chunk::range::{Bounds, KeyValue, compare_alike};
 use crate::chunk::{ChunkFunction, MAX_CHUNKS};
 use crate::plan::keys::expr::KeyExpr;
-use crate::plan::prove::{Proof, Role};
+use crate::plan::prove::proof::{Proof, Role};
 use crate::plan::resolve::{Resolved, Scan};
 use crate::plan::slice::{InputMode, Slice, clustering};
 

@@ -16,7 +16,8 @@ use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, li
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::plan::keys::expr::{KeyExpr, over};
-use crate::plan::prove::{Proof, Role, is_chunk_0};
+use crate::plan::prove::is_chunk_0;
+use crate::plan::prove::proof::{Proof, Role};
 use crate::plan::resolve::InputSource;
 
 /// What a chunk reads in place of a scan.

@@ -19,7 +19,7 @@ use crate::chunk::range::compare_alike;
 use crate::plan::clustering::{Interval, RowGroup};
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::need::Need;
-use crate::plan::prove::{Input, Proof, Role};
+use crate::plan::prove::proof::{Input, Proof, Role};
 use crate::plan::resolve::Scan;
 use crate::plan::split::is_worth_it;
 use crate::task::ReadBy;

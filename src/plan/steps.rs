@@ -16,14 +16,10 @@
 //! give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar subquery that
 //! reads an input always runs first: every chunk would read all of it.
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::common::Result as PlanResult;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::datasource::DefaultTableSource;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use crate::chunk::{
     BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, LEAST_CUT_BYTES, MAX_CHUNKS, MOST_CHUNKS_BY_SIZE,
@@ -31,15 +27,14 @@ use crate::chunk::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
 use crate::plan::prove::effort::Effort;
-use crate::plan::prove::rule::{Rule, Rules};
-use crate::plan::prove::{Considered, Found, Proof, Search, Unproved, assumed, try_prove};
+use crate::plan::prove::proof::Proof;
+use crate::plan::prove::rule::Rules;
+use crate::plan::prove::{Considered, Found, Search, Unproved, assumed, try_prove};
 use crate::plan::push_down::pushed_down;
 use crate::plan::ranges::{bounds, chosen};
-use crate::plan::resolve::call::Call;
-use crate::plan::resolve::{InputSource, Known, QueryPart, Resolved, ResolvedTask, published};
+use crate::plan::resolve::{Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
-use crate::plan::step_form;
-use crate::plan::two_phase::{TwoPhase, is_any_rows, numbered, renamed, two_phase};
+use crate::plan::steps::parts::{Split, parts_of, scalar_subquery};
 use crate::task::{ReadBy, Task, TaskQuery};
 
 /// Ways are sought at most this many splits deep.
@@ -63,6 +58,8 @@ pub struct Step {
     /// In how many parts, one after the other, each chunk is computed: more than one where memory asks for more chunks
     /// than are kept.
     pub parts: u32,
+    /// Whether it runs whole since it holds little of its inputs at a time.
+    pub holds_little: bool,
     /// What planning left out, for EXPLAIN.
     pub notes: Vec<String>,
 }
@@ -155,6 +152,8 @@ struct Sized {
     chunking: Chunking,
     /// In how many parts each chunk is computed.
     parts: u32,
+    /// Whether it runs whole since it holds little of its inputs at a time.
+    holds_little: bool,
 }
 
 /// Whether a query runs as one chunk, whatever its keys could be.
@@ -187,18 +186,6 @@ impl Way {
         }
         self.steps
     }
-}
-
-/// Makes the rest of a query when it is known how the step is called that it reads, and how that step is cut.
-type Rest = Box<dyn Fn(&str, &Proof) -> PlanResult<Resolved>>;
-
-/// A part taken out of a query, and the query that is left over the part's rows.
-struct Split {
-    step: Resolved,
-    part: Part,
-    /// Whether the step gives few rows, as far as that can be seen.
-    is_small: bool,
-    rest: Rest,
 }
 
 struct Planner<'a> {
@@ -270,9 +257,11 @@ impl Planner<'_> {
 
     /// The way to run the part of the task's query that gives its table, of which `before` steps run before.
     fn rest(&self, resolved: &Resolved, before: usize) -> Result<Way> {
-        let Sized { chunking, parts } = self.sized(resolved, self.task.chunking.as_ref(), self.previous);
+        let Sized { chunking, parts, holds_little } = self.sized(resolved, self.task.chunking.as_ref(), self.previous);
         if is_whole(&chunking) {
-            return Ok(self.whole(resolved, Vec::new()));
+            let mut way = self.whole(resolved, Vec::new());
+            way.steps.iter_mut().for_each(|step| step.holds_little = holds_little);
+            return Ok(way);
         }
         let mut way = match self.way(resolved, &chunking, before, 0) {
             Ok(way) => way,
@@ -296,7 +285,7 @@ impl Planner<'_> {
             (other, None) => (vec![other.clone()], self.previous),
         };
         for chunking in wanted {
-            let Sized { chunking, parts } = self.sized(resolved, chunking.as_ref(), previous);
+            let Sized { chunking, parts, holds_little: _ } = self.sized(resolved, chunking.as_ref(), previous);
             if is_whole(&chunking) {
                 continue;
             }
@@ -325,9 +314,9 @@ impl Planner<'_> {
         match chunking {
             Some(chunking) if chunking.by == ChunkBy::Auto => {
                 let chunking = Chunking { chunks: chunking.chunks.max(power(fitting())), ..chunking.clone() };
-                Sized { chunking, parts: 1 }
+                Sized { chunking, parts: 1, holds_little: false }
             }
-            Some(chunking) => Sized { chunking: chunking.clone(), parts: 1 },
+            Some(chunking) => Sized { chunking: chunking.clone(), parts: 1, holds_little: false },
             None => {
                 let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
                 let chunks = match bytes < LEAST_CUT_BYTES {
@@ -341,7 +330,11 @@ impl Planner<'_> {
                     _ => kept((1 << chunks.ilog2()).max(fitting), previous),
                 };
                 let chunking = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
-                Sized { chunking, parts: fitting.div_ceil(chunks) }
+                Sized {
+                    chunking,
+                    parts: fitting.div_ceil(chunks),
+                    holds_little: needed == 0 && bytes >= LEAST_CUT_BYTES,
+                }
             }
         }
     }
@@ -419,7 +412,7 @@ impl Planner<'_> {
             if !tried.iter().any(|other| other.at == unproved.at && other.first == unproved.first) {
                 tried.push(unproved);
                 // A part that has no types that Parquet can store, say, is no part.
-                splits.extend(self.splits(rest, unproved, chunking).unwrap_or_default());
+                splits.extend(parts_of(rest, unproved, chunking, self.rules).unwrap_or_default());
             }
         }
         // Two phases store the least.
@@ -435,7 +428,7 @@ impl Planner<'_> {
             }
         }
         if let Some(way) = best.as_ref().filter(|way| way.steps.iter().any(|step| step.proof.chunks() > 1))
-            && let Ok(Some(split)) = self.scalar_subquery(rest)
+            && let Ok(Some(split)) = scalar_subquery(rest, self.rules)
             && depth < MAX_DEPTH
             && let Some(once) = self.way_of_split(split, chunking, before, depth)
             && once.cut_bytes >= way.cut_bytes
@@ -496,171 +489,17 @@ impl Planner<'_> {
         Some(Way { steps, cut_bytes })
     }
 
-    /// The parts that may be taken out of `rest` where it was refused.
-    fn splits(&self, rest: &Resolved, unproved: &Unproved, chunking: &Chunking) -> PlanResult<Vec<Split>> {
-        let mut splits = Vec::new();
-        let Some(at) = &unproved.at else { return Ok(splits) };
-        // Whole, a LIMIT without an order stops when it has its rows; cut, each chunk looks at all.
-        let is_better_whole = chunking.keys.is_empty() && is_any_rows(at);
-        if let Some(TwoPhase { chunk, finish }) = two_phase(at, self.rules)?.filter(|_| !is_better_whole) {
-            splits.extend(self.split(rest, at, chunk, Part::Phase, finish)?);
-        }
-        let alone = |part: &LogicalPlan| -> PlanResult<_> {
-            let schema = Arc::clone(part.schema());
-            Ok((numbered(part.clone())?, Box::new(move |rows| renamed(rows, &schema))))
-        };
-        let first = unproved.first.as_ref().unwrap_or(at);
-        let (chunk, finish) = alone(first)?;
-        // Of a rest that reads nothing but the part nothing would be left to cut.
-        splits.extend(
-            self.split(rest, first, chunk, Part::First, finish)?
-                .filter(|split| split.step.scans.len() < rest.scans.len()),
-        );
-        for input in at.inputs() {
-            if is_worth_a_step(input)? {
-                let (chunk, finish) = alone(input)?;
-                splits.extend(self.split(rest, input, chunk, Part::Below, finish)?);
-            }
-        }
-        Ok(splits)
-    }
-
-    /// A scalar subquery that reads an input, as a step that runs first: it has one value for all chunks, and each would
-    /// read all that it reads.
-    fn scalar_subquery(&self, rest: &Resolved) -> PlanResult<Option<Split>> {
-        let mut found = None;
-        rest.plan.apply_with_subqueries(|node| {
-            node.apply_expressions(|expr| {
-                expr.apply(|e| match e {
-                    Expr::ScalarSubquery(s) if s.outer_ref_columns.is_empty() && reads_input(&s.subquery)? => {
-                        found = Some(Arc::clone(&s.subquery));
-                        Ok(TreeNodeRecursion::Stop)
-                    }
-                    _ => Ok(TreeNodeRecursion::Continue),
-                })
-            })
-        })?;
-        let Some(subquery) = found else { return Ok(None) };
-        let schema = Arc::clone(subquery.schema());
-        let chunk = numbered(subquery.as_ref().clone())?;
-        self.split(rest, &subquery, chunk, Part::First, Box::new(move |rows| renamed(rows, &schema)))
-    }
-
-    /// Takes `at` out of `rest`: `chunk` becomes a step, and `finish` makes the rows of `at` of its rows.
-    fn split(
-        &self,
-        rest: &Resolved,
-        at: &LogicalPlan,
-        chunk: LogicalPlan,
-        part: Part,
-        finish: Box<dyn Fn(LogicalPlan) -> PlanResult<LogicalPlan>>,
-    ) -> PlanResult<Option<Split>> {
-        if !stands_alone(at)? {
-            return Ok(None);
-        }
-        let columns = Arc::clone(chunk.schema().inner());
-        let step = rest.part(step_form::stored(chunk)?)?;
-        let is_small = part == Part::Phase || gives_few_rows(at);
-        let (rest, at, rules) = (rest.clone(), at.clone(), self.rules);
-        // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
-        let rest = move |name: &str, proof: &Proof| {
-            let known = Known { stored: Stored::by(proof), ..Known::new(Arc::clone(proof.schema()), 0) };
-            let source = Arc::new(InputSource::new(name, known));
-            let rows = step_form::restored(LogicalPlanBuilder::scan(name, source, None)?.build()?, &columns)?;
-            let finished = finish(rows)?;
-            // Equal plans have equal rows, wherever they stand: a common table expression that is read twice is done once.
-            let replaced =
-                rest.plan.clone().transform_down_with_subqueries(|node| match is_same(&node, &at, rules)? {
-                    true => Ok(Transformed::new(finished.clone(), true, TreeNodeRecursion::Jump)),
-                    false => Ok(Transformed::no(node)),
-                })?;
-            let renewed = |node: LogicalPlan| Ok(Transformed::yes(node.recompute_schema()?));
-            rest.part(replaced.data.transform_up_with_subqueries(renewed)?.data)
-        };
-        Ok(Some(Split { step, part, is_small, rest: Box::new(rest) }))
-    }
-
     fn one_step(&self, resolved: &Resolved, proof: Proof, part: Part, considered: Vec<Considered>) -> Way {
         let cut_bytes = proof.cut_bytes(resolved);
         let (name, resolved) = (String::new(), resolved.clone());
         let (needs, notes) = (Vec::new(), Vec::new());
-        Way { steps: vec![Step { name, resolved, proof, part, considered, needs, parts: 1, notes }], cut_bytes }
+        Way {
+            steps: vec![Step { name, resolved, proof, part, considered, needs, parts: 1, holds_little: false, notes }],
+            cut_bytes,
+        }
     }
 
     fn whole(&self, resolved: &Resolved, considered: Vec<Considered>) -> Way {
         self.one_step(resolved, Proof::whole(resolved), Part::Rest, considered)
     }
-}
-
-/// Whether a plan is a query of its own, no part of a correlated subquery.
-fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
-    let mut stands = true;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            stands &= !expr.contains_outer();
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        // The rows of a recursive query so far are there only within it.
-        if let LogicalPlan::TableScan(scan) = node {
-            stands &= !scan.source.downcast_ref::<DefaultTableSource>().is_some_and(is_work_table);
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(stands)
-}
-
-/// Whether a plan reads an input, and not only what the engine took out of the query.
-fn reads_input(plan: &LogicalPlan) -> PlanResult<bool> {
-    plan.exists(|node| match node {
-        LogicalPlan::TableScan(scan) => Ok(scan.source.downcast_ref::<InputSource>().is_some_and(|s| s.bytes() > 0)),
-        _ => Ok(false),
-    })
-}
-
-fn is_work_table(source: &DefaultTableSource) -> bool {
-    source.table_provider.is::<CteWorkTable>()
-}
-
-/// Whether two plans are equal and read the same: equality looks at names of scans, which are unique for inputs, but
-/// leaves the arguments of table functions out.
-fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<bool> {
-    if plan != other {
-        return Ok(false);
-    }
-    let calls = |plan: &LogicalPlan| -> PlanResult<Vec<Option<String>>> {
-        let mut found = Vec::new();
-        plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node {
-                found.push(Call::behind(scan.source.as_ref()).map(str::to_string));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(found)
-    };
-    let is_same = calls(plan)? == calls(other)?;
-    Ok(is_same || !rules.ask(Rule::SameSources))
-}
-
-/// Whether the rows of a plan are groups, distinct or first rows.
-fn gives_few_rows(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Limit(_) => true,
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Subquery(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Window(_) => plan.inputs().into_iter().all(gives_few_rows),
-        _ => false,
-    }
-}
-
-/// Whether to store the rows of a plan saves work: those of joins, aggregates and the like, not a copy of an input.
-fn is_worth_a_step(plan: &LogicalPlan) -> PlanResult<bool> {
-    plan.exists(|node| {
-        Ok(matches!(
-            node,
-            LogicalPlan::Join(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) | LogicalPlan::Window(_)
-        ))
-    })
 }

@@ -30,7 +30,7 @@ use crate::plan::components::{
 };
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::Need;
-use crate::plan::prove::Proof;
+use crate::plan::prove::proof::Proof;
 use crate::plan::resolve::{Resolved, scan_numbers};
 use crate::plan::slice::{InputMode, Slice};
 use crate::plan::steps::Step;

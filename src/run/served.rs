@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::write::execution_error;
 use crate::hook::{InputSlice, SourceHook};
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::prove::Proof;
+use crate::plan::prove::proof::Proof;
 use crate::plan::rewrite::in_chunk;
 use crate::table::served::ServedTable;
 

@@ -10,7 +10,7 @@ use crate::cache::split::SplitId;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
-use crate::plan::prove::Proof;
+use crate::plan::prove::proof::Proof;
 use crate::plan::slice::{InputMode, Slice};
 use crate::run::split::Split;
 use crate::run::{Input, Output};

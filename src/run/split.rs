@@ -24,7 +24,7 @@ use crate::execute::write::execution_error;
 use crate::plan::components::cut_fingerprint;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::need::Need;
-use crate::plan::prove::{Proof, Role};
+use crate::plan::prove::proof::{Proof, Role};
 use crate::plan::split::split_plan;
 use crate::run::{Context, Input};
 

@@ -219,7 +219,10 @@ impl Column {
                         Some(b'"') if takes.texts => {
                             decoded = serde_json::from_str::<String>(text).map_err(|e| Misfit {
                                 inside: String::new(),
-                                message: Some(format!("a text can't be read: {e}")),
+                                message: Some(format!(
+                                    "a text has an escape that is no character ({e}); write both halves of a surrogate pair, or \
+                                     the character itself"
+                                )),
                             })?;
                             Some(decoded.as_str())
                         }

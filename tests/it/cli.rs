@@ -174,6 +174,16 @@ fn a_cache_is_listed_pinned_and_bounded() {
     assert!(cache(&["verify"]).contains("all as they were written"));
     lab.assert_no_unfinished_files();
 
+    // A table that can't be read doesn't hide the others.
+    let mut versions = fs::read_dir(lab.cache("versions/summary")).unwrap().map(|entry| entry.unwrap().path());
+    let list = versions.find(|path| path.extension().is_some_and(|ending| ending == "b3")).unwrap();
+    let lines = fs::read_to_string(&list).unwrap();
+    fs::write(&list, "").unwrap();
+    let broken = lab.chunkwise(&["cache", "ls", "--cache", "cache"]);
+    assert!(broken.code == Some(1) && broken.stdout.contains("revenue"), "{}", broken.stdout);
+    broken.says(&["`summary` has lost the list of its files"]);
+    fs::write(&list, lines).unwrap();
+
     write_parquet(
         &lab.path("data/orders.parquet"),
         &RecordBatch::try_from_iter([

@@ -1065,6 +1065,31 @@ async fn a_file_that_cannot_be_decoded_is_named_with_its_column() {
     check(at, &of_parquet("t/"), "min(k) AS k", Ok(&["0"])).await;
 }
 
+/// Two columns k and v of three BIGINTs each, whose pages have checksums, as pyarrow writes them.
+const WITH_CHECKSUMS: &str = concat!(
+    "504152311500153c153c15facad7a90d1c15061500150615061c00000002000000060101000000000000000200000000000000030000",
+    "00000000001500153c153c15b298c2940d1c15061500150615061c00000002000000060141420f000000000042420f00000000004342",
+    "0f00000000001504193c35001806736368656d611504001504250218016b0015042502180176001606191c192c26001c150419250600",
+    "1918016b15001606166e166e2608491c150015001502003c29061926000600000026001c1504192506001918017615001606166e166e",
+    "2676491c150015001502003c29061926000600000016dc011606260816dc01002820706172717565742d6370702d6172726f77207665",
+    "7273696f6e2032362e302e31192c1c00001c000000b100000050415231",
+);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_not_what_its_checksum_says_is_no_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.parquet");
+    let digits: Vec<u8> = WITH_CHECKSUMS.bytes().map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
+    let mut bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    fs::write(&path, &bytes).unwrap();
+    check(folder.path(), &of_parquet("p.parquet"), "*", Ok(&["1 1000001", "2 1000002", "3 1000003"])).await;
+    let value = 1_000_002_i64.to_le_bytes();
+    let at = bytes.windows(value.len()).position(|window| window == value).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    check(folder.path(), &of_parquet("p.parquet"), "*", Err(&["p.parquet", "CRC checksum mismatch"])).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_later_is_read_or_an_error() {
     let folder = tempfile::tempdir().unwrap();
