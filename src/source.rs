@@ -332,14 +332,22 @@ async fn list(source: &Source) -> Result<Listed> {
     let (places, format) = (source.places.clone(), source.format.clone());
     let listed = tokio::task::spawn_blocking(move || {
         let mut all = Listed { files: BTreeMap::new(), skipped: Vec::new() };
-        let mut before = BTreeSet::new();
+        let mut before: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for place in &places {
             let Found { mut files, skipped } = find(place, &format)?;
-            // A file that two places mean is read once, however they are written.
+            // A file that two places mean is read once, however they are written. Within a place links count.
             if places.len() > 1 {
                 let real = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-                files.retain(|path, _| !before.contains(&real(path)));
-                before.extend(files.keys().map(real));
+                let mut left = before.clone();
+                let mut is_left = |path: &PathBuf| {
+                    let left = left.get_mut(&real(path)).filter(|left| **left > 0);
+                    left.map(|left| *left -= 1).is_some()
+                };
+                files.retain(|path, _| !all.files.contains_key(path) || !is_left(path));
+                files.retain(|path, _| !is_left(path));
+                for path in files.keys() {
+                    *before.entry(real(path)).or_default() += 1;
+                }
             }
             all.files.extend(files);
             all.skipped.extend(skipped);

@@ -63,7 +63,7 @@ impl Planning {
     /// When the task is refused.
     pub fn names(&self) -> Result<Vec<Fingerprint>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Sql, "a step has no name").with_source(e);
-        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[])?;
+        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[])?;
         let rows = Fingerprint::from_bytes([0; 32]);
         let name = |step: &Step| {
             let inputs = step.resolved.scans.iter().map(|scan| (scan.table.clone(), rows)).collect();
@@ -76,13 +76,15 @@ impl Planning {
 
     /// Nodes of plans that are looked at to prove the task, and why it is refused, if it is.
     pub fn work(&self) -> (usize, Option<Error>) {
-        let (steps, nodes) = steps_and_work(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[]);
+        let (steps, nodes) =
+            steps_and_work(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[]);
         (nodes, steps.err())
     }
 
     /// How many scans the step that gives the task's table cuts; 0 when it is refused.
     pub fn cut_scans(&self) -> usize {
-        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[]).unwrap_or_default();
+        let steps =
+            steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[]).unwrap_or_default();
         let inputs = steps.last().map_or(&[][..], |step| step.proof.inputs());
         inputs.iter().filter(|input| matches!(input.role, Role::Partitioned { .. })).count()
     }
@@ -94,7 +96,7 @@ impl Planning {
     pub fn prove_and_rewrite(&self) -> Result<Vec<LogicalPlan>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Execute, "a chunk can't be planned").with_source(e);
         let mut plans = Vec::new();
-        for step in steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &[])? {
+        for step in steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[])? {
             let tables: Vec<Arc<dyn TableProvider>> = step
                 .resolved
                 .scans

@@ -283,7 +283,7 @@ const UTC: &str = "+00:00";
 
 /// Units since 1970. A text with an offset is that instant; one without is a local time of `zone`.
 fn timestamp(text: &str, unit: TimeUnit, zone: Tz) -> Option<i64> {
-    if !has_fraction_of(text, unit) || is_leap_second(text) {
+    if !has_fraction_of(text, unit) || is_leap_second(text) || has_offset_of_over_an_hour(text) {
         return None;
     }
     let instant = string_to_datetime(&zone, text).ok()?;
@@ -305,6 +305,14 @@ fn nanoseconds(unit: TimeUnit) -> i64 {
 fn is_leap_second(text: &str) -> bool {
     let seconds = text.splitn(3, ':').nth(2);
     seconds.is_some_and(|seconds| seconds.starts_with("60"))
+}
+
+/// Whether the minutes of an offset are 60 or more, which parsers add up.
+fn has_offset_of_over_an_hour(text: &str) -> bool {
+    let offset =
+        text.split_once(':').and_then(|(_, rest)| rest.split_once(['+', '-'])).map_or("", |(_, offset)| offset);
+    let digits: Vec<u8> = offset.bytes().filter(u8::is_ascii_digit).collect();
+    matches!(digits.as_slice(), [_, _, tens, _, ..] if *tens > b'5')
 }
 
 /// Whether the fraction of a second in a text is a whole number of units.

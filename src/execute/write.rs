@@ -15,6 +15,7 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use tokio::task::JoinError;
 
 use crate::arithmetic::remedy::remedy;
 use crate::error::{Error, ErrorKind, Result};
@@ -205,10 +206,14 @@ pub fn is_damaged(error: &Error) -> bool {
         if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::Storage))
 }
 
-/// Whether a plan failed because a Parquet file could not be decoded.
+/// Whether a plan may have failed because a Parquet file could not be decoded, of which Arrow's reader may panic, too.
 pub fn is_undecodable(error: &Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<DataFusionError>());
-    match cause.map(DataFusionError::find_root) {
+    let Some(cause) = std::error::Error::source(error) else { return false };
+    if let Some(ended) = cause.downcast_ref::<JoinError>() {
+        return ended.is_panic();
+    }
+    match cause.downcast_ref().map(DataFusionError::find_root) {
+        Some(DataFusionError::ExecutionJoin(ended)) => ended.is_panic(),
         Some(DataFusionError::ParquetError(_)) => true,
         Some(DataFusionError::ArrowError(e, _)) => matches!(e.as_ref(), ArrowError::ParquetError(_)),
         _ => false,

@@ -180,6 +180,28 @@ impl fmt::Debug for RowGroups {
     }
 }
 
+/// Whether values that are read from a file as another type compare there as they do in the file, so that its least and
+/// most values are theirs.
+fn keeps_order(in_file: &DataType, read_as: &DataType) -> bool {
+    let is_time = |of: &DataType| matches!(of, DataType::Time32(_) | DataType::Time64(_));
+    let is_date = |of: &DataType| matches!(of, DataType::Date32 | DataType::Date64);
+    let is_decimal = |of: &DataType| of.is_decimal() || of.is_integer();
+    match (in_file, read_as) {
+        (DataType::Dictionary(_, values), other) | (other, DataType::Dictionary(_, values)) => {
+            keeps_order(values, other)
+        }
+        (DataType::Timestamp(_, zone), DataType::Timestamp(_, other)) => zone.is_some() == other.is_some(),
+        (from, DataType::Timestamp(_, None)) if is_date(from) => true,
+        (from, to) => {
+            from == to
+                || (is_decimal(from) && is_decimal(to))
+                || (from.is_string() && to.is_string())
+                || (is_date(from) && is_date(to))
+                || (is_time(from) && is_time(to))
+        }
+    }
+}
+
 fn intervals(footer: &ParquetMetaData, column: &str, data_type: &DataType) -> Option<Vec<Interval>> {
     let file = footer.file_metadata();
     let in_file = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).ok()?;
@@ -188,6 +210,9 @@ fn intervals(footer: &ParquetMetaData, column: &str, data_type: &DataType) -> Op
     let groups = footer.row_groups();
     // Writers of old compared text as signed bytes.
     let index = converter.parquet_column_index()?;
+    if !keeps_order(in_file.field_with_name(column).ok()?.data_type(), data_type) {
+        return None;
+    }
     if groups.iter().any(|group| group.column(index).statistics().is_some_and(|s| s.is_min_max_deprecated())) {
         return None;
     }

@@ -108,7 +108,8 @@ const KEPT_FACTOR: u32 = 4;
 ///
 /// A task that says nothing of its cut is cut by the key that the engine finds, into a power of two of chunks that
 /// grows with the size of its inputs and is at least what `fitting` says of a query, so that chunks fit in memory; it
-/// runs whole where that is one, or none since it holds little at a time, or nothing can be cut. `previous` are the
+/// runs whole where that is one, or none since it holds little at a time, or nothing can be cut. Where chunks would read
+/// much again of inputs that are not cut, there are no more than `fewest` says of them. `previous` are the
 /// functions that cut its published table, numbers of chunks or bounds as [`crate::chunk::range::Bounds::to_json`]
 /// writes them: both are kept if they can, and chunks that are too large then are computed in parts.
 ///
@@ -119,9 +120,10 @@ pub fn steps(
     query: ResolvedTask,
     rules: Rules,
     fitting: &dyn Fn(&Resolved) -> u64,
+    fewest: &dyn Fn(&Resolved, &Proof) -> Option<u64>,
     previous: &[String],
 ) -> Result<Vec<Step>> {
-    steps_and_work(task, query, rules, fitting, previous).0
+    steps_and_work(task, query, rules, fitting, fewest, previous).0
 }
 
 /// As [`steps`], and how many nodes of plans were looked at for it.
@@ -130,9 +132,10 @@ pub fn steps_and_work(
     query: ResolvedTask,
     rules: Rules,
     fitting: &dyn Fn(&Resolved) -> u64,
+    fewest: &dyn Fn(&Resolved, &Proof) -> Option<u64>,
     previous: &[String],
 ) -> (Result<Vec<Step>>, usize) {
-    let mut planner = Planner { task, rules, previous, fitting, effort: Effort::default(), nodes_before: 0 };
+    let mut planner = Planner { task, rules, previous, fitting, fewest, effort: Effort::default(), nodes_before: 0 };
     let steps = planner.steps(query);
     (steps, planner.nodes_before + planner.effort.nodes())
 }
@@ -193,6 +196,7 @@ struct Planner<'a> {
     rules: Rules,
     previous: &'a [String],
     fitting: &'a dyn Fn(&Resolved) -> u64,
+    fewest: &'a dyn Fn(&Resolved, &Proof) -> Option<u64>,
     effort: Effort,
     /// Nodes that were looked at for parts of the query before the one at hand.
     nodes_before: usize,
@@ -358,6 +362,9 @@ impl Planner<'_> {
                 Err(why) => found = Found::no(self.search(chunking, is_phase).not_given(why)),
             }
         } else if chunking.keys.is_empty() || chunking.by == ChunkBy::Range {
+            if chunking.by == ChunkBy::Auto && self.task.chunking.is_none() {
+                found.proof = found.proof.map(|proof| self.with_fewer_chunks(proof, resolved));
+            }
             let function = |proof: &Proof| match chunking.by {
                 ChunkBy::Hash | ChunkBy::Given(_) => None,
                 ChunkBy::Auto => chosen(proof, resolved, self.previous),
@@ -369,6 +376,16 @@ impl Planner<'_> {
             });
         }
         found
+    }
+
+    /// No more chunks than are worth what they read again, or as many as fit in memory.
+    fn with_fewer_chunks(&self, proof: Proof, resolved: &Resolved) -> Proof {
+        let Some(fewest) = (self.fewest)(resolved, &proof) else { return proof };
+        let fewest = fewest.min(MAX_CHUNKS.into()).next_power_of_two() as u32;
+        match kept(fewest, self.previous) {
+            fewer if fewer < proof.chunks() => proof.by(ChunkFunction::Hash(fewer)),
+            _ => proof,
+        }
     }
 
     /// The best way to run `rest`, of which `before` steps run before; some step is cut by the keys of `chunking`, if it

@@ -11,14 +11,41 @@ use datafusion::logical_expr::{
 
 use crate::plan::need::Need;
 use crate::plan::order::function::{Reads, call_reads};
+use crate::plan::prove::proof::{Proof, Role};
 use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::{InputSource, Resolved, Scan};
+use crate::plan::two_phase::state::aggregate_behind;
 
 /// Copies of the rows that the joins hold: their values, and hash tables over them.
 const COPIES: u64 = 3;
 
 /// What a group or a sorted row takes, about.
 const ROW_BYTES: u64 = 256;
+
+/// How much of its inputs a query that is cut holds, and reads again.
+pub struct Cut {
+    /// Bytes in memory of all rows that its chunks hold of inputs that are cut, together.
+    pub held: u64,
+    /// How many chunks read as much again of the inputs that are not cut as half of the others.
+    pub chunks_worth: u64,
+}
+
+/// What a query that is cut as `proof` says holds and reads again; `None` where every input is cut.
+pub fn cut(query: &Resolved, needs: &[Need], proof: &Proof) -> Option<Cut> {
+    let (mut replicated, mut partitioned, mut largest) = (0, 0, 0);
+    for (input, need) in proof.inputs().iter().zip(needs) {
+        match input.role {
+            Role::Replicated { .. } => replicated += need.memory_bytes,
+            Role::Partitioned { .. } => {
+                partitioned += need.memory_bytes;
+                largest = u64::max(largest, need.memory_bytes);
+            }
+        }
+    }
+    let is_streamed = Estimate { query }.held(&query.plan).ok().flatten().is_some();
+    let held = if is_streamed { partitioned - largest } else { partitioned };
+    (replicated > 0).then(|| Cut { held, chunks_worth: partitioned / replicated.saturating_mul(2) })
+}
 
 /// Whether the query holds no more than `most_bytes`.
 pub fn holds_little(query: &Resolved, needs: &[Need], most_bytes: u64) -> bool {
@@ -107,8 +134,9 @@ impl Estimate<'_> {
         for call in &aggregate.aggr_expr {
             let Expr::AggregateFunction(call) = unaliased(call) else { return Ok(None) };
             // What depends on nothing but the set of rows, and is no list of them.
-            let is_held = call.params.distinct || ["median", "percentile_cont"].contains(&call.func.name());
-            if is_held || call_reads(call.func.name(), &call.params.args, schema) != Reads::Set {
+            let (name, is_distinct) = aggregate_behind(&call.func).unwrap_or((call.func.name(), call.params.distinct));
+            let is_held = is_distinct || ["median", "percentile_cont"].contains(&name);
+            if is_held || call_reads(name, &call.params.args, schema) != Reads::Set {
                 return Ok(None);
             }
         }

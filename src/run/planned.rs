@@ -22,7 +22,7 @@ use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, published, resolve};
 use crate::plan::slice::Stored;
 use crate::plan::steps::{Step, steps};
-use crate::plan::streamed::holds_little;
+use crate::plan::streamed::{Cut, cut, holds_little};
 use crate::run::served::Served;
 use crate::source::Snapshot;
 use crate::task::Task;
@@ -148,7 +148,12 @@ pub async fn plan(
                 false => budget.chunks(needed.iter().map(|need| need.memory_bytes).sum()),
             }
         };
-        let found = catch_unwind(AssertUnwindSafe(|| steps(task, query, rules, &fitting, &previous(&task.name))));
+        let fewest = |query: &Resolved, proof: &Proof| {
+            let Cut { held, chunks_worth } = cut(query, &needs_of_query(query, state).unwrap_or_default(), proof)?;
+            Some(budget.chunks(held).max(chunks_worth).max(budget.jobs as u64))
+        };
+        let previous = previous(&task.name);
+        let found = catch_unwind(AssertUnwindSafe(|| steps(task, query, rules, &fitting, &fewest, &previous)));
         let planned = match found.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
             Ok(mut steps) => {
                 if let Some(last) = steps.last_mut() {

@@ -1,7 +1,7 @@
 //! CSV: rows of fields, by the names in the first line where there is one.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, Chain, Cursor, Read};
+use std::io::{self, BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -17,9 +17,6 @@ use crate::source::open::open;
 use crate::source::read::{BATCH_BYTES, MOST_RECORD_BYTES, TextTable};
 use crate::task::format::{Compression, CsvOptions};
 
-/// Length of the line behind a file's last one.
-const END_BYTES: usize = 16;
-
 /// Which values a column has, as far as they were seen: a bit for each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kinds(u16);
@@ -28,15 +25,18 @@ pub struct Kinds(u16);
 /// code, no number.
 const KINDS: [(Kinds, &str); 7] = [
     (Kinds::BOOLEAN, r"^(?i:true|false)$"),
-    (Kinds::INTEGER, r"^-?(?:0|[1-9]\d*)$"),
+    (Kinds::INTEGER, r"^-?(?:0|[1-9][0-9]*)$"),
     (
         Kinds::FLOAT,
-        r"^-?(?:(?:0|[1-9]\d*)?\.\d+|(?:0|[1-9]\d*)\.)(?:[eE][-+]?\d+)?$|^-?(?:0|[1-9]\d*)[eE][-+]?\d+$|^(?:NaN|nan|-?inf)$",
+        r"^-?(?:(?:0|[1-9][0-9]*)?\.[0-9]+|(?:0|[1-9][0-9]*)\.)(?:[eE][-+]?[0-9]+)?$|^-?(?:0|[1-9][0-9]*)[eE][-+]?[0-9]+$|^(?:NaN|nan|-?inf)$",
     ),
-    (Kinds::DATE, r"^\d{4}-\d\d-\d\d$"),
-    (Kinds::MICROSECONDS, r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?$"),
-    (Kinds::NANOSECONDS, r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d{7,9}$"),
-    (Kinds::INSTANT, r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[zZ]|[-+]\d\d:?\d\d|[-+]\d\d)$"),
+    (Kinds::DATE, r"^[0-9]{4}-[0-9][0-9]-[0-9][0-9]$"),
+    (Kinds::MICROSECONDS, r"^[0-9]{4}-[0-9][0-9]-[0-9][0-9][T ][0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:\.[0-9]{1,6})?$"),
+    (Kinds::NANOSECONDS, r"^[0-9]{4}-[0-9][0-9]-[0-9][0-9][T ][0-9][0-9]:[0-9][0-9]:[0-9][0-9]\.[0-9]{7,9}$"),
+    (
+        Kinds::INSTANT,
+        r"^[0-9]{4}-[0-9][0-9]-[0-9][0-9][T ][0-9][0-9]:[0-9][0-9]:[0-9][0-9](?:\.[0-9]{1,6})?(?:[zZ]|[-+][0-9][0-9]:?[0-9][0-9]|[-+][0-9][0-9])$",
+    ),
 ];
 
 static PATTERNS: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(KINDS.iter().map(|(_, p)| p)).ok());
@@ -113,51 +113,121 @@ pub fn sample(path: &Path, options: &CsvOptions, rows: usize) -> Result<Vec<(Str
 }
 
 /// What a file's bytes were seen to be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watch {
     /// Bytes that were read for the record at hand, and what the parser reads ahead.
     read_bytes: AtomicU64,
+    /// Length of the file's text, once it is read.
+    text_bytes: AtomicU64,
     /// Whether a carriage return stood before anything but a line feed.
     has_lone_return: AtomicBool,
     /// The first line in which an escape stood before anything but a quote or an escape, from 1; 0 for none.
     line_of_lone_escape: AtomicU64,
+    /// The first line in which text stood behind a closing quote, from 1; 0 for none.
+    line_behind_quote: AtomicU64,
 }
 
 /// Text that is watched while it is read.
 struct Watched {
-    text: Chain<Box<dyn BufRead + Send>, Cursor<String>>,
+    text: Box<dyn BufRead + Send>,
+    /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end
+    /// for its close.
+    end: Cursor<[u8; 2]>,
+    /// Bytes of the text so far.
+    bytes: u64,
     watch: Arc<Watch>,
     was_return: bool,
-    /// The escape, if there is one, and the quote.
-    escape: Option<(u8, u8)>,
+    /// The escape, if there is one.
+    escape: Option<u8>,
     was_escape: bool,
-    line: u64,
+    quotes: Quotes,
 }
 
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.text.read(buffer)?;
+        if read == 0 {
+            self.watch.text_bytes.store(self.bytes, Ordering::Relaxed);
+            return self.end.read(buffer);
+        }
+        self.bytes += read as u64;
         let before = self.watch.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
         if before + read as u64 > MOST_RECORD_BYTES {
             let most = MOST_RECORD_BYTES >> 20;
             return Err(io::Error::other(format!("a record has more than {most} MiB; is a quote never closed?")));
         }
+        // Only the first is kept.
+        let note = |line: &AtomicU64, found: u64| {
+            let _ = line.compare_exchange(0, found, Ordering::Relaxed, Ordering::Relaxed);
+        };
         for byte in &buffer[..read] {
             if self.was_return && *byte != b'\n' {
                 self.watch.has_lone_return.store(true, Ordering::Relaxed);
             }
             self.was_return = *byte == b'\r';
-            if let Some((escape, quote)) = self.escape {
-                if self.was_escape && ![escape, quote].contains(byte) {
-                    let line = &self.watch.line_of_lone_escape;
-                    // Only the first is kept.
-                    let _ = line.compare_exchange(0, self.line + 1, Ordering::Relaxed, Ordering::Relaxed);
+            if let Some(escape) = self.escape {
+                if self.was_escape && ![escape, self.quotes.quote].contains(byte) {
+                    note(&self.watch.line_of_lone_escape, self.quotes.line);
                 }
                 self.was_escape = !self.was_escape && *byte == escape;
-                self.line += u64::from(*byte == b'\n');
+            }
+            if self.quotes.is_behind_quote(*byte) {
+                note(&self.watch.line_behind_quote, self.quotes.line);
             }
         }
         Ok(read)
+    }
+}
+
+/// Where in a file's quotes a byte is, as the parser sees it.
+struct Quotes {
+    quote: u8,
+    delimiter: u8,
+    escape: Option<u8>,
+    double_quote: bool,
+    comment: Option<u8>,
+    terminator: Option<u8>,
+    at: At,
+    /// The line of the byte at hand, from 1.
+    line: u64,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    LineStart,
+    FieldStart,
+    Field,
+    Comment,
+    Quoted,
+    Escaped,
+    /// What stands behind a quote that may have closed a field.
+    Closed,
+}
+
+impl Quotes {
+    /// Takes the next byte: whether it is text of a field whose quotes have been closed.
+    fn is_behind_quote(&mut self, byte: u8) -> bool {
+        let is_end = self.terminator.map_or(matches!(byte, b'\r' | b'\n'), |end| byte == end);
+        let unquoted = match byte {
+            _ if byte == self.delimiter => At::FieldStart,
+            _ if is_end => At::LineStart,
+            _ => At::Field,
+        };
+        let (next, is_behind) = match self.at {
+            At::LineStart if self.comment == Some(byte) => (At::Comment, false),
+            At::LineStart | At::FieldStart if byte == self.quote => (At::Quoted, false),
+            At::LineStart | At::FieldStart | At::Field => (unquoted, false),
+            At::Comment => (if byte == b'\n' { At::LineStart } else { At::Comment }, false),
+            At::Quoted if byte == self.quote => (At::Closed, false),
+            At::Quoted if self.escape == Some(byte) => (At::Escaped, false),
+            At::Quoted | At::Escaped => (At::Quoted, false),
+            At::Closed if byte == self.quote && self.double_quote => (At::Quoted, false),
+            At::Closed => (unquoted, unquoted == At::Field),
+        };
+        self.at = next;
+        self.line += u64::from(byte == b'\n');
+        is_behind
     }
 }
 
@@ -171,9 +241,6 @@ struct Records {
     comment: Option<u8>,
     /// Whether the line behind the last one was read.
     is_at_end: bool,
-    /// A line behind the file's last one, so that a quote that is still open there is noticed: the parser takes the end
-    /// for its close.
-    end: String,
     record: StringRecord,
     header: Option<Vec<String>>,
     /// Fields that a record must have; 0 as long as that is not known.
@@ -201,19 +268,39 @@ impl Records {
         } = options;
         let special = [Some(*delimiter), Some(*quote), *escape, *comment, *terminator];
         let mark = (1..b' ').rev().find(|byte| !special.contains(&Some(*byte))).unwrap_or_default();
-        let end = char::from(mark).to_string().repeat(END_BYTES);
-        let line_end = char::from(terminator.unwrap_or(b'\n'));
-        let watch = Arc::new(Watch::default());
-        let text = open(path, *compression)?.chain(Cursor::new(format!("{line_end}{end}")));
-        let escape = escape.filter(|escape| escape != quote).map(|escape| (escape, *quote));
-        let watch_of_text = Arc::clone(&watch);
-        let text = Watched { text, watch: watch_of_text, was_return: false, escape, was_escape: false, line: 0 };
+        let escape = escape.filter(|escape| escape != quote);
+        let watch = Arc::new(Watch {
+            read_bytes: AtomicU64::default(),
+            text_bytes: AtomicU64::new(u64::MAX),
+            has_lone_return: AtomicBool::default(),
+            line_of_lone_escape: AtomicU64::default(),
+            line_behind_quote: AtomicU64::default(),
+        });
+        let text = Watched {
+            text: open(path, *compression)?,
+            end: Cursor::new([terminator.unwrap_or(b'\n'), mark]),
+            bytes: 0,
+            watch: Arc::clone(&watch),
+            was_return: false,
+            escape,
+            was_escape: false,
+            quotes: Quotes {
+                quote: *quote,
+                delimiter: *delimiter,
+                escape,
+                double_quote: *double_quote,
+                comment: *comment,
+                terminator: *terminator,
+                at: At::LineStart,
+                line: 1,
+            },
+        };
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .delimiter(*delimiter)
             .quote(*quote)
-            .escape(escape.map(|(escape, _)| escape))
+            .escape(escape)
             .double_quote(*double_quote)
             .terminator(terminator.map_or(Terminator::CRLF, Terminator::Any))
             .comment(*comment)
@@ -229,7 +316,6 @@ impl Records {
             compression: *compression,
             comment: *comment,
             is_at_end: false,
-            end,
             record,
             header: None,
             fields: 0,
@@ -266,8 +352,15 @@ impl Records {
                            several ways; write it twice there, or leave format.escape out";
             return Err(Fault::new(&self.path, message).at(line));
         }
-        if self.record.iter().next_back().is_some_and(|last| last.ends_with(&self.end)) {
-            if self.record.len() == 1 && self.record[0] == self.end {
+        let line = self.watch.line_behind_quote.load(Ordering::Relaxed);
+        if line > 0 {
+            let message = "has text behind a quote that closes a field, which programs read in several ways; write quotes \
+                           within a field twice, or set format.quote to another character";
+            return Err(Fault::new(&self.path, message).at(line));
+        }
+        // Behind the text are the end of its last line, and one character.
+        if self.reader.position().byte() > self.watch.text_bytes.load(Ordering::Relaxed).saturating_add(1) {
+            if self.record.len() == 1 && self.record[0].len() == 1 {
                 self.is_at_end = true;
                 return Ok(false);
             }

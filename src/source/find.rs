@@ -252,7 +252,7 @@ impl Walk<'_> {
             let open: Vec<String> = open.iter().cloned().chain(names_column.then_some(text)).collect();
             match rest.is_empty() {
                 true => self.entry(&path, &open, by)?,
-                false if path.is_dir() => self.enter(&path, |walk| walk.matching(&path, rest, &open))?,
+                false if is_folder(&path)? => self.enter(&path, |walk| walk.matching(&path, rest, &open))?,
                 false => {}
             }
         }
@@ -267,9 +267,11 @@ impl Walk<'_> {
         self.matching(folder, rest, open)?;
         for name in names(folder)? {
             let (path, text) = (folder.join(&name), name.to_string_lossy().into_owned());
-            if path.is_dir() && is_hidden(&text) {
-                self.skip(&path, Skipped::Hidden);
-            } else if path.is_dir() {
+            if is_hidden(&text) {
+                if path.is_dir() {
+                    self.skip(&path, Skipped::Hidden);
+                }
+            } else if is_folder(&path)? {
                 let open: Vec<String> = open.iter().cloned().chain([text]).collect();
                 self.enter(&path, |walk| walk.at_any_depth(&path, rest, &open))?;
             }
@@ -351,6 +353,16 @@ fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>, NotFound> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Whether what a pattern looks for may lie below a path. A name with an ending is taken for a file where it can't be
+/// looked at.
+fn is_folder(path: &Path) -> Result<bool, NotFound> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(_) if path.extension().is_some() => Ok(false),
+        Err(cause) => Err(missing(path, cause)),
+    }
 }
 
 fn name_of(path: &Path) -> String {

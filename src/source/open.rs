@@ -25,13 +25,15 @@ const COMPRESSED: [(&[u8], Compression); 4] = [
 ];
 
 /// Bytes of files that are no text and where they stand, and what to do.
-const NO_TEXT: [(usize, &[u8], &str); 8] = [
+const NO_TEXT: [(usize, &[u8], &str); 10] = [
     (0, b"PAR1", "it is a Parquet file; write STORED AS PARQUET"),
     (0, b"ARROW1", "it is an Arrow file; write STORED AS ARROW"),
     (0, b"Obj\x01", "it is an Avro file; write it as Parquet"),
     (0, b"PK\x03\x04", "it is a ZIP archive, as Excel's files are; unpack it, or save its sheet as CSV"),
     (0, b"\xd0\xcf\x11\xe0", "it is an old Excel or Office file; save its sheet as CSV"),
     (257, b"ustar", "it is a tar archive; unpack it"),
+    (0, b"\xff\xfe\0\0", "it is UTF-32; save it as UTF-8"),
+    (0, b"\0\0\xfe\xff", "it is UTF-32; save it as UTF-8"),
     (0, b"\xff\xfe", "it is UTF-16; save it as UTF-8"),
     (0, b"\xfe\xff", "it is UTF-16; save it as UTF-8"),
 ];

@@ -57,6 +57,9 @@ pub async fn footers(
                 Ok(metadata) => metadata.map_err(|e| unreadable(&path, e))?,
                 Err(_) => return Err(unreadable(&path, internal_datafusion_err!("the reader panicked"))),
             };
+            if has_impossible_places(&metadata) {
+                return Err(unreadable(&path, internal_datafusion_err!("a column stands before the file's beginning")));
+            }
             let schema = format.infer_schema(state, store, std::slice::from_ref(&meta));
             // Arrow panics where the schema that the writer left for it has types that it does not know.
             match AssertUnwindSafe(schema).catch_unwind().await {
@@ -66,6 +69,15 @@ pub async fn footers(
         }
     };
     futures::stream::iter(files.to_vec()).map(footer).buffered(AT_A_TIME).try_collect().await
+}
+
+/// Whether a footer says of a column that it is nowhere.
+fn has_impossible_places(metadata: &ParquetMetaData) -> bool {
+    let mut columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    columns.any(|column| {
+        let start = column.dictionary_page_offset().unwrap_or_default();
+        [start, column.data_page_offset(), column.compressed_size()].iter().any(|place| *place < 0)
+    })
 }
 
 fn unreadable(path: &Path, cause: DataFusionError) -> Fault {

@@ -210,7 +210,7 @@ impl KnownColumn {
                 };
                 format!(
                     "column {}: {text} is not of its type: {why}; declare the columns with their types, such as {} VARCHAR, or \
-                     raise format.schema_infer_max_rec",
+                     raise format.schema_infer_max_rec where it stands behind these rows",
                     quoted(&name),
                     self.name
                 )
@@ -228,23 +228,38 @@ pub fn in_other_case(key: &str, name: &str) -> String {
 /// Whether a text would lose something as a value of an inferred type, which it alone would not give.
 fn is_of_other_type(text: &str, data_type: &DataType) -> bool {
     match data_type {
-        // Zeros before a number say that it is a code.
-        data_type if data_type.is_integer() => is_code(text),
-        DataType::Timestamp(_, zone) => has_offset(text) != zone.is_some(),
+        data_type if data_type.is_numeric() => is_code(text),
+        DataType::Timestamp(_, zone) => match offset(text) {
+            Offset::None => zone.is_some(),
+            Offset::Digits => zone.is_none(),
+            Offset::Name => true,
+        },
         _ => false,
     }
 }
 
-/// Whether a timestamp says how far it is from UTC.
-fn has_offset(text: &str) -> bool {
-    let time = text.split_once([' ', 'T', 't']).map_or("", |(_, time)| time);
-    time.contains(['Z', 'z', '+', '-'])
+/// How a timestamp says how far it is from UTC.
+enum Offset {
+    None,
+    /// `Z` or hours and minutes.
+    Digits,
+    /// The name of a zone.
+    Name,
 }
 
-/// Whether zeros stand before the digits of a number.
+fn offset(text: &str) -> Offset {
+    let time = text.split_once([' ', 'T', 't']).map_or("", |(_, time)| time);
+    match time.strip_suffix(['Z', 'z']) {
+        _ if time.trim_end_matches(['Z', 'z']).contains(char::is_alphabetic) => Offset::Name,
+        None if !time.contains(['+', '-']) => Offset::None,
+        _ => Offset::Digits,
+    }
+}
+
+/// Whether a number is written as codes are: with zeros or a plus before its digits.
 fn is_code(text: &str) -> bool {
-    let digits = text.trim_start_matches(['-', '+']);
-    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with('+') || matches!(digits.as_bytes(), [b'0', b'0'..=b'9', ..])
 }
 
 /// The text files of a source.

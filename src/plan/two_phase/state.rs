@@ -126,6 +126,12 @@ fn constant(arg: &Expr) -> Option<ScalarValue> {
     }
 }
 
+/// The name of the aggregate whose states `function` gives, if it does, and whether it is DISTINCT.
+pub fn aggregate_behind(function: &AggregateUDF) -> Option<(&str, bool)> {
+    let StateOf { call, .. } = function.inner().downcast_ref()?;
+    Some((call.function.name(), call.is_distinct))
+}
+
 impl Call {
     /// The expression that gives the state of `function`, which this call was made of.
     pub fn call(&self, function: &AggregateFunction) -> Expr {

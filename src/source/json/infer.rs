@@ -1,12 +1,13 @@
 //! The keys of JSON objects and the types of their values, from a sample.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
 use serde_json::value::RawValue;
 
-use crate::source::fault::Fault;
+use crate::source::fault::{Fault, quoted};
 use crate::source::json::objects::{Object, Objects};
 use crate::source::storable::MOST_NESTED;
 use crate::task::format::JsonOptions;
@@ -31,6 +32,8 @@ pub enum Seen {
     Object(Vec<(String, Seen)>),
     /// Lists or objects that stand too deep in others.
     TooDeep,
+    /// An object that has a key twice.
+    Twice(String),
     /// Values of two kinds.
     Mixed(&'static str, &'static str),
 }
@@ -54,6 +57,10 @@ impl Seen {
             }
             Some(b'{') => {
                 let Object(entries) = serde_json::from_str(text).unwrap_or(Object(Vec::new()));
+                let mut keys = BTreeSet::new();
+                if let Some((key, _)) = entries.iter().find(|(key, _)| !keys.insert(key)) {
+                    return Self::Twice(key.to_string());
+                }
                 Self::Object(entries.into_iter().map(|(key, value)| (key.into_owned(), of(value))).collect())
             }
             _ if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => Self::Integer {
@@ -70,7 +77,7 @@ impl Seen {
         match (self, other) {
             (Self::Nothing, other) | (other, Self::Nothing) => other,
             (Self::TooDeep, _) | (_, Self::TooDeep) => Self::TooDeep,
-            (mixed @ Self::Mixed(..), _) | (_, mixed @ Self::Mixed(..)) => mixed,
+            (mixed @ (Self::Twice(_) | Self::Mixed(..)), _) | (_, mixed @ (Self::Twice(_) | Self::Mixed(..))) => mixed,
             (Self::Boolean, Self::Boolean) => Self::Boolean,
             (Self::Text, Self::Text) => Self::Text,
             (Self::Float, Self::Float | Self::Integer { .. }) | (Self::Integer { .. }, Self::Float) => Self::Float,
@@ -96,7 +103,7 @@ impl Seen {
             Self::Text => "a text",
             Self::List(_) => "an array",
             Self::Object(_) => "an object",
-            Self::TooDeep | Self::Mixed(..) => "a value of another kind",
+            Self::TooDeep | Self::Twice(_) | Self::Mixed(..) => "a value of another kind",
         }
     }
 
@@ -120,6 +127,7 @@ impl Seen {
                 DataType::Struct(keys.iter().map(field).collect::<Result<Fields, String>>()?)
             }
             Self::TooDeep => return Err(format!("has values in more than {MOST_NESTED} others")),
+            Self::Twice(key) => return Err(format!("has key {} twice in an object", quoted(key))),
             Self::Mixed(a, b) => return Err(format!("is {a} in one object and {b} in another")),
         })
     }
