@@ -6,6 +6,7 @@
 //! | `+`, `-`, `*`, `/` of decimals with the most digits that the type has | may give more digits | an error |
 //! | `sum`, also DISTINCT and in windows | wraps around | summed exactly; an error if the result does not fit |
 //! | `avg` of durations and of the widest decimals | wraps around | likewise |
+//! | `avg` of integers | summed as floats | summed exactly |
 //! | sums and variances of floats over frames that rows leave | by subtraction, which leaves what was rounded | of the rows in the frame ([`sliding`]) |
 //! | casts of large numbers to REAL | infinite | an error ([`cast`]) |
 //! | casts of constants that fail | an error, even in a branch not taken | an error where the value counts ([`cast`]) |

@@ -77,7 +77,7 @@ pub struct CutOverrides {
 #[derive(Debug, Clone)]
 pub enum TaskQuery {
     /// SQL.
-    Sql(Box<Query>),
+    Sql(Arc<Query>),
     /// A function that gives a plan.
     DataFrame(BuildDataFrame),
     /// A function over rows.
@@ -346,7 +346,7 @@ pub struct View {
     /// Column names of `CREATE VIEW name (a, b)`; empty keeps the query's own.
     pub columns: Vec<String>,
     /// The query.
-    pub query: Box<Query>,
+    pub query: Arc<Query>,
     /// Names of the tables, views and tasks that the query reads.
     pub reads: BTreeSet<TableRead>,
     /// Where the statement begins.

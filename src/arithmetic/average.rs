@@ -1,5 +1,7 @@
 //! `avg`, exact where DataFusion's would wrap around.
 
+pub mod integers;
+
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;

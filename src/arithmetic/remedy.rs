@@ -30,7 +30,8 @@ const REMEDIES: [(&[&str], &str); 8] = [
     ),
     (
         &["only support Literal types for field"],
-        "the rows and the default of lag and lead are constants; write coalesce(lag(x) OVER (…), y) for one that is not",
+        "the rows and the default of lag and lead are constants; write CASE WHEN row_number() OVER (…) = 1 THEN y ELSE \
+         lag(x) OVER (…) END for one that is not",
     ),
     // Of DataFusion's operators and functions; the checked ones say more.
     (&["Overflow happened on", "verflow on abs("], "CAST the value to a wider type before"),

@@ -410,7 +410,11 @@ impl Accumulator for SlidingDistinct {
     }
 }
 
-fn groups<T>(result: DataType) -> Result<Box<dyn GroupsAccumulator>>
+/// The sums of groups as numbers of the type `result`.
+///
+/// # Errors
+/// Never.
+pub fn groups<T>(result: DataType) -> Result<Box<dyn GroupsAccumulator>>
 where
     T: ArrowPrimitiveType + Send,
     T::Native: Addend,

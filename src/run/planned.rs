@@ -51,6 +51,9 @@ pub struct Plans {
     pub served: BTreeMap<String, Arc<dyn SourceHook>>,
 }
 
+/// Stack for planning a task; of it only what is used takes memory.
+const STACK_BYTES: usize = 256 << 20;
+
 /// Lists the sources that the tasks of `pipeline` read and plans every task, without running anything. `previous` gives
 /// the functions, bounds of ranges or numbers of chunks, that a task was cut by when it was published.
 ///
@@ -130,7 +133,7 @@ pub async fn plan(
             None => None,
         };
         let task = invoked.as_ref().unwrap_or(task);
-        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(task, pipeline, &known, state, rules)));
+        let resolved = planning(|| resolve(task, pipeline, &known, state, rules));
         let query = match resolved.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
             Ok(query) => query,
             Err(error) => {
@@ -153,7 +156,7 @@ pub async fn plan(
             Some(budget.chunks(held).max(chunks_worth).max(budget.jobs as u64))
         };
         let previous = previous(&task.name);
-        let found = catch_unwind(AssertUnwindSafe(|| steps(task, query, rules, &fitting, &fewest, &previous)));
+        let found = planning(|| steps(task, query, rules, &fitting, &fewest, &previous));
         let planned = match found.unwrap_or_else(|panic| Err(planning_panicked(task, panic.as_ref()))) {
             Ok(mut steps) => {
                 if let Some(last) = steps.last_mut() {
@@ -186,6 +189,11 @@ pub async fn plan(
         tasks.insert(task.name.clone(), planned);
     }
     Plans { tasks, sources, served }
+}
+
+/// Does a part of planning a task, on a stack that is enough for the deepest query, and catches its panic.
+fn planning<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    stacker::grow(STACK_BYTES, || catch_unwind(AssertUnwindSafe(work)))
 }
 
 fn source_panicked(source: &Source, panic: &(dyn Any + Send)) -> Error {

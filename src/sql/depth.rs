@@ -7,7 +7,10 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{BinaryOperator, Expr, Query, Spanned, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut};
+use sqlparser::ast::{
+    BinaryOperator, Expr, Function, ObjectNamePart, Query, Spanned, UnaryOperator, Value, ValueWithSpan, VisitMut,
+    VisitorMut,
+};
 use sqlparser::tokenizer::Token;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +25,10 @@ const MAX_TERMS: usize = 100_000;
 /// Most operators one behind the other, but for AND and OR. DataFusion finds the type of each by walking all before it:
 /// the time grows with the square.
 const MAX_CHAIN: usize = 500;
+
+/// Most subqueries in each other's expressions, and most calls of `coalesce` in each other. DataFusion plans what is within
+/// twice or more for each around it: the time grows with a power of two.
+const MAX_NESTED: usize = 12;
 
 /// Shorter chains of AND and OR stay as they are.
 const MIN_BALANCED: usize = 32;
@@ -76,17 +83,52 @@ pub(crate) fn check_terms(statement: &Statement<'_>) -> Result<()> {
 /// # Errors
 /// Where a chain begins that is too long.
 pub(crate) fn balance(statement: &Statement<'_>, query: &mut Query) -> Result<()> {
-    query.visit(&mut Balance { statement }).break_value().map_or(Ok(()), |error| Err(*error))
+    query
+        .visit(&mut Balance { statement, subqueries: 0, coalesces: 0 })
+        .break_value()
+        .map_or(Ok(()), |error| Err(*error))
 }
 
 struct Balance<'a> {
     statement: &'a Statement<'a>,
+    /// Subqueries around the expression at hand.
+    subqueries: usize,
+    /// Calls of `coalesce` around it.
+    coalesces: usize,
+}
+
+impl Balance<'_> {
+    /// The count that an expression is of, if it is of one, and what to write in place of too many.
+    fn nested(&mut self, expr: &Expr) -> Option<(&mut usize, &'static str)> {
+        match expr {
+            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => Some((
+                &mut self.subqueries,
+                "subqueries stand in each other; move the inner ones into views, or join with them",
+            )),
+            Expr::Function(call) if ["coalesce", "nvl", "ifnull"].iter().any(|name| is_called(call, name)) => {
+                Some((&mut self.coalesces, "calls of coalesce stand in each other; write one, coalesce(a, b, c)"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_called(call: &Function, name: &str) -> bool {
+    matches!(call.name.0.as_slice(), [ObjectNamePart::Identifier(word)] if word.value.eq_ignore_ascii_case(name))
 }
 
 impl VisitorMut for Balance<'_> {
     type Break = Box<Error>;
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Some((count, advice)) = self.nested(expr) {
+            *count += 1;
+            if *count > MAX_NESTED {
+                let message = format!("more than {MAX_NESTED} {advice}");
+                let place = self.statement.place(expr.span());
+                return ControlFlow::Break(Box::new(self.statement.error(place, message)));
+            }
+        }
         if let Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } = expr {
             let op = op.clone();
             if chain_length(expr, &op) >= MIN_BALANCED {
@@ -102,6 +144,13 @@ impl VisitorMut for Balance<'_> {
             );
             let place = self.statement.place(leftmost(expr).span());
             return ControlFlow::Break(Box::new(self.statement.error(place, message)));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Some((count, _)) = self.nested(expr) {
+            *count -= 1;
         }
         ControlFlow::Continue(())
     }

@@ -1,6 +1,7 @@
 //! `CREATE TABLE … AS` → a task.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sqlparser::ast::{
     ClusteredBy, CreateTable, CreateTableOptions, HiveDistributionStyle, HiveFormat, HiveIOFormat, SqlOption, Value,
@@ -41,7 +42,7 @@ pub(crate) fn task(statement: &Statement<'_>, mut create: CreateTable) -> Result
         task_options(statement, &options, chunking.is_some()).map_err(named)?;
     let chunking = chunking.or(found);
     let reads = checked(statement, &mut query).map_err(named)?;
-    let task = Task::new(name, TaskQuery::Sql(query), reads, statement.start());
+    let task = Task::new(name, TaskQuery::Sql(Arc::from(query)), reads, statement.start());
     Ok(Task { chunking, options, read_by, stage, keys_location, ..task })
 }
 

@@ -1,6 +1,7 @@
 //! `CREATE VIEW` → a view.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sqlparser::ast::{CreateTableOptions, CreateView};
 
@@ -75,7 +76,7 @@ pub(crate) fn view(statement: &Statement<'_>, create: CreateView) -> Result<View
         names.push(name);
     }
     let reads = checked(statement, &mut query)?;
-    Ok(View { name, columns: names, query, reads, location: statement.start() })
+    Ok(View { name, columns: names, query: Arc::from(query), reads, location: statement.start() })
 }
 
 #[cfg(test)]

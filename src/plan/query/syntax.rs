@@ -355,7 +355,14 @@ fn opposite(operator: &BinaryOperator) -> Option<BinaryOperator> {
 /// A number that neither 64 bits nor a DOUBLE hold, as a DECIMAL; `None` for others. DataFusion takes it for a DOUBLE.
 fn as_decimal(text: &str, span: Span) -> Result<Option<Expr>> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let Some(double) = text.parse::<f64>().ok().filter(|_| is_plain) else { return Ok(None) };
+    let Ok(double) = text.parse::<f64>() else { return Ok(None) };
+    if double.is_infinite() {
+        let message = format!("{text} is larger than any number; the largest DOUBLE is {:e}", f64::MAX);
+        return Err(at(span, message));
+    }
+    if !is_plain {
+        return Ok(None);
+    }
     let digits = |number: &str| -> (String, String) {
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         (whole.trim_start_matches('0').to_string(), fraction.trim_end_matches('0').to_string())

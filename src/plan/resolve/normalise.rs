@@ -18,6 +18,7 @@ use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use crate::arithmetic::average::integers::of_integers;
 use crate::arithmetic::checked::map_keeping_names;
 use crate::plan::repair::{EquijoinsOfOneKind, JoinsOfOneKind, OptimizerRules, simplification};
 use crate::plan::resolve::equalities::EqualitiesBelowJoins;
@@ -46,7 +47,8 @@ pub fn normalise(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
     Optimizer::with_rules(rules).optimize(plan, state, |_, _| {})
 }
 
-/// The plan with other expressions in the place of functions whose value is not one of the row alone.
+/// The plan with other expressions in the place of functions whose value is not one of the row alone, and averages of
+/// integers that do not depend on the order of rows.
 fn of_rows_alone(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
     let plan = plan.transform_up_with_subqueries(|node| {
         let schema = merge_schema(&node.inputs());
@@ -56,7 +58,7 @@ fn of_rows_alone(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan>
                     Ok(Transformed::yes(Expr::Literal(of_fields(call, &schema, state)?, None)))
                 }
                 Expr::ScalarFunction(call) if call.func.name() == "array_concat" => concat_of_row(call, &schema),
-                _ => Ok(Transformed::no(part)),
+                _ => of_integers(part, &schema),
             })
         })
     });

@@ -253,16 +253,52 @@ fn own_outer_columns(node: &LogicalPlan) -> Result<bool> {
 /// Whether DataFusion makes the right join of a subquery that is asked whether it has rows: only filters name columns
 /// around it, and nothing stands above them that a filter could not be brought above.
 pub(super) fn joins_rightly(plan: &LogicalPlan) -> Result<bool> {
+    Ok(is_pulled_up(plan)? && finds_columns(plan, &mut Vec::new()))
+}
+
+/// Whether DataFusion, which calls columns by their bare names once a filter is brought above a subquery, finds those
+/// that filters compare with columns around it: `filtered`, when it is done.
+fn finds_columns(plan: &LogicalPlan, filtered: &mut Vec<Column>) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            finds_columns(&projection.input, filtered)
+                && projection.expr.iter().zip(plan.schema().fields()).all(|(expr, field)| {
+                    filtered.iter().all(|column| {
+                        let column_expr = Expr::Column(column.clone());
+                        // A cast is called what its column is.
+                        let is_alike = column.name == *field.name()
+                            || column_expr.schema_name().to_string() == expr.schema_name().to_string();
+                        *expr == column_expr || !is_alike
+                    })
+                })
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            finds_columns(&aggregate.input, filtered)
+                && plan.schema().fields().iter().all(|field| filtered.iter().all(|column| column.name != *field.name()))
+        }
+        LogicalPlan::Sort(sort) => finds_columns(&sort.input, filtered),
+        LogicalPlan::Distinct(Distinct::All(input)) => finds_columns(input, filtered),
+        LogicalPlan::Filter(filter) => {
+            let is_found = finds_columns(&filter.input, filtered);
+            let correlated = split_conjunction(&filter.predicate).into_iter().filter(|part| part.contains_outer());
+            filtered.extend(correlated.flat_map(Expr::column_refs).cloned());
+            let fields = filter.input.schema().fields();
+            let is_one = |column: &Column| fields.iter().filter(|field| *field.name() == column.name).count() == 1;
+            is_found && filtered.iter().all(is_one)
+        }
+        _ => true,
+    }
+}
+
+fn is_pulled_up(plan: &LogicalPlan) -> Result<bool> {
     if !is_correlated(plan)? {
         return Ok(true);
     }
     match plan {
-        LogicalPlan::Projection(projection) => Ok(!own_outer_columns(plan)? && joins_rightly(&projection.input)?),
-        LogicalPlan::Sort(sort) => Ok(!own_outer_columns(plan)? && joins_rightly(&sort.input)?),
-        LogicalPlan::Distinct(Distinct::All(input)) => joins_rightly(input),
-        LogicalPlan::Filter(filter) => {
-            Ok(!has_correlated_subquery(&filter.predicate)? && joins_rightly(&filter.input)?)
-        }
+        LogicalPlan::Projection(projection) => Ok(!own_outer_columns(plan)? && is_pulled_up(&projection.input)?),
+        LogicalPlan::Sort(sort) => Ok(!own_outer_columns(plan)? && is_pulled_up(&sort.input)?),
+        LogicalPlan::Distinct(Distinct::All(input)) => is_pulled_up(input),
+        LogicalPlan::Filter(filter) => Ok(!has_correlated_subquery(&filter.predicate)? && is_pulled_up(&filter.input)?),
         _ => Ok(false),
     }
 }
@@ -270,8 +306,14 @@ pub(super) fn joins_rightly(plan: &LogicalPlan) -> Result<bool> {
 /// Whether DataFusion makes the right join of a subquery that gives a value: an aggregate without groups, over rows
 /// that filters compare with columns around it.
 pub(super) fn aggregates_rightly(plan: &LogicalPlan) -> Result<bool> {
+    Ok(is_filtered_aggregate(plan)? && finds_columns(plan, &mut Vec::new()))
+}
+
+fn is_filtered_aggregate(plan: &LogicalPlan) -> Result<bool> {
     match plan {
-        LogicalPlan::Projection(projection) => Ok(!own_outer_columns(plan)? && aggregates_rightly(&projection.input)?),
+        LogicalPlan::Projection(projection) => {
+            Ok(!own_outer_columns(plan)? && is_filtered_aggregate(&projection.input)?)
+        }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => {
             Ok(!own_outer_columns(plan)? && is_filtered_by_equalities(&aggregate.input)?)
         }
