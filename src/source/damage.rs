@@ -26,7 +26,7 @@ pub fn check_decodes(path: &Path) -> Result<(), Fault> {
         // Of what is damaged arrow's reader may panic.
         let read: parquet::errors::Result<()> = match catch_unwind(AssertUnwindSafe(read)) {
             Ok(read) => read,
-            Err(_) => Err(parquet::errors::ParquetError::General("the reader panicked".into())),
+            Err(_) => Err(parquet::errors::ParquetError::General("what it says of itself can't be".into())),
         };
         if let Err(cause) = read {
             let message =

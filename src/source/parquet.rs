@@ -55,7 +55,7 @@ pub async fn footers(
             // It panics where the footer claims to be longer than the file.
             let metadata = match AssertUnwindSafe(reader.fetch_metadata()).catch_unwind().await {
                 Ok(metadata) => metadata.map_err(|e| unreadable(&path, e))?,
-                Err(_) => return Err(unreadable(&path, internal_datafusion_err!("the reader panicked"))),
+                Err(_) => return Err(unreadable(&path, internal_datafusion_err!("what it says of itself can't be"))),
             };
             if has_impossible_places(&metadata) {
                 return Err(unreadable(&path, internal_datafusion_err!("a column stands before the file's beginning")));

@@ -1363,3 +1363,125 @@ async fn columns_that_are_written_twice_are_named_by_the_list_behind_the_alias()
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subquery_is_correlated_by_the_column_that_is_named_whatever_others_are_called() {
+    let folder = tempfile::tempdir().unwrap();
+    for (table, values) in [
+        ("o", "(VALUES (1, 1), (2, 1), (3, 2)) AS v(id, k)"),
+        ("a", "(VALUES (1, 7), (3, 8)) AS v(id, z)"),
+        ("b", "(VALUES (2, 7)) AS v(id, z)"),
+    ] {
+        make_parquet(folder.path(), table, &format!("SELECT * FROM {values}")).await;
+    }
+    let source = |name: &str| format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{name}.parquet';");
+    let sources = ["o", "a", "b"].map(source).concat();
+    let cases: &[Case<'_>] = &[
+        ("id", "SELECT id FROM o WHERE EXISTS (SELECT 1 FROM a JOIN b ON a.z = b.z WHERE b.id = o.id)", Ok(&["2"])),
+        (
+            "id",
+            "SELECT id FROM o WHERE NOT EXISTS (SELECT 1 FROM a, b WHERE a.z = b.z AND b.id = o.id)",
+            Ok(&["1", "3"]),
+        ),
+        (
+            "id",
+            "SELECT id FROM o WHERE EXISTS (SELECT 1 FROM a, b WHERE a.z = b.z AND a.id = o.id AND b.id = o.id)",
+            Ok(&[]),
+        ),
+        (
+            "id",
+            "SELECT id FROM o WHERE EXISTS (SELECT b.id FROM a, b WHERE a.z = b.z AND a.id = o.id LIMIT 1)",
+            Ok(&["1"]),
+        ),
+        ("id", "SELECT id FROM o WHERE id IN (SELECT b.id FROM a, b WHERE a.z = b.z AND a.id <> o.id)", Ok(&["2"])),
+        ("id", "SELECT id FROM o WHERE id IN (SELECT CAST(a.id AS INT) FROM a WHERE a.id = o.id)", Ok(&["1", "3"])),
+        ("id", "SELECT id FROM o WHERE id IN (SELECT a.z - 6 AS id FROM a WHERE a.id = o.id)", Ok(&["1"])),
+        (
+            "id",
+            "SELECT id, (SELECT count(*) FROM o x, o y WHERE x.k = o.k AND y.k = o.k) AS n FROM o",
+            Ok(&["1 4", "2 4", "3 1"]),
+        ),
+        ("id", "SELECT id, (SELECT max(z) AS id FROM a WHERE a.id = o.id) AS m FROM o", Ok(&["1 7", "2 -", "3 8"])),
+        (
+            "id",
+            "SELECT o.id, x.k FROM o, LATERAL (SELECT max(z) AS k FROM a WHERE a.id = o.k) x",
+            Ok(&["1 7", "2 7", "3 -"]),
+        ),
+        (
+            "id",
+            "SELECT o.id, x.z FROM o, LATERAL (SELECT a.z FROM a, b WHERE b.id = o.id AND a.id <> o.id) x",
+            Ok(&["2 7", "2 8"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), &sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_average_of_integers_does_not_depend_on_the_order_of_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = i64::MAX;
+    let values = format!("(1, 0, {large}), (2, 0, 3), (3, 0, -{large}), (4, 1, NULL), (5, 2, 4)");
+    make_parquet(folder.path(), "t", &format!("SELECT * FROM (VALUES {values}) AS v(k, g, n)")).await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT avg(n) AS a FROM t", Ok(&["1.75"])),
+        ("k", "SELECT avg(DISTINCT n) AS a FROM t", Ok(&["1.75"])),
+        ("k", "SELECT avg(CAST(n AS BIGINT UNSIGNED)) FILTER (WHERE k IN (2, 5)) AS a FROM t", Ok(&["3.5"])),
+        ("g", "SELECT g, avg(n) AS a FROM t GROUP BY g", Ok(&["0 1.0", "1 -", "2 4.0"])),
+        ("k", "SELECT g, avg(n) AS a, min(k) AS k FROM t GROUP BY g", Ok(&["0 1.0 1", "1 - 4", "2 4.0 5"])),
+        ("g", "SELECT k, avg(n) OVER (PARTITION BY g) AS a FROM t", Ok(&["1 1.0", "2 1.0", "3 1.0", "4 -", "5 4.0"])),
+        (
+            "g",
+            "SELECT k, avg(n) OVER (PARTITION BY g ORDER BY k ROWS 1 PRECEDING) < 1e18 AS a FROM t",
+            Ok(&["1 false", "2 false", "3 true", "4 -", "5 true"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arguments_of_an_aggregate_fail_only_where_its_filter_keeps_the_row() {
+    let folder = tempfile::tempdir().unwrap();
+    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 0), (2, 2), (3, 5)) AS v(k, v)").await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT sum(10 / v) FILTER (WHERE v <> 0) AS s, count(*) AS n FROM t", Ok(&["7 3"])),
+        (
+            "k",
+            "SELECT k, sum(10 / v) FILTER (WHERE v <> 0) OVER (PARTITION BY k) AS s FROM t",
+            Ok(&["1 -", "2 5", "3 2"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nests_too_deep_is_refused_and_the_rest_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let nested = |open: &str, within: &str, close: &str, depth: usize| {
+        format!("{}{within}{}", open.repeat(depth), close.repeat(depth))
+    };
+    for (sql, words) in [
+        (format!("SELECT {} AS x", nested("(SELECT ", "1", ")", 30)), "more than 12 subqueries stand in each other"),
+        (
+            format!("SELECT {} AS x FROM (VALUES (1)) AS v(k)", nested("coalesce(", "k", ", 1)", 30)),
+            "more than 12 calls of coalesce",
+        ),
+        (nested("SELECT 1 AS k FROM (", "SELECT 1 AS k", ") q", 900), "nested too deeply"),
+        ("SELECT 1e400 AS x".into(), "larger than any number"),
+    ] {
+        let pipeline = chunkwise::sql::parse(&format!("CREATE TABLE x AS {sql}"), "x.sql", folder.path());
+        let error = match pipeline {
+            Ok(pipeline) => crate::support::failure(&engine, &pipeline, "x").await.1,
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains(words), "{error}");
+    }
+    let deep = nested("SELECT k FROM (", "SELECT 1 AS k", ") q", 400);
+    run(&engine, &format!("CREATE TABLE x AS {deep}"), folder.path()).await;
+    assert_eq!(rows_as_text(&engine, "SELECT * FROM x").await, ["1"]);
+}

@@ -12,11 +12,11 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Schema, TimeUnit};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
-use chunkwise::{Engine, Event, RunOptions};
+use chunkwise::{Engine, Event, InputMode, RunOptions};
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::data_type::{Int96, Int96Type};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
@@ -1082,7 +1082,7 @@ async fn a_page_that_is_not_what_its_checksum_says_is_no_value() {
     let digits: Vec<u8> = WITH_CHECKSUMS.bytes().map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
     let mut bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     fs::write(&path, &bytes).unwrap();
-    check(folder.path(), &of_parquet("p.parquet"), "*", Ok(&["1 1000001", "2 1000002", "3 1000003"])).await;
+    check(folder.path(), &of_parquet("p.parquet"), "*", Ok(&["1,1000001", "2,1000002", "3,1000003"])).await;
     let value = 1_000_002_i64.to_le_bytes();
     let at = bytes.windows(value.len()).position(|window| window == value).unwrap();
     bytes[at] ^= 1;
@@ -1126,4 +1126,376 @@ async fn what_comes_later_is_read_or_an_error() {
     let skipped = [b"\x50\x2a\x4d\x18\x04\0\0\0abcd".to_vec(), zstd::encode_all(&b"a\n1\n"[..], 0).unwrap()].concat();
     fs::write(at.join("skip.csv.zst"), skipped).unwrap();
     check(at, &csv("skip.csv.zst", ""), "a", Ok(&["1"])).await;
+}
+
+/// The rows of a Parquet file of row groups of three rows, whose column `k` is declared with a type, and how the file is
+/// read, for each of the cuts that may go by statistics.
+async fn grouped(folder: &Path, k: ArrayRef, declared: &str) -> Vec<(Vec<String>, InputMode)> {
+    let batch = RecordBatch::try_from_iter([("k", k)]).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(3)).build();
+    let file = fs::File::create(folder.join("t.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let mut found = Vec::new();
+    // With a number of chunks 'auto' is a cut by hash.
+    for options in ["chunk_by = 'auto', chunks = 3", "chunk_by = 'auto'", "chunk_by = 'range', chunks = 3"] {
+        let sql = format!(
+            "CREATE EXTERNAL TABLE t (k {declared}) STORED AS PARQUET LOCATION 't.parquet';
+             CREATE TABLE o WITH ({options}) AS SELECT k, count(*) AS n FROM t GROUP BY k"
+        );
+        let cache = tempfile::tempdir().unwrap();
+        let engine = engine(cache.path());
+        let report = crate::support::run(&engine, &sql, folder).await;
+        found.push((rows_as_text(&engine, "SELECT k FROM o").await, report.tasks[0].inputs[0].mode));
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_read_as_types_of_another_order_lose_no_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let strings = |values: &[&str]| values.iter().map(|value| value.to_string()).collect::<Vec<_>>();
+    let text = |values: &[String]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+    let long = |values: &[i64]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+    // In each row group a value is outside the least and the most one once they are read as another type.
+    let digits = strings(&["1", "150", "2", "3", "4", "5", "200", "201", "202", "300", "301", "302"]);
+    let integers = [1, 5, 20, 3, 30, 9, 400, 4000, 999, 50, 500, 77];
+    let floats = integers.map(|value| value as f64 + 0.5);
+    let hours = [0, 4, 8, 11];
+    let times = hours.map(|h| ["00+00:00", "30-12:00", "59+00:00"].map(|rest| format!("2024-01-01 {h:02}:00:{rest}")));
+    let instants = hours.map(|h| [(h, "00"), (h + 12, "30"), (h, "59")]).concat();
+    let instants = instants.iter().map(|(hour, second)| format!("2024-01-01T{hour:02}:00:{second}Z")).collect();
+    for (k, declared, mut rows) in [
+        (text(&digits), "BIGINT", digits),
+        (long(&integers), "VARCHAR", integers.map(|value| value.to_string()).to_vec()),
+        (Arc::new(Float64Array::from(floats.to_vec())), "VARCHAR", floats.map(|value| value.to_string()).to_vec()),
+        (text(&times.concat()), "TIMESTAMPTZ", instants),
+    ] {
+        rows.sort();
+        for (found, mode) in grouped(folder.path(), k, declared).await {
+            assert_eq!((&found, mode), (&rows, InputMode::Rescan), "{declared}");
+        }
+    }
+    // Types of one order are cut by what the statistics say.
+    let (dates, days) = (["02", "03", "04", "05"].map(|day| format!("1970-01-{day}")), vec![1, 2, 3, 4]);
+    let plain = strings(&["10", "11", "12", "13"]);
+    for (k, declared, rows) in [
+        (Arc::new(Int32Array::from(vec![10, 11, 12, 13])) as ArrayRef, "BIGINT", plain.clone()),
+        (long(&[10, 11, 12, 13]), "INT", plain.clone()),
+        (long(&[10, 11, 12, 13]), "BIGINT", plain.clone()),
+        (long(&[10, 11, 12, 13]), "DECIMAL(10, 2)", strings(&["10.00", "11.00", "12.00", "13.00"])),
+        (text(&plain), "VARCHAR", plain),
+        (Arc::new(Date32Array::from(days)), "TIMESTAMP", dates.map(|date| format!("{date}T00:00:00")).to_vec()),
+    ] {
+        let modes = [InputMode::Rescan, InputMode::Range, InputMode::Range];
+        let expected: Vec<_> = modes.into_iter().map(|mode| (rows.clone(), mode)).collect();
+        assert_eq!(grouped(folder.path(), k, declared).await, expected, "{declared}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_csv_file_ends_where_its_bytes_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // Characters that stand behind the end of a file when it is read.
+    let marks = "\u{1f}".repeat(16);
+    for mark in ["\u{1f}", &marks] {
+        for (name, text) in [
+            ("first.csv", format!("s\n{mark}\na\nb\n")),
+            ("middle.csv", format!("s\na\n{mark}\nb\n")),
+            ("last.csv", format!("s\na\nb\n{mark}\n")),
+            ("last_open.csv", format!("s\na\nb\n{mark}")),
+            ("last_crlf.csv", format!("s\r\na\r\nb\r\n{mark}\r\n")),
+            ("quoted.csv", format!("s\na\nb\n\"{mark}\"")),
+        ] {
+            write(at, &[(name, &text)]);
+            check(at, &csv(name, ""), "s", Ok(&[mark, "a", "b"])).await;
+        }
+        write(at, &[("alone.csv", mark)]);
+        check(at, &csv("alone.csv", "OPTIONS (format.has_header false)"), "*", Ok(&[mark])).await;
+    }
+    let two: &[&str] = &["1,x", "2,"];
+    for (text, options) in [
+        ("k,s\n1,x\n2,", ""),
+        ("k,s\n1,x\n2,\n", ""),
+        ("k,s\n1,x\n2,\"\"", ""),
+        ("k,s\r\n1,x\r\n2,\r\n", ""),
+        ("k,s\r\n1,x\r\n2,", ""),
+        ("k,s\r1,x\r2,\r", ""),
+        ("k,s\n1,x\n2,\n\n\n", ""),
+        ("k,s\r\n\r\n1,x\r\n2,\r\n\r\n", ""),
+        ("k,s\n1,x\n2,\n#end", "OPTIONS (format.comment '#')"),
+        ("k,s\n1,x\n2,\n#end\n", "OPTIONS (format.comment '#')"),
+        ("k,s;1,x;2,", "OPTIONS (format.terminator ';')"),
+        ("k,s;1,x;2,;", "OPTIONS (format.terminator ';')"),
+    ] {
+        write(at, &[("end.csv", text)]);
+        check(at, &csv("end.csv", options), "k, s", Ok(two)).await;
+    }
+    for (text, options, line) in [
+        ("k,s\n1,x\n2,\"", "", 3),
+        ("k,s\n1,x\n2,\"\n", "", 3),
+        ("k,s\n1,x\n2,\"y\"\"", "", 3),
+        ("k,s\n1,x\n\"2", "", 3),
+        ("k\n1\n\"", "", 3),
+        ("k\n1\n\"2\r\n3\r\n", "", 3),
+        ("k\n1\n\"2\\", "OPTIONS ('format.escape' '\\')", 3),
+        ("k\n1\n\"2\\\"", "OPTIONS ('format.escape' '\\')", 3),
+    ] {
+        write(at, &[("open.csv", text)]);
+        let words = [&format!("open.csv, line {line}: "), "a quote that opens in this row is never closed"];
+        check(at, &csv("open.csv", options), "k", Err(&words)).await;
+    }
+}
+
+/// CSV of a column `v` whose last value stands in line 1002, behind all that its type is inferred from.
+fn late(first: &str, last: &str) -> String {
+    format!("v\n{}{last}\n", format!("{first}\n").repeat(1000))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn later_values_that_an_inferred_type_would_change_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (local, instant) = ("2024-01-01 10:00:00", "2024-01-01 10:00:00+02:00");
+    for (first, last) in [
+        (local, "2024-01-01 10:00:00 EST"),
+        (local, "2024-01-01 10:00:00 Europe/Berlin"),
+        (local, "2024-01-01 10:00:00 UTC"),
+        (local, "2024-01-01 10:00:00Z"),
+        (local, "2024-01-01 10:00:00+02:00"),
+        (local, "2024-01-01T10:00:00-0930"),
+        (instant, "2024-01-01 10:00:00"),
+        (instant, "2024-01-01T10:00:00.5"),
+        (instant, "2024-01-01 10:00:00 EST"),
+        (instant, "2024-01-01 10:00:00 UTC"),
+        (instant, "2024-01-01 10:00:00+02:60"),
+        ("1.5", "007"),
+        ("1.5", "007.5"),
+        ("1.5", "-007.5"),
+        ("1.5", "+1.5"),
+        ("1", "+5"),
+        ("1", "-05"),
+    ] {
+        write(at, &[("late.csv", &late(first, last))]);
+        let words = ["late.csv, line 1002: ", "column 'v'", &format!("'{last}'")];
+        check(at, &csv("late.csv", ""), "count(v)", Err(&words)).await;
+    }
+    for (first, last, most) in [
+        (local, "2024-01-02T10:00:00.5", "2024-01-02T10:00:00.500"),
+        (instant, "2024-01-02T10:00:00Z", "2024-01-02T10:00:00Z"),
+        (instant, "2024-01-02 10:00:00-0930", "2024-01-02T19:30:00Z"),
+        ("-1.5", "0.5", "0.5"),
+        ("-1.5", "-0.5", "-0.5"),
+        ("-1.5", "0", "0.0"),
+        ("-1", "0", "0"),
+    ] {
+        write(at, &[("late.csv", &late(first, last))]);
+        check(at, &csv("late.csv", ""), "max(v)", Ok(&[most])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn minutes_of_an_offset_are_less_than_60() {
+    let folder = tempfile::tempdir().unwrap();
+    let declared = "CREATE EXTERNAL TABLE t (v TIMESTAMPTZ) STORED AS CSV LOCATION 't.csv'";
+    for (offset, instant) in [
+        ("+02:99", None),
+        ("+0299", None),
+        ("+02:60", None),
+        ("-0260", None),
+        ("+05:30", Some("2024-01-31T04:30:00Z")),
+        ("-0930", Some("2024-01-31T19:30:00Z")),
+        ("+02:59", Some("2024-01-31T07:01:00Z")),
+        ("+02", Some("2024-01-31T08:00:00Z")),
+        ("Z", Some("2024-01-31T10:00:00Z")),
+    ] {
+        for time in ["10:00:00", "10:00:00.000"] {
+            let text = format!("2024-01-31 {time}{offset}");
+            write(folder.path(), &[("t.csv", &format!("v\n{text}\n"))]);
+            for source in [csv("t.csv", ""), declared.to_string()] {
+                let words = ["t.csv, line 2: ", "column 'v'", &text];
+                let expected = instant.as_ref().map(std::slice::from_ref).ok_or(&words[..]);
+                check(folder.path(), &source, "v", expected).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csv_text_behind_a_closing_quote_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (comment, escape) = ("OPTIONS ('format.comment' '#')", "OPTIONS ('format.escape' '\\')");
+    for (text, options, line) in [
+        ("k,s\n1,\"a\"b\"c\"\n", "", 2),
+        ("k,s\n1,x\n2,\"a\" \n3,y\n", "", 3),
+        ("k,s\r\n1,x\r\n2,\"a\" \r\n", "", 3),
+        ("k,s\n\"1\" ,x\n", "", 2),
+        ("k,s\n1,\"a\nb\"\n2,\"c\"d", "", 4),
+        ("k,\"s\"x\n1,a\n", "", 1),
+        ("k,s\n#\"\n1,\"a\"#\n", comment, 3),
+        ("k,s\n1,\"a\\\"\"b\n", escape, 2),
+        ("k,s\n1,\"a\"b\n", "OPTIONS (format.double_quote false)", 2),
+    ] {
+        write(at, &[("behind.csv", text)]);
+        let words = [&format!("behind.csv, line {line}: "), "text behind a quote that closes a field"];
+        check(at, &csv("behind.csv", options), "*", Err(&words)).await;
+    }
+    for (text, options, rows) in [
+        ("k,s\n1,\"a \"\"b\"\" c\"\n", "", ["1,a 'b' c"]),
+        ("k,s\n1,\"\"\"a\"\"\"\n", "", ["1,'a'"]),
+        ("k,s\n1,in\"side\n", "", ["1,in'side"]),
+        ("k,s\n1, \"a\"\n", "", ["1, 'a'"]),
+        ("\"k\",\"s\"\n\"1\",\"b\"\n", "", ["1,b"]),
+        ("\"k\",\"s\"\r\n\"1\",\"b\"\r\n", "", ["1,b"]),
+        ("\"k\",\"s\"\n\"1\",\"b\"", "", ["1,b"]),
+        ("k,s\n# \"a\"b \"c\n1,b\n#\"", comment, ["1,b"]),
+        ("k,s\n1,\"# \"\"b\"\n", comment, ["1,# 'b"]),
+        ("k,s\n1,\"a\\\"b\"\n", escape, ["1,a'b"]),
+        ("k,s\n1,\"a\\\\\"\n", escape, ["1,a\\"]),
+        ("k,s\n1,\"a\nb\"\n", "", ["1,a/b"]),
+        ("k,s\r\n1,\"a\r\n\"\"b\"\"\"\r\n", "", ["1,a//'b'"]),
+        ("k,s\n1,'a''b'\n", "OPTIONS ('format.quote' '''')", ["1,a'b"]),
+        ("k,s\n1,a\"b\"\n", "OPTIONS ('format.quote' '''')", ["1,a'b'"]),
+    ] {
+        write(at, &[("within.csv", text)]);
+        let plain = "k, translate(s, concat('\"', chr(10), chr(13)), '''//') AS s";
+        check(at, &csv("within.csv", options), plain, Ok(&rows)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_pass_over_no_link_that_leads_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(at, &[("d/x/a.csv", "id\n1\n"), ("d/z/a.csv", "id\n2\n"), ("d/readme.md", "")]);
+    std::os::unix::fs::symlink("nowhere", at.join("d/y")).unwrap();
+    let patterns = ["d/*/a.csv", "d/**/a.csv"];
+    for pattern in patterns {
+        check(at, &csv(pattern, ""), "id", Err(&["d/y is a link to nowhere, which does not exist"])).await;
+    }
+    check(at, &csv("d/x/*.csv", ""), "id", Ok(&["1"])).await;
+    fs::remove_file(at.join("d/y")).unwrap();
+    for pattern in patterns {
+        check(at, &csv(pattern, ""), "id", Ok(&["1", "2"])).await;
+    }
+    std::os::unix::fs::symlink("x", at.join("d/y")).unwrap();
+    for pattern in patterns {
+        check(at, &csv(pattern, ""), "id", Ok(&["1", "1", "2"])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_count_alike_in_whatever_order_locations_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(at, &[("p6/a.csv", "id\n1\n"), ("p7/a.csv", "id\n1\n")]);
+    std::os::unix::fs::symlink("a.csv", at.join("p6/b.csv")).unwrap();
+    for locations in [
+        "'p6'",
+        "'p6', 'p6/a.csv'",
+        "'p6/a.csv', 'p6'",
+        "'p6/b.csv', 'p6'",
+        "'p6', 'p6/b.csv'",
+        "'p6', 'p6/../p6'",
+        "'p6/a.csv', 'p6', 'p6/b.csv'",
+        "'p6/a.csv', 'p7'",
+    ] {
+        let source = format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION ({locations})");
+        check(at, &source, "id", Ok(&["1", "1"])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_byte_of_a_page_is_damaged_the_file_is_named_and_no_panic_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // Indices of 7 bits may be too large for a dictionary of 69 values; the first version has none of decimals.
+    for (version, count, least) in [(WriterVersion::PARQUET_1_0, 6, 20), (WriterVersion::PARQUET_2_0, 70, 80)] {
+        let values = Decimal128Array::from_iter((0..count).map(|value| (value != 3).then_some(value * 100)));
+        let values = Arc::new(values.with_precision_and_scale(20, 2).unwrap()) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("d", values)]).unwrap();
+        let properties = WriterProperties::builder().set_writer_version(version).build();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        let footer = writer.close().unwrap();
+        let column = footer.row_group(0).column(0);
+        let (start, length) = column.byte_range();
+        let places: Vec<usize> = (column.data_page_offset() as usize..(start + length) as usize).collect();
+        let mut sql = String::new();
+        for place in &places {
+            let mut damaged = bytes.clone();
+            damaged[*place] = 255;
+            let name = format!("{count}/{place}/p.parquet");
+            fs::create_dir_all(at.join(&name).parent().unwrap()).unwrap();
+            fs::write(at.join(&name), damaged).unwrap();
+            sql += &format!(
+                "CREATE EXTERNAL TABLE t{place} STORED AS PARQUET LOCATION '{name}';
+                 CREATE TABLE o{place} AS SELECT d FROM t{place};"
+            );
+        }
+        let engine = engine(&at.join(format!("cache{count}")));
+        let report = crate::support::try_run(&engine, &sql, at).await;
+        let mut told = 0;
+        for place in places {
+            let task = report.task(&format!("o{place}")).unwrap();
+            if task.error.is_some() {
+                let words = format!("{count}/{place}/p.parquet: column 'd' can't be decoded, so it is damaged");
+                assert!(task.reason.contains(&words) && !task.reason.contains("panicked"), "{}", task.reason);
+                told += 1;
+            }
+        }
+        // The others are other values.
+        assert!(told >= least, "{told}");
+        fs::write(at.join("p.parquet"), bytes).unwrap();
+        let sum = (0..count).filter(|value| *value != 3).sum::<i128>();
+        let row = format!("{},{sum}.00", count - 1);
+        check(at, &of_parquet("p.parquet"), "count(d), sum(d)", Ok(&[&row])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_has_no_type_is_told_with_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(
+        at,
+        &[
+            ("two/a.json", "{\"k\": 1}\n"),
+            ("two/b.json", "{\"k\": \"x\"}\n"),
+            ("three/a.json", "{\"k\": null}\n"),
+            ("three/b.json", "{\"k\": 1}\n"),
+            ("three/c.json", "{\"k\": 1}\n{\"k\": \"x\"}\n"),
+            ("alike/a.json", "{\"k\": 1}\n"),
+            ("alike/b.json", "{\"k\": 1.5}\n"),
+            ("twice/a.json", "{\"s\": {\"a\": 1}}\n"),
+            ("twice/b.json", "{\"s\": {\"a\": 1, \"a\": 2}}\n"),
+            ("list.json", "{\"s\": [{\"a\": 1, \"b\": 1, \"a\": 2}]}\n"),
+            ("once.json", "{\"s\": {\"a\": 1, \"b\": {\"a\": 2}}}\n"),
+        ],
+    );
+    let json = |location: &str| format!("CREATE EXTERNAL TABLE t STORED AS JSON LOCATION '{location}'");
+    let words = ["two/b.json: key 'k' is a number in one object and a text in another, beside ", "two/a.json; declare"];
+    check(at, &json("two/"), "k", Err(&words)).await;
+    let words = ["three/c.json: key 'k' is a number in one object and a text in another; declare it"];
+    check(at, &json("three/"), "k", Err(&words)).await;
+    check(at, &json("alike/"), "k", Ok(&["1.0", "1.5"])).await;
+    check(at, &json("twice/"), "*", Err(&["twice/b.json: key 's' has key 'a' twice in an object"])).await;
+    check(at, &json("list.json"), "*", Err(&["list.json: key 's' has key 'a' twice in an object"])).await;
+    check(at, &json("once.json"), "s['a'], s['b']['a']", Ok(&["1,2"])).await;
+    // UTF-32 begins as UTF-16 does.
+    fs::write(at.join("little"), b"\xff\xfe\0\0{\0\0\0}\0\0\0").unwrap();
+    fs::write(at.join("big"), b"\0\0\xfe\xff\0\0\0{\0\0\0}").unwrap();
+    fs::write(at.join("utf16"), b"\xff\xfe{\0}\0").unwrap();
+    for (name, words) in [
+        ("little", "little: it is UTF-32; save it as UTF-8"),
+        ("big", "big: it is UTF-32; save it as UTF-8"),
+        ("utf16", "utf16: it is UTF-16; save it as UTF-8"),
+    ] {
+        check(at, &json(name), "*", Err(&[words])).await;
+        check(at, &csv(name, ""), "*", Err(&[words])).await;
+    }
 }
