@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 use chunkwise::{RunOptions, Status};
 use serde_json::{Value, json};
 
+use super::correlated::correlated;
 use super::files::in_duckdb;
 use super::kind::Kind;
 use super::query::{Case, case};
@@ -56,6 +57,8 @@ const QUERIES: [&str; 32] = [
     "SELECT count(*) AS n FROM (SELECT DISTINCT [{k}] AS l FROM {t} WHERE {k} IS NOT NULL) q",
     "SELECT DISTINCT ON ({k}) a, count(*) OVER (PARTITION BY {k}) AS n FROM {t} ORDER BY {k}, a",
 ];
+/// Queries with correlated subqueries beside them.
+const CORRELATED_QUERIES: usize = 12;
 /// Random queries beside them.
 const RANDOM_QUERIES: usize = 20;
 
@@ -164,6 +167,11 @@ pub async fn beside(world: &World, seed: u64, folder: &Path, duckdb: &mut DuckDb
             keys: None,
             chunks: 1 + random.below(4) as u32,
         }));
+        for at in 0..CORRELATED_QUERIES {
+            let query = correlated(&mut random);
+            let sql = query.replace("{t}", &t.name).replace("{u}", &u.name).replace("{k}", key);
+            cases.push(Case { name: format!("rc{at}"), sql, keys: None, chunks: 1 + random.below(4) as u32 });
+        }
     }
     // DuckDB sums numbers as DOUBLE beside floats, and knows one zone.
     let has_zone = world.tables.iter().flat_map(|table| &table.columns).any(|c| matches!(c.kind, Kind::Instant(_)));

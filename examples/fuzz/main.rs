@@ -11,6 +11,7 @@
 //! compares its rows of some fifty more queries for each batch of forty.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod correlated;
 mod differ;
 mod duckdb;
 mod expr;

@@ -8,6 +8,8 @@ use self::differ::{BATCH, Plan, Wrong, fuzz};
 use self::report::{describe, print};
 use self::shrink::shrink;
 
+#[path = "../../examples/fuzz/correlated.rs"]
+mod correlated;
 #[path = "../../examples/fuzz/differ.rs"]
 mod differ;
 #[path = "../../examples/fuzz/duckdb.rs"]
