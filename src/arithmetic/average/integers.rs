@@ -83,7 +83,7 @@ macro_rules! of_type {
 }
 
 /// The type of the argument.
-fn argument<'a>(fields: &'a [FieldRef]) -> Result<&'a DataType> {
+fn argument(fields: &[FieldRef]) -> Result<&DataType> {
     let [field] = fields else { return internal_err!("avg has {} arguments", fields.len()) };
     Ok(field.data_type())
 }
