@@ -180,6 +180,17 @@ pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Re
     }
     let compares =
         |node: &LogicalPlan| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Sort(_));
+    // DataFusion brings the filters of a join, an extreme or the first rows below a limit, and reads row groups in the
+    // order of a sort above it, so that the limit takes other rows.
+    let is_limit = |node: &LogicalPlan| {
+        Ok(matches!(node, LogicalPlan::Limit(limit) if !matches!(limit.input.as_ref(), LogicalPlan::Sort(_))))
+    };
+    if plan.exists(is_limit)? {
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        options.optimizer.enable_join_dynamic_filter_pushdown = false;
+        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+        options.optimizer.enable_sort_pushdown = false;
+    }
     if reads_floats(plan, compares)? || changes_numbers(plan)? {
         options.optimizer.enable_join_dynamic_filter_pushdown = false;
         options.optimizer.enable_topk_dynamic_filter_pushdown = false;

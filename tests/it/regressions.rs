@@ -1485,3 +1485,23 @@ async fn what_nests_too_deep_is_refused_and_the_rest_runs() {
     run(&engine, &format!("CREATE TABLE x AS {deep}"), folder.path()).await;
     assert_eq!(rows_as_text(&engine, "SELECT * FROM x").await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_rows_are_found_among_those_that_a_limit_below_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let values: Arc<Int32Array> = Arc::new(Int32Array::from(vec![5, 9, 1]));
+    let batch = RecordBatch::try_from_iter([("x", values as _)]).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(1)).build();
+    let file = File::create(folder.path().join("s.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let sql = "CREATE EXTERNAL TABLE s STORED AS PARQUET LOCATION 's.parquet';
+        CREATE TABLE first AS SELECT x FROM (SELECT x FROM s LIMIT 2) ORDER BY x LIMIT 1;
+        CREATE TABLE least AS SELECT min(x) AS x FROM (SELECT x FROM s LIMIT 2)";
+    run(&engine, sql, folder.path()).await;
+    for table in ["first", "least"] {
+        assert_eq!(rows_as_text(&engine, &format!("SELECT * FROM {table}")).await, ["5"], "{table}");
+    }
+}
