@@ -67,15 +67,23 @@ impl CheckedAvg {
         match from {
             DataType::Decimal256(..) if args.is_distinct => {
                 let inner = self.of.accumulator(args)?;
-                Ok(Box::new(DistinctDecimals { inner, from, to }))
+                Ok(distinct::<Decimal256Type>(inner, from, to, decimal))
             }
             // DataFusion knows no average of distinct durations.
             _ if args.is_distinct => self.of.accumulator(args),
             DataType::Decimal256(..) => Ok(average::<Decimal256Type>(from, to, decimal)),
-            DataType::Duration(TimeUnit::Second) => Ok(average::<DurationSecondType>(from, to, duration)),
-            DataType::Duration(TimeUnit::Millisecond) => Ok(average::<DurationMillisecondType>(from, to, duration)),
-            DataType::Duration(TimeUnit::Microsecond) => Ok(average::<DurationMicrosecondType>(from, to, duration)),
-            DataType::Duration(TimeUnit::Nanosecond) => Ok(average::<DurationNanosecondType>(from, to, duration)),
+            DataType::Duration(TimeUnit::Second) => {
+                Ok(average::<DurationSecondType>(from, to, duration::<DurationSecondType>))
+            }
+            DataType::Duration(TimeUnit::Millisecond) => {
+                Ok(average::<DurationMillisecondType>(from, to, duration::<DurationMillisecondType>))
+            }
+            DataType::Duration(TimeUnit::Microsecond) => {
+                Ok(average::<DurationMicrosecondType>(from, to, duration::<DurationMicrosecondType>))
+            }
+            DataType::Duration(TimeUnit::Nanosecond) => {
+                Ok(average::<DurationNanosecondType>(from, to, duration::<DurationNanosecondType>))
+            }
             other => internal_err!("the average of {other} is DataFusion's"),
         }
     }
@@ -131,8 +139,8 @@ impl AggregateUDFImpl for CheckedAvg {
     }
 }
 
-/// The average as a number of the result's type, of a sum of `from` and a number of rows, at least one.
-type Divide<N> = fn(Total<N>, u64, from: &DataType, to: &DataType) -> Result<N>;
+/// The average as a value of the type `to`, of a sum of `from` and a number of rows, at least one.
+type Divide<N> = fn(Total<N>, u64, from: &DataType, to: &DataType) -> Result<ScalarValue>;
 
 fn average<T>(from: DataType, to: DataType, divide: Divide<T::Native>) -> Box<dyn Accumulator>
 where
@@ -184,8 +192,7 @@ where
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let Self { total, count, from, to, divide, of: _ } = self;
-        let value = (*count > 0).then(|| divide(*total, *count, from, to)).transpose()?;
-        ScalarValue::new_primitive::<T>(value, to)
+        if *count == 0 { ScalarValue::try_from(&*to) } else { divide(*total, *count, from, to) }
     }
 
     fn size(&self) -> usize {
@@ -207,23 +214,45 @@ where
     }
 }
 
-/// The average of distinct decimals, which DataFusion's own accumulator gathers.
-#[derive(Debug)]
-struct DistinctDecimals {
+fn distinct<T>(
     inner: Box<dyn Accumulator>,
     from: DataType,
     to: DataType,
+    divide: Divide<T::Native>,
+) -> Box<dyn Accumulator>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Addend,
+{
+    Box::new(DistinctOf::<T> { inner, from, to, divide })
 }
 
-impl Accumulator for DistinctDecimals {
+/// The average of distinct values, which DataFusion's own accumulator gathers.
+struct DistinctOf<T: ArrowPrimitiveType> {
+    inner: Box<dyn Accumulator>,
+    from: DataType,
+    to: DataType,
+    divide: Divide<T::Native>,
+}
+
+impl<T: ArrowPrimitiveType> Debug for DistinctOf<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DistinctOf({}, {:?})", self.from, self.inner)
+    }
+}
+
+impl<T> Accumulator for DistinctOf<T>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Addend,
+{
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.inner.update_batch(values)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let (total, count) = total_of_list::<Decimal256Type>(&self.inner.state()?)?;
-        let value = (count > 0).then(|| decimal(total, count, &self.from, &self.to)).transpose()?;
-        ScalarValue::new_primitive::<Decimal256Type>(value, &self.to)
+        let (total, count) = total_of_list::<T>(&self.inner.state()?)?;
+        if count == 0 { ScalarValue::try_from(&self.to) } else { (self.divide)(total, count, &self.from, &self.to) }
     }
 
     fn size(&self) -> usize {
@@ -240,13 +269,16 @@ impl Accumulator for DistinctDecimals {
 }
 
 /// Towards zero, as DataFusion rounds it. It is between the smallest and the largest value.
-fn duration(total: Total<i64>, count: u64, _from: &DataType, _to: &DataType) -> Result<i64> {
+fn duration<T>(total: Total<i64>, count: u64, _from: &DataType, to: &DataType) -> Result<ScalarValue>
+where
+    T: ArrowPrimitiveType<Native = i64>,
+{
     let sum = i128::from(total.low) + (i128::from(total.carry) << 64);
-    Ok((sum / i128::from(count)) as i64)
+    ScalarValue::new_primitive::<T>(Some((sum / i128::from(count)) as i64), to)
 }
 
 /// The average with the digits behind the point that DataFusion gives it, the rest cut off.
-fn decimal(total: Total<i256>, count: u64, from: &DataType, to: &DataType) -> Result<i256> {
+fn decimal(total: Total<i256>, count: u64, from: &DataType, to: &DataType) -> Result<ScalarValue> {
     let (DataType::Decimal256(_, scale), DataType::Decimal256(digits, to_scale)) = (from, to) else {
         return internal_err!("the average of {from} is no {to}");
     };
@@ -255,5 +287,5 @@ fn decimal(total: Total<i256>, count: u64, from: &DataType, to: &DataType) -> Re
     let sum = total.value().and_then(|sum| sum.checked_mul(scaled)).ok_or_else(too_large)?;
     let average = sum.div_checked(i256::from_i128(i128::from(count)))?;
     Decimal256Type::validate_decimal_precision(average, *digits, *to_scale).map_err(|_| too_large())?;
-    Ok(average)
+    ScalarValue::new_primitive::<Decimal256Type>(Some(average), to)
 }

@@ -8,7 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, internal_err};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::{AggregateFunction, Case};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, when};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
 use crate::arithmetic::cast::cast_may_fail;
 use crate::arithmetic::chain::is_chain;
@@ -83,33 +83,13 @@ impl Over<'_> {
                 }
                 Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
                     params.filter = params.filter.map(|filter| self.truth(*filter).map(Box::new)).transpose()?;
-                    if let Some(filter) = &params.filter {
-                        params.args = self.where_kept(params.args, filter)?;
-                    }
                     return Ok(Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params })));
-                }
-                Expr::WindowFunction(mut function) => {
-                    if let Some(filter) = function.params.filter.take() {
-                        let filter = self.truth(*filter)?;
-                        function.params.args = self.where_kept(std::mem::take(&mut function.params.args), &filter)?;
-                        function.params.filter = Some(Box::new(filter));
-                    }
-                    return Ok(Transformed::yes(Expr::WindowFunction(function)));
                 }
                 other => return Ok(Transformed::no(other)),
             };
             Ok(Transformed::new(part, true, TreeNodeRecursion::Jump))
         })?;
         Ok(lazy.data)
-    }
-
-    /// Arguments of an aggregate that are NULL where its filter takes the row away, if they could fail there.
-    fn where_kept(self, args: Vec<Expr>, filter: &Expr) -> Result<Vec<Expr>> {
-        let kept = |arg: Expr| match fails(&arg, self.schema)? {
-            true => when(filter.clone(), arg).end(),
-            false => Ok(arg),
-        };
-        args.into_iter().map(kept).collect()
     }
 
     /// A condition of which only the truth is asked.

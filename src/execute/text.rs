@@ -283,7 +283,7 @@ const UTC: &str = "+00:00";
 
 /// Units since 1970. A text with an offset is that instant; one without is a local time of `zone`.
 fn timestamp(text: &str, unit: TimeUnit, zone: Tz) -> Option<i64> {
-    if !has_fraction_of(text, unit) || is_leap_second(text) || has_offset_of_over_an_hour(text) {
+    if !has_fraction_of(text, unit) || is_leap_second(text) || has_too_many_minutes(text) {
         return None;
     }
     let instant = string_to_datetime(&zone, text).ok()?;
@@ -307,8 +307,8 @@ fn is_leap_second(text: &str) -> bool {
     seconds.is_some_and(|seconds| seconds.starts_with("60"))
 }
 
-/// Whether the minutes of an offset are 60 or more, which parsers add up.
-fn has_offset_of_over_an_hour(text: &str) -> bool {
+/// Whether an offset has 60 minutes or more, which parsers add to its hours.
+fn has_too_many_minutes(text: &str) -> bool {
     let offset =
         text.split_once(':').and_then(|(_, rest)| rest.split_once(['+', '-'])).map_or("", |(_, offset)| offset);
     let digits: Vec<u8> = offset.bytes().filter(u8::is_ascii_digit).collect();

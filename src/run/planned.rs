@@ -191,9 +191,10 @@ pub async fn plan(
     Plans { tasks, sources, served }
 }
 
-/// Does a part of planning a task, on a stack that is enough for the deepest query, and catches its panic.
+/// Does a part of planning a task, on a stack that is enough for the deepest query, and catches its panic, or that there
+/// is no memory for the stack.
 fn planning<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
-    stacker::grow(STACK_BYTES, || catch_unwind(AssertUnwindSafe(work)))
+    catch_unwind(AssertUnwindSafe(|| stacker::grow(STACK_BYTES, work)))
 }
 
 fn source_panicked(source: &Source, panic: &(dyn Any + Send)) -> Error {

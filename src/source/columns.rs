@@ -332,31 +332,13 @@ async fn text_columns_of_json(
     }
     let known = |(name, seen): (String, json::Seen)| {
         let data_type = seen.data_type().map_err(|what| {
-            let (path, beside) = without_type(&sampled, &name);
+            let (path, beside) = json::without_type(&sampled, &name);
             let message = format!("key {} {what}{beside}; declare it, such as {name} VARCHAR", quoted(&name));
             failed(Fault::new(path, message))
         })?;
         Ok(KnownColumn { name, data_type, is_nullable: true, may_be_missing: true, origin: Origin::Inferred(rows) })
     };
     keys.into_iter().map(known).collect()
-}
-
-/// The first file in which a key has values that have no type together with those before, and words that name another
-/// file where they have one by themselves.
-fn without_type<'a>(sampled: &'a [(PathBuf, Vec<(String, json::Seen)>)], name: &str) -> (&'a Path, String) {
-    let of_key = sampled.iter().flat_map(|(path, keys)| keys.iter().map(move |(key, seen)| (path, key, seen)));
-    let mut before: Option<(&Path, json::Seen)> = None;
-    for (path, _, seen) in of_key.filter(|(_, key, _)| *key == name) {
-        let all = before.as_ref().map_or_else(|| seen.clone(), |(_, before)| before.clone().and(seen.clone()));
-        match (all.data_type(), &before) {
-            (Ok(_), _) => before = Some((before.map_or(path, |(first, _)| first), all)),
-            (Err(_), Some((first, _))) if seen.data_type().is_ok() => {
-                return (path, format!(", beside {}", first.display()));
-            }
-            (Err(_), _) => return (path, String::new()),
-        }
-    }
-    (Path::new(""), String::new())
 }
 
 /// The common columns of files that say their own.

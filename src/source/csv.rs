@@ -160,6 +160,9 @@ impl Read for Watched {
         let note = |line: &AtomicU64, found: u64| {
             let _ = line.compare_exchange(0, found, Ordering::Relaxed, Ordering::Relaxed);
         };
+        if self.escape.is_none() && self.quotes.pass_over(&buffer[..read]) {
+            return Ok(read);
+        }
         for byte in &buffer[..read] {
             if self.was_return && *byte != b'\n' {
                 self.watch.has_lone_return.store(true, Ordering::Relaxed);
@@ -206,14 +209,32 @@ enum At {
 }
 
 impl Quotes {
-    /// Takes the next byte: whether it is text of a field whose quotes have been closed.
-    fn is_behind_quote(&mut self, byte: u8) -> bool {
+    /// Takes bytes among which there is no quote, unless they are within quotes or may be a comment.
+    fn pass_over(&mut self, bytes: &[u8]) -> bool {
+        let is_outside = matches!(self.at, At::LineStart | At::FieldStart | At::Field);
+        if !is_outside || self.comment.is_some() || bytes.contains(&self.quote) {
+            return false;
+        }
+        if let Some(last) = bytes.last() {
+            self.at = self.behind(*last);
+        }
+        self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        true
+    }
+
+    /// What comes behind a byte outside of quotes.
+    fn behind(&self, byte: u8) -> At {
         let is_end = self.terminator.map_or(matches!(byte, b'\r' | b'\n'), |end| byte == end);
-        let unquoted = match byte {
+        match byte {
             _ if byte == self.delimiter => At::FieldStart,
             _ if is_end => At::LineStart,
             _ => At::Field,
-        };
+        }
+    }
+
+    /// Takes the next byte: whether it is text of a field whose quotes have been closed.
+    fn is_behind_quote(&mut self, byte: u8) -> bool {
+        let unquoted = self.behind(byte);
         let (next, is_behind) = match self.at {
             At::LineStart if self.comment == Some(byte) => (At::Comment, false),
             At::LineStart | At::FieldStart if byte == self.quote => (At::Quoted, false),

@@ -20,7 +20,7 @@ use crate::source::json::objects::{Object, Objects};
 use crate::source::read::{BATCH_BYTES, Origin, TextTable, in_other_case};
 use crate::task::format::JsonOptions;
 
-pub use infer::{Seen, keys_and, sample};
+pub use infer::{Seen, keys_and, sample, without_type};
 
 /// Whether JSON has values of a declared type.
 pub fn is_of_json(data_type: &DataType) -> bool {
@@ -220,8 +220,7 @@ impl Column {
                             decoded = serde_json::from_str::<String>(text).map_err(|e| Misfit {
                                 inside: String::new(),
                                 message: Some(format!(
-                                    "a text has an escape that is no character ({e}); write both halves of a surrogate pair, or \
-                                     the character itself"
+                                    "the text has an invalid escape ({e}); write both halves of a surrogate pair, or the character itself"
                                 )),
                             })?;
                             Some(decoded.as_str())

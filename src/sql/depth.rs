@@ -26,8 +26,8 @@ const MAX_TERMS: usize = 100_000;
 /// the time grows with the square.
 const MAX_CHAIN: usize = 500;
 
-/// Most subqueries in each other's expressions, and most calls of `coalesce` in each other. DataFusion plans what is within
-/// twice or more for each around it: the time grows with a power of two.
+/// Most levels of nested subqueries in expressions, and of nested calls of `coalesce`. DataFusion plans the inner one
+/// twice or more for each level: the time doubles with every level.
 const MAX_NESTED: usize = 12;
 
 /// Shorter chains of AND and OR stay as they are.
@@ -101,12 +101,11 @@ impl Balance<'_> {
     /// The count that an expression is of, if it is of one, and what to write in place of too many.
     fn nested(&mut self, expr: &Expr) -> Option<(&mut usize, &'static str)> {
         match expr {
-            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => Some((
-                &mut self.subqueries,
-                "subqueries stand in each other; move the inner ones into views, or join with them",
-            )),
+            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+                Some((&mut self.subqueries, "subqueries are nested; move the inner ones into views, or join with them"))
+            }
             Expr::Function(call) if ["coalesce", "nvl", "ifnull"].iter().any(|name| is_called(call, name)) => {
-                Some((&mut self.coalesces, "calls of coalesce stand in each other; write one, coalesce(a, b, c)"))
+                Some((&mut self.coalesces, "calls of coalesce are nested; write one call, coalesce(a, b, c)"))
             }
             _ => None,
         }

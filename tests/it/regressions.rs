@@ -1444,10 +1444,16 @@ async fn an_average_of_integers_does_not_depend_on_the_order_of_rows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn arguments_of_an_aggregate_fail_only_where_its_filter_keeps_the_row() {
     let folder = tempfile::tempdir().unwrap();
-    make_parquet(folder.path(), "t", "SELECT * FROM (VALUES (1, 0), (2, 2), (3, 5)) AS v(k, v)").await;
+    make_parquet(folder.path(), "t", "SELECT *, 1 AS g FROM (VALUES (1, 0), (2, 2), (3, 5)) AS v(k, v)").await;
     let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
     let cases: &[Case<'_>] = &[
         ("k", "SELECT sum(10 / v) FILTER (WHERE v <> 0) AS s, count(*) AS n FROM t", Ok(&["7 3"])),
+        (
+            "g",
+            "SELECT g, array_agg(DISTINCT 10 / v ORDER BY 10 / v) FILTER (WHERE v <> 0) AS s FROM t GROUP BY g",
+            Ok(&["1 [2, 5]"]),
+        ),
+        ("g", "SELECT g, first_value(k ORDER BY 10 / v) FILTER (WHERE v <> 0) AS s FROM t GROUP BY g", Ok(&["1 3"])),
         (
             "k",
             "SELECT k, sum(10 / v) FILTER (WHERE v <> 0) OVER (PARTITION BY k) AS s FROM t",
@@ -1466,10 +1472,10 @@ async fn what_nests_too_deep_is_refused_and_the_rest_runs() {
         format!("{}{within}{}", open.repeat(depth), close.repeat(depth))
     };
     for (sql, words) in [
-        (format!("SELECT {} AS x", nested("(SELECT ", "1", ")", 30)), "more than 12 subqueries stand in each other"),
+        (format!("SELECT {} AS x", nested("(SELECT ", "1", ")", 30)), "more than 12 subqueries are nested"),
         (
             format!("SELECT {} AS x FROM (VALUES (1)) AS v(k)", nested("coalesce(", "k", ", 1)", 30)),
-            "more than 12 calls of coalesce",
+            "more than 12 calls of coalesce are nested",
         ),
         (nested("SELECT 1 AS k FROM (", "SELECT 1 AS k", ") q", 900), "nested too deeply"),
         ("SELECT 1e400 AS x".into(), "larger than any number"),

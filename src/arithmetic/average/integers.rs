@@ -1,6 +1,6 @@
-//! `avg` of integers, exact up to the division: DataFusion casts them to floats first, whose sum depends on their order.
+//! `avg` of integers, exact up to the division: DataFusion casts them to floats first, whose sum depends on their
+//! order.
 
-use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
     Volatility, WindowFunctionDefinition, cast,
 };
 
-use crate::arithmetic::sum::{groups, of_states, to_state, total_of_list};
+use crate::arithmetic::sum::groups;
 use crate::arithmetic::total::{Addend, Total};
 
 /// The average of integers, for DataFusion's average of integers that are cast to floats. `expr` is over `schema`.
@@ -109,7 +109,7 @@ impl AggregateUDFImpl for IntegerAvg {
         // DataFusion's sum gathers distinct values.
         let return_field = Arc::new(Field::new("sum", from.clone(), true));
         let inner = Sum::new().accumulator(AccumulatorArgs { return_field, ..args })?;
-        of_type!(&from, distinct(inner))
+        of_type!(&from, distinct(inner, from.clone()))
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -156,116 +156,30 @@ impl Integer for u64 {
     }
 }
 
+fn plain<T>(from: DataType) -> Result<Box<dyn Accumulator>>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Integer,
+{
+    Ok(super::average::<T>(from, DataType::Float64, scalar))
+}
+
+fn distinct<T>(inner: Box<dyn Accumulator>, from: DataType) -> Result<Box<dyn Accumulator>>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Integer,
+{
+    Ok(super::distinct::<T>(inner, from, DataType::Float64, scalar))
+}
+
+fn scalar<N: Integer>(total: Total<N>, count: u64, _from: &DataType, _to: &DataType) -> Result<ScalarValue> {
+    Ok(ScalarValue::from(divided(total, count)))
+}
+
 /// `total` by `count`, which is not 0.
 fn divided<N: Integer>(total: Total<N>, count: u64) -> f64 {
     let sum = total.low.widened() + (i128::from(total.carry) << 64);
     sum as f64 / count as f64
-}
-
-fn plain<T>(from: DataType) -> Result<Box<dyn Accumulator>>
-where
-    T: ArrowPrimitiveType + Debug,
-    T::Native: Integer,
-{
-    Ok(Box::new(AverageOf::<T> { total: Total::default(), count: 0, from, of: PhantomData }))
-}
-
-/// The average of some rows, which may be taken away again.
-#[derive(Debug)]
-struct AverageOf<T: ArrowPrimitiveType> {
-    total: Total<T::Native>,
-    /// Values that are not NULL.
-    count: u64,
-    from: DataType,
-    of: PhantomData<fn() -> T>,
-}
-
-impl<T> Accumulator for AverageOf<T>
-where
-    T: ArrowPrimitiveType + Debug,
-    T::Native: Integer,
-{
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (total, count) = Total::of(values[0].as_primitive::<T>());
-        self.total.merge(total);
-        self.count += count;
-        Ok(())
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (total, count) = Total::of(values[0].as_primitive::<T>());
-        self.total.retract(total);
-        self.count -= count;
-        Ok(())
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        true
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Float64((self.count > 0).then(|| divided(self.total, self.count))))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let total = (self.count > 0).then_some(self.total);
-        Ok([ScalarValue::from(self.count)].into_iter().chain(to_state::<T>(total, &self.from)?).collect())
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let [count, sum @ ..] = states else { return internal_err!("an average's state has no columns") };
-        if let Some(total) = of_states::<T>(sum)? {
-            self.total.merge(total);
-        }
-        self.count += arrow::compute::sum(count.as_primitive::<UInt64Type>()).unwrap_or(0);
-        Ok(())
-    }
-}
-
-fn distinct<T>(inner: Box<dyn Accumulator>) -> Result<Box<dyn Accumulator>>
-where
-    T: ArrowPrimitiveType + Debug,
-    T::Native: Integer,
-{
-    Ok(Box::new(Distinct::<T> { inner, of: PhantomData }))
-}
-
-/// The average of distinct values, which `inner` gathers.
-#[derive(Debug)]
-struct Distinct<T> {
-    inner: Box<dyn Accumulator>,
-    of: PhantomData<fn() -> T>,
-}
-
-impl<T> Accumulator for Distinct<T>
-where
-    T: ArrowPrimitiveType + Debug,
-    T::Native: Integer,
-{
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.inner.update_batch(values)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let (total, count) = total_of_list::<T>(&self.inner.state()?)?;
-        Ok(ScalarValue::Float64((count > 0).then(|| divided(total, count))))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self) + self.inner.size()
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.inner.state()
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.inner.merge_batch(states)
-    }
 }
 
 fn grouped<T>(from: DataType) -> Result<Box<dyn GroupsAccumulator>>

@@ -11,8 +11,8 @@ use crate::chunk::key::key_family;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::resolve::{Resolved, branches};
 
-/// A plan that may be cut, and how. [`try_prove`](super::try_prove) makes one, and [`assumed`](super::assumed) by the user's word; [`Proof::whole`] and
-/// [`Proof::branches`] cut nothing, and [`Proof::of_slice`] is of no plan.
+/// A plan that may be cut, and how. [`try_prove`](super::try_prove) makes one, and [`assumed`](super::assumed) by the
+/// user's word; [`Proof::whole`] and [`Proof::branches`] cut nothing, and [`Proof::of_slice`] is of no plan.
 ///
 /// What only chunk 0 computes stands below a filter by [`is_chunk_0`](super::is_chunk_0).
 #[derive(Debug, Clone)]
@@ -181,7 +181,7 @@ impl Proof {
         cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. })).map(|(_, scan)| scan.bytes).sum()
     }
 
-    /// Why it was taken for right where that could not be proved, as the user said, and what the prover said.
+    /// The user's reason for assuming that the cut is right, and why the prover could not prove it.
     pub fn assumed(&self) -> Option<&str> {
         self.assumed.as_deref()
     }
@@ -196,8 +196,8 @@ impl Proof {
         Self { schema, ..self }
     }
 
-    /// The same cut of a table whose rows are changed before they are stored, into these columns: no column is known to be a
-    /// key any more.
+    /// The same cut of a table whose rows are changed before they are stored, into these columns: no column is known to
+    /// be a key any more.
     pub fn changed_to(self, schema: SchemaRef) -> Self {
         Self { schema, stored_by: Vec::new(), ..self }
     }

@@ -1,8 +1,8 @@
-//! Common subexpressions, but not of what AND and OR may leave out.
+//! Common subexpressions, but not of what AND, OR and the FILTER of an aggregate may leave out.
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit, when};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
@@ -13,7 +13,8 @@ use crate::arithmetic::checked::{has_arithmetic, map_keeping_names};
 /// where one of them may fail.
 ///
 /// It computes what is surely evaluated twice for all rows before. Of `a * a < 50 AND a < 9` that would be `a * a`,
-/// which counts only where `a < 9`. So the whole is hidden behind a part that is always true, and shown again.
+/// which counts only where `a < 9`. So the whole is hidden behind a part that is always true, and shown again. The
+/// arguments of an aggregate count only where its FILTER keeps the row.
 #[derive(Debug)]
 pub struct OutsideConditions;
 
@@ -31,13 +32,12 @@ impl OptimizerRule for OutsideConditions {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let hidden = each_expression(plan, |expr| expr.transform_down(hidden))?;
-        if !hidden.transformed {
-            return CommonSubexprEliminate::new().rewrite(hidden.data, config);
-        }
+        let filtered = each_expression(plan, |expr| expr.transform_up(filtered))?;
+        let hidden = each_expression(filtered.data, |expr| expr.transform_down(hidden))?;
         let Transformed { data, transformed, tnr } = CommonSubexprEliminate::new().rewrite(hidden.data, config)?;
-        let data = each_expression(data, |expr| expr.transform_down(shown))?.data;
-        Ok(Transformed::new(data, transformed, tnr))
+        let data =
+            if hidden.transformed { each_expression(data, |expr| expr.transform_down(shown))?.data } else { data };
+        Ok(Transformed::new(data, transformed || filtered.transformed, tnr))
     }
 }
 
@@ -47,6 +47,38 @@ fn each_expression(
     change: impl Fn(Expr) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
     plan.transform_down_with_subqueries(|node| map_keeping_names(node, &change))
+}
+
+/// An aggregate with a FILTER, whose arguments are NULL for the rows that it removes, if they could fail for them.
+fn filtered(expr: Expr) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::AggregateFunction(mut call) => {
+            let Some(filter) = &call.params.filter else { return Ok(Transformed::no(Expr::AggregateFunction(call))) };
+            let keys = call.params.order_by.iter_mut().map(|key| &mut key.expr);
+            let changes = where_kept(call.params.args.iter_mut().chain(keys), filter)?;
+            Ok(Transformed::new_transformed(Expr::AggregateFunction(call), changes))
+        }
+        Expr::WindowFunction(mut call) => {
+            let Some(filter) = &call.params.filter else { return Ok(Transformed::no(Expr::WindowFunction(call))) };
+            let changes = where_kept(call.params.args.iter_mut(), filter)?;
+            Ok(Transformed::new_transformed(Expr::WindowFunction(call), changes))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Puts each expression that may fail into a CASE of the filter; whether one was not in such a CASE before.
+fn where_kept<'a>(exprs: impl Iterator<Item = &'a mut Expr>, filter: &Expr) -> Result<bool> {
+    let mut changes = false;
+    for expr in exprs {
+        let is_kept = matches!(expr, Expr::Case(case) if case.when_then_expr.iter().any(|(when, _)| **when == *filter));
+        // Some arguments have to stay constants.
+        if !is_kept && expr.any_column_refs() && may_fail(expr)? && !filter.is_volatile() {
+            *expr = when(filter.clone(), expr.clone()).end()?;
+            changes = true;
+        }
+    }
+    Ok(changes)
 }
 
 /// An AND or OR that may fail behind a part that is always true; what is in it is no longer surely evaluated.

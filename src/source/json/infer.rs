@@ -1,7 +1,7 @@
 //! The keys of JSON objects and the types of their values, from a sample.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields};
@@ -131,6 +131,24 @@ impl Seen {
             Self::Mixed(a, b) => return Err(format!("is {a} in one object and {b} in another")),
         })
     }
+}
+
+/// The first file in which a key has values that have no type together with those before, and words that name another
+/// file where they have one by themselves.
+pub fn without_type<'a>(sampled: &'a [(PathBuf, Vec<(String, Seen)>)], name: &str) -> (&'a Path, String) {
+    let of_key = sampled.iter().flat_map(|(path, keys)| keys.iter().map(move |(key, seen)| (path, key, seen)));
+    let mut before: Option<(&Path, Seen)> = None;
+    for (path, _, seen) in of_key.filter(|(_, key, _)| *key == name) {
+        let all = before.as_ref().map_or_else(|| seen.clone(), |(_, before)| before.clone().and(seen.clone()));
+        match (all.data_type(), &before) {
+            (Ok(_), _) => before = Some((before.map_or(path, |(first, _)| first), all)),
+            (Err(_), Some((first, _))) if seen.data_type().is_ok() => {
+                return (path, format!(", beside {}", first.display()));
+            }
+            (Err(_), _) => return (path, String::new()),
+        }
+    }
+    (Path::new(""), String::new())
 }
 
 /// All keys of both, those of the first objects first.
