@@ -105,7 +105,10 @@ impl TreeNodeRewriter for Parts<'_> {
         }
         refuse_nested_extremes(&part, self.schema)?;
         let coerced = TypeCoercionRewriter::new(self.schema).f_up(part)?;
-        let coerced = coerced.transform_data(|part| part.map_children(|part| Ok(written_as_float(part))))?;
+        let coerced = coerced.transform_data(|part| match part {
+            Expr::ScalarFunction(_) => part.map_children(|part| Ok(written_as_integer(part))),
+            _ => part.map_children(|part| Ok(written_as_float(part))),
+        })?;
         let mut coerced = coerced.transform_data(|part| Ok(written_as_float(part)))?;
         compare_by_length(&mut coerced.data, self.schema)?;
         compare_in_order(&mut coerced.data, self.schema);
@@ -131,8 +134,21 @@ fn measure(frame: &mut WindowFrame, key: &mut Expr, schema: &DFSchema) -> Result
             }
             WindowFrameBound::CurrentRow => false,
         };
-        return match too_far(&frame.start_bound) || too_far(&frame.end_bound) {
-            true => plan_err!("a frame reaches at most {} rows; write UNBOUNDED", i64::MAX),
+        if too_far(&frame.start_bound) || too_far(&frame.end_bound) {
+            return plan_err!("a frame reaches at most {} rows; write UNBOUNDED", i64::MAX);
+        }
+        let rows = |distance: &ScalarValue| distance.to_string().parse::<u64>();
+        let is_empty = match (&frame.start_bound, &frame.end_bound) {
+            (WindowFrameBound::Preceding(start), WindowFrameBound::Preceding(end)) => {
+                matches!((rows(start), rows(end)), (Ok(start), Ok(end)) if start < end)
+            }
+            (WindowFrameBound::Following(start), WindowFrameBound::Following(end)) => {
+                matches!((rows(start), rows(end)), (Ok(start), Ok(end)) if start > end)
+            }
+            _ => false,
+        };
+        return match is_empty {
+            true => plan_err!("the frame {frame} ends before it starts; write the bounds the other way round"),
             false => Ok(()),
         };
     }
@@ -465,7 +481,8 @@ fn written_as_float(expr: Expr) -> Transformed<Expr> {
         return Transformed::no(expr);
     };
     let text = text.try_as_str().flatten().unwrap_or_default();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
     let is_kept = is_digits(whole)
         && is_digits(fraction)
@@ -473,6 +490,20 @@ fn written_as_float(expr: Expr) -> Transformed<Expr> {
         && whole.len() as i64 <= i64::from(*precision) - i64::from(*scale);
     match text.parse::<f64>() {
         Ok(value) if is_kept => Transformed::yes(Expr::Literal(ScalarValue::Float64(Some(value)), None)),
+        _ => Transformed::no(expr),
+    }
+}
+
+/// An integer that is written and cast to another width, as one of that width: what type `round` of a decimal gives is
+/// known where its second argument is a literal.
+fn written_as_integer(expr: Expr) -> Transformed<Expr> {
+    let Expr::Cast(Cast { expr: written, field }) = &expr else { return written_as_float(expr) };
+    let Expr::Literal(value, metadata) = written.as_ref() else { return written_as_float(expr) };
+    if !value.data_type().is_integer() || !field.data_type().is_integer() {
+        return Transformed::no(expr);
+    }
+    match value.cast_to(field.data_type()) {
+        Ok(value) if !value.is_null() => Transformed::yes(Expr::Literal(value, metadata.clone())),
         _ => Transformed::no(expr),
     }
 }

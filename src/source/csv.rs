@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
+use memchr::memchr;
 use regex::{Regex, RegexSet};
 
 use crate::execute::text::{TextColumn, text_column};
@@ -119,12 +120,12 @@ struct Watch {
     read_bytes: AtomicU64,
     /// Length of the file's text, once it is read.
     text_bytes: AtomicU64,
-    /// Whether a carriage return stood before anything but a line feed.
+    /// Whether a carriage return stood before anything but a line feed; where there are comments.
     has_lone_return: AtomicBool,
-    /// The first line in which an escape stood before anything but a quote or an escape, from 1; 0 for none.
-    line_of_lone_escape: AtomicU64,
-    /// The first line in which text stood behind a closing quote, from 1; 0 for none.
-    line_behind_quote: AtomicU64,
+    /// The first byte behind an escape that is neither a quote nor an escape; [`u64::MAX`] for none.
+    lone_escape: AtomicU64,
+    /// The first byte of text behind a closing quote; [`u64::MAX`] for none.
+    behind_quote: AtomicU64,
 }
 
 /// Text that is watched while it is read.
@@ -137,8 +138,6 @@ struct Watched {
     bytes: u64,
     watch: Arc<Watch>,
     was_return: bool,
-    /// The escape, if there is one.
-    escape: Option<u8>,
     was_escape: bool,
     quotes: Quotes,
 }
@@ -150,35 +149,44 @@ impl Read for Watched {
             self.watch.text_bytes.store(self.bytes, Ordering::Relaxed);
             return self.end.read(buffer);
         }
-        self.bytes += read as u64;
         let before = self.watch.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
         if before + read as u64 > MOST_RECORD_BYTES {
             let most = MOST_RECORD_BYTES >> 20;
             return Err(io::Error::other(format!("a record has more than {most} MiB; is a quote never closed?")));
         }
-        // Only the first is kept.
-        let note = |line: &AtomicU64, found: u64| {
-            let _ = line.compare_exchange(0, found, Ordering::Relaxed, Ordering::Relaxed);
-        };
-        if self.escape.is_none() && self.quotes.pass_over(&buffer[..read]) {
-            return Ok(read);
-        }
-        for byte in &buffer[..read] {
+        self.watch_quotes(&buffer[..read]);
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+impl Watched {
+    /// Takes the next bytes of the text.
+    fn watch_quotes(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        loop {
+            at += self.quotes.pass_over(&bytes[at..]);
+            let Some(byte) = bytes.get(at) else { return };
+            // Only the first is kept.
+            let note = |first: &AtomicU64| {
+                let found = self.bytes + at as u64;
+                let _ = first.compare_exchange(u64::MAX, found, Ordering::Relaxed, Ordering::Relaxed);
+            };
             if self.was_return && *byte != b'\n' {
                 self.watch.has_lone_return.store(true, Ordering::Relaxed);
             }
             self.was_return = *byte == b'\r';
-            if let Some(escape) = self.escape {
+            if let Some(escape) = self.quotes.escape {
                 if self.was_escape && ![escape, self.quotes.quote].contains(byte) {
-                    note(&self.watch.line_of_lone_escape, self.quotes.line);
+                    note(&self.watch.lone_escape);
                 }
                 self.was_escape = !self.was_escape && *byte == escape;
             }
             if self.quotes.is_behind_quote(*byte) {
-                note(&self.watch.line_behind_quote, self.quotes.line);
+                note(&self.watch.behind_quote);
             }
+            at += 1;
         }
-        Ok(read)
     }
 }
 
@@ -191,8 +199,6 @@ struct Quotes {
     comment: Option<u8>,
     terminator: Option<u8>,
     at: At,
-    /// The line of the byte at hand, from 1.
-    line: u64,
 }
 
 /// What comes next.
@@ -209,17 +215,20 @@ enum At {
 }
 
 impl Quotes {
-    /// Takes bytes among which there is no quote, unless they are within quotes or may be a comment.
-    fn pass_over(&mut self, bytes: &[u8]) -> bool {
+    /// Takes the bytes before the next one that may change anything: their number. With escapes or comments it takes
+    /// none.
+    fn pass_over(&mut self, bytes: &[u8]) -> usize {
         let is_outside = matches!(self.at, At::LineStart | At::FieldStart | At::Field);
-        if !is_outside || self.comment.is_some() || bytes.contains(&self.quote) {
-            return false;
+        if !(is_outside || self.at == At::Quoted) || self.escape.is_some() || self.comment.is_some() {
+            return 0;
         }
-        if let Some(last) = bytes.last() {
+        let passed = memchr(self.quote, bytes).unwrap_or(bytes.len());
+        if let Some(last) = bytes[..passed].last()
+            && is_outside
+        {
             self.at = self.behind(*last);
         }
-        self.line += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        true
+        passed
     }
 
     /// What comes behind a byte outside of quotes.
@@ -247,7 +256,6 @@ impl Quotes {
             At::Closed => (unquoted, unquoted == At::Field),
         };
         self.at = next;
-        self.line += u64::from(byte == b'\n');
         is_behind
     }
 }
@@ -294,8 +302,8 @@ impl Records {
             read_bytes: AtomicU64::default(),
             text_bytes: AtomicU64::new(u64::MAX),
             has_lone_return: AtomicBool::default(),
-            line_of_lone_escape: AtomicU64::default(),
-            line_behind_quote: AtomicU64::default(),
+            lone_escape: AtomicU64::new(u64::MAX),
+            behind_quote: AtomicU64::new(u64::MAX),
         });
         let text = Watched {
             text: open(path, *compression)?,
@@ -303,7 +311,6 @@ impl Records {
             bytes: 0,
             watch: Arc::clone(&watch),
             was_return: false,
-            escape,
             was_escape: false,
             quotes: Quotes {
                 quote: *quote,
@@ -313,7 +320,6 @@ impl Records {
                 comment: *comment,
                 terminator: *terminator,
                 at: At::LineStart,
-                line: 1,
             },
         };
         let reader = ReaderBuilder::new()
@@ -367,17 +373,17 @@ impl Records {
             let message = "has carriage returns without line feeds, which do not end comments; convert the line ends";
             return Err(Fault::new(&self.path, message));
         }
-        let line = self.watch.line_of_lone_escape.load(Ordering::Relaxed);
-        if line > 0 {
+        let lone_escape = self.watch.lone_escape.load(Ordering::Relaxed);
+        if lone_escape != u64::MAX {
             let message = "has format.escape before a character that is neither a quote nor itself, which programs read in \
                            several ways; write it twice there, or leave format.escape out";
-            return Err(Fault::new(&self.path, message).at(line));
+            return Err(Fault::new(&self.path, message).at(self.line_at(lone_escape)));
         }
-        let line = self.watch.line_behind_quote.load(Ordering::Relaxed);
-        if line > 0 {
+        let behind_quote = self.watch.behind_quote.load(Ordering::Relaxed);
+        if behind_quote != u64::MAX {
             let message = "has text behind a quote that closes a field, which programs read in several ways; write quotes \
                            within a field twice, or set format.quote to another character";
-            return Err(Fault::new(&self.path, message).at(line));
+            return Err(Fault::new(&self.path, message).at(self.line_at(behind_quote)));
         }
         // Behind the text are the end of its last line, and one character.
         if self.reader.position().byte() > self.watch.text_bytes.load(Ordering::Relaxed).saturating_add(1) {
@@ -404,13 +410,13 @@ impl Records {
     /// The line in which the record at hand begins, from 1. It reads the file again from its start: only errors ask for
     /// it.
     fn line(&self) -> u64 {
-        self.record.position().map_or(0, |position| self.line_at(position))
+        self.record.position().map_or(0, |position| self.line_at(position.byte()))
     }
 
-    fn line_at(&self, position: &csv::Position) -> u64 {
+    /// The line of a byte, from 1; 0 where the file can't be read any more.
+    fn line_at(&self, byte: u64) -> u64 {
         let text = open(&self.path, self.compression);
-        let line = text.ok().and_then(|text| line_of_record(text, position.byte(), self.comment).ok());
-        line.unwrap_or_else(|| position.line())
+        text.ok().and_then(|text| line_of_record(text, byte, self.comment).ok()).unwrap_or_default()
     }
 
     fn is_null(&self, field: &str) -> bool {
@@ -421,7 +427,7 @@ impl Records {
     }
 
     fn fault(&self, error: csv::Error) -> Fault {
-        let line = error.position().map(|position| self.line_at(position));
+        let line = error.position().map(|position| self.line_at(position.byte()));
         let fault = match error.into_kind() {
             ErrorKind::Utf8 { err, .. } => {
                 let message = format!("field {} is not UTF-8; save the file as UTF-8", err.field() + 1);

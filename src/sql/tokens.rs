@@ -72,8 +72,9 @@ impl Statement<'_> {
         match parsed {
             Ok((statement, next)) if next.token == Token::EOF => Ok(statement),
             Ok((_, next)) => {
-                let message = format!("expected the end of the statement, found {next}");
-                Err(self.error(self.place(next.span), message))
+                let place = self.place(next.span);
+                let hint = self.hint(&place);
+                Err(self.error(place, format!("expected the end of the statement, found {next}{hint}")))
             }
             Err(error) => Err(self.parser_error(&error)),
         }
@@ -258,7 +259,25 @@ impl Statement<'_> {
                 message = format!("{words} has no meaning here; leave it out, it says nothing of the rows");
             }
         }
+        message.push_str(self.hint(&place));
         self.error(place, message)
+    }
+
+    /// What to write for what the parser does not know, at the place where it stops.
+    fn hint(&self, place: &Location) -> &'static str {
+        let words: Vec<_> = self.tokens.iter().filter(|token| is_code(token)).collect();
+        let Some(at) = words.iter().position(|token| self.place(token.span) == *place) else { return "" };
+        let is = |back: usize, word: &str| at.checked_sub(back).is_some_and(|at| is_word(words[at], word));
+        let trims = |word: &&str| is(1, "FROM") && is(2, word);
+        match () {
+            () if is(0, "EXCLUDE") => {
+                "; windows have no EXCLUDE, write two frames, one before the row and one behind it"
+            }
+            () if is(1, "SYMMETRIC") => "; for SYMMETRIC, write x BETWEEN least(a, b) AND greatest(a, b)",
+            () if ["LEADING", "TRAILING", "BOTH"].iter().any(trims) => "; write ltrim(x), rtrim(x) or btrim(x)",
+            () if is(0, "ON") => "; put joins that are joined in parentheses: a JOIN (b JOIN c ON …) ON …",
+            () => "",
+        }
     }
 
     fn is_in_clustered_by(&self, place: &Location) -> bool {
@@ -329,6 +348,18 @@ mod tests {
             ("CREATE VIEW v AS SELECT ';' -- ;\n/* ; */ 2", "2:9", "expected the end of the statement, found 2"),
             ("CREATE VIEW v AS SELECT 1 CREATE VIEW w AS SELECT 1", "1:34", "found VIEW"),
             ("CREATE VIEW v AS (SELECT 1;\nCREATE VIEW w AS SELECT 2", "1:27", "expected ), found the end of the stat"),
+            (
+                "CREATE VIEW v AS SELECT trim(LEADING FROM 'a')",
+                "1:43",
+                "expected ), found 'a'; write ltrim(x), rtrim(x) or btrim(x)",
+            ),
+            ("CREATE VIEW v AS SELECT 1 FROM t WHERE x BETWEEN SYMMETRIC 2 AND 1", "1:60", "BETWEEN least(a, b)"),
+            ("CREATE VIEW v AS SELECT 1 FROM a JOIN b JOIN c ON b.k = c.k ON a.k = b.k", "1:61", "in parentheses"),
+            (
+                "CREATE VIEW v AS SELECT sum(x) OVER (ORDER BY k ROWS 1 PRECEDING EXCLUDE TIES) FROM t",
+                "1:66",
+                "windows have no EXCLUDE",
+            ),
             ("CREATE VIEW v AS (SELECT 1 -- end\n", "1:27", "expected ), found the end of the statement"),
             ("CREATE VIEW v AS WITH a AS MATERIALIZED (SELECT 1) SELECT * FROM a", "1:28", "leave it out"),
             ("CREATE VIEW v AS WITH a AS NOT MATERIALIZED (SELECT 1) SELECT * FROM a", "1:28", "leave it out"),

@@ -349,6 +349,8 @@ async fn sums_of_windows_are_those_of_their_frames() {
         ("o", &over(to_end), Err(OVERFLOW)),
         ("g", &by_g("ROWS BETWEEN 1 FOLLOWING AND 1 FOLLOWING"), Ok(&["1 1 1", "1 2 -", "2 3 -9223372036854775808", "2 4 -", "3 6 -"])),
         ("g", &by_g(two), Err(OVERFLOW)),
+        ("o", &over("ROWS BETWEEN 1 PRECEDING AND 3 PRECEDING"), Err("ends before it starts")),
+        ("o", &over("ROWS BETWEEN 2 FOLLOWING AND 1 FOLLOWING"), Err("ends before it starts")),
         ("o", "SELECT k, sum(b) OVER (PARTITION BY o) AS v FROM n WHERE k IN (1, 2, 4)", Ok(&["1 0", "2 0", "4 0"])),
         ("o", "SELECT k, sum(e) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING) AS v FROM n WHERE k IN (1, 2, 4)", Ok(&["1 -", "2 99999999999999999999999999999999999999", "4 1"])),
         ("o", "SELECT k, sum(e) OVER (PARTITION BY o ORDER BY k ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS v FROM n WHERE k IN (1, 2, 4)", Err(OVERFLOW)),
@@ -691,6 +693,9 @@ async fn written_numbers_keep_all_of_their_digits() {
         ("k", "SELECT k, -12345678901234567.89 AS v FROM t WHERE k = 1", Ok(&["1 -12345678901234567.89"])),
         ("k", "SELECT k, 18446744073709551616 AS v FROM t WHERE k = 1", Ok(&["1 18446744073709551616"])),
         ("k", "SELECT k, -9223372036854775808 AS v FROM t WHERE k = 1", Ok(&["1 -9223372036854775808"])),
+        ("k", "SELECT k, -9223372036854775809 AS v FROM t WHERE k = 1", Ok(&["1 -9223372036854775809"])),
+        ("k", "SELECT k, - 18446744073709551615 + 1 AS v FROM t WHERE k = 1", Ok(&["1 -18446744073709551614"])),
+        ("k", "SELECT k, x * -9223372036854775809 AS v FROM t WHERE k = 1", Ok(&["1 -4.611686018427388e18"])),
         ("k", "SELECT k, CAST(1.005 AS DECIMAL(9, 2)) AS v FROM t WHERE k = 1", Ok(&["1 1.01"])),
         ("k", "SELECT k, TRY_CAST(1.005 AS DECIMAL(9, 2)) AS v FROM t WHERE k = 1", Ok(&["1 1.01"])),
         ("k", "SELECT k, CAST(-1.005 AS DECIMAL(9, 2)) AS v FROM t WHERE k = 1", Ok(&["1 -1.01"])),
@@ -704,6 +709,37 @@ async fn written_numbers_keep_all_of_their_digits() {
             "k",
             "SELECT k, 1234567890123456789012345678901234567890 AS v FROM t",
             Err("has more digits than DECIMAL, which has 38; write a DOUBLE, 1.2345678901234568e39"),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rounded_decimals_have_the_digits_that_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT k, CAST(x AS DECIMAL(9, 2)) AS x FROM (VALUES (1, '1.25'), (2, '9.99')) AS t(k, x)";
+    make_parquet(folder.path(), "t", rows).await;
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';";
+    let cases: &[Case<'_>] = &[
+        ("k", "SELECT k, round(x, 1) AS v FROM t", Ok(&["1 1.3", "2 10.0"])),
+        ("k", "SELECT k, CAST(r AS VARCHAR) AS v FROM (SELECT k, round(x, 1) AS r FROM t)", Ok(&["1 1.3", "2 10.0"])),
+        (
+            "k",
+            "SELECT k, CAST(round(sum(x), CAST(1 AS INT)) AS VARCHAR) AS v FROM t GROUP BY k",
+            Ok(&["1 1.3", "2 10.0"]),
+        ),
+        ("k", "SELECT k, CAST(round(x) AS VARCHAR) AS v FROM t", Ok(&["1 1", "2 10"])),
+        ("k", "SELECT k, CAST(round(CAST(x AS DECIMAL(9, 0)), -1) AS VARCHAR) AS v FROM t", Ok(&["1 0", "2 10"])),
+        (
+            "k",
+            "WITH r AS (SELECT k, round(x, 1) AS r FROM t) SELECT a.k, CAST(a.r + b.r AS VARCHAR) AS v FROM r a JOIN r b USING (k)",
+            Ok(&["1 2.6", "2 20.0"]),
+        ),
+        (
+            "k",
+            "SELECT k, CAST(v AS VARCHAR) AS v FROM (SELECT k, round(x, 1) AS v FROM t UNION ALL SELECT k, round(x, 0) FROM t)",
+            Ok(&["1 1.0", "1 1.3", "2 10.0", "2 10.0"]),
         ),
     ];
     let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;

