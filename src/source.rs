@@ -80,7 +80,7 @@ struct SourceFile {
     bytes: u64,
     /// Whether any change since it was listed shows in its stamp.
     is_settled: bool,
-    /// The values of columns that are in its path.
+    /// The columns that are in its path, and their values.
     partitions: String,
 }
 
@@ -133,7 +133,7 @@ impl Snapshot {
                 stamp,
                 bytes: meta.size,
                 is_settled: stamp.unsettled_for(now).is_some_and(|wait| wait.is_zero()),
-                partitions: format!("{values:?}"),
+                partitions: columns::partitioned_by(&partitions.columns, values),
             });
             let mut file = PartitionedFile::new_from_meta(meta);
             file.partition_values = values.clone();
@@ -195,7 +195,13 @@ impl Snapshot {
         let read_as = self.read_as.join(" ");
         let stamp = file.stamp.text();
         let path = std::os::unix::ffi::OsStrExt::as_bytes(file.path.as_os_str());
-        Fingerprint::of([("read as", read_as.as_bytes()), ("path", path), ("stamp", stamp.as_bytes())])
+        let partitions = file.partitions.as_bytes();
+        Fingerprint::of([
+            ("read as", read_as.as_bytes()),
+            ("partitions", partitions),
+            ("path", path),
+            ("stamp", stamp.as_bytes()),
+        ])
     }
 
     /// The identity of some of the files, by number, at this moment.

@@ -1516,3 +1516,54 @@ async fn the_first_rows_are_found_among_those_that_a_limit_below_takes() {
         assert_eq!(rows_as_text(&engine, &format!("SELECT * FROM {table}")).await, ["5"], "{table}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_whose_keys_are_renamed_give_other_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let at = |path: &str| folder.path().join(path);
+    std::fs::create_dir_all(at("d/a=1/b=2")).unwrap();
+    std::fs::write(at("d/a=1/b=2/x.json"), "{\"k\": 7}").unwrap();
+    let sql = |declared: &str| {
+        format!(
+            "CREATE EXTERNAL TABLE s STORED AS JSON {declared} LOCATION 'd/'; CREATE TABLE t AS SELECT k, a FROM s;
+             CREATE TABLE cut CLUSTERED BY (k) INTO 2 BUCKETS AS SELECT k, max(b) AS b FROM s GROUP BY k"
+        )
+    };
+    let mut rows = Vec::new();
+    run(&engine, &sql(""), folder.path()).await;
+    rows.extend(rows_as_text(&engine, "SELECT t.*, b FROM t JOIN cut USING (k)").await);
+    run(&engine, &sql("PARTITIONED BY (a, b)"), folder.path()).await;
+    rows.extend(rows_as_text(&engine, "SELECT t.*, b FROM t JOIN cut USING (k)").await);
+    std::fs::create_dir_all(at("d/b=1")).unwrap();
+    std::fs::rename(at("d/a=1/b=2"), at("d/b=1/a=2")).unwrap();
+    std::fs::remove_dir(at("d/a=1")).unwrap();
+    for declared in ["", "PARTITIONED BY (b, a)"] {
+        run(&engine, &sql(declared), folder.path()).await;
+        rows.extend(rows_as_text(&engine, "SELECT t.*, b FROM t JOIN cut USING (k)").await);
+    }
+    assert_eq!(rows, ["7,1,2", "7,1,2", "7,2,1", "7,2,1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_paths_are_read_as_they_are_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&folder.path().join("cache"));
+    let at = |path: &str| folder.path().join(path);
+    std::fs::create_dir_all(at("d/a=01")).unwrap();
+    std::fs::write(at("d/a=01/x.json"), "{\"k\": 7}").unwrap();
+    let mut rows = Vec::new();
+    let steps = [("INT", false), ("VARCHAR", false), ("INT", true), ("VARCHAR", true)];
+    for (data_type, is_renamed) in steps {
+        if is_renamed && at("d/a=01").exists() {
+            std::fs::rename(at("d/a=01"), at("d/a=1")).unwrap();
+        }
+        let sql = format!(
+            "CREATE EXTERNAL TABLE s (k BIGINT, a {data_type}) STORED AS JSON PARTITIONED BY (a) LOCATION 'd/';
+             CREATE TABLE t AS SELECT k, a FROM s"
+        );
+        run(&engine, &sql, folder.path()).await;
+        rows.extend(rows_as_text(&engine, "SELECT * FROM t").await);
+    }
+    assert_eq!(rows, ["7,1", "7,01", "7,1", "7,1"]);
+}
