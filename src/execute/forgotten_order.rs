@@ -20,7 +20,7 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 
-use crate::execute::running_window::RunningWindowExec;
+use crate::execute::window::OwnWindowExec;
 
 /// Hides from an operator which columns of its input are constant, equal or sorted, where the operator adds NULLs to
 /// them. It must come before the rules that add and remove sorts.
@@ -114,7 +114,7 @@ fn known(plan: &Arc<dyn ExecutionPlan>) -> Result<EquivalenceProperties> {
 }
 
 fn is_window(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    plan.is::<BoundedWindowAggExec>() || plan.is::<WindowAggExec>() || plan.is::<RunningWindowExec>()
+    plan.is::<BoundedWindowAggExec>() || plan.is::<WindowAggExec>() || plan.is::<OwnWindowExec>()
 }
 
 /// The rows of its input.

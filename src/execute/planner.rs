@@ -11,12 +11,14 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::joins::NestedLoopJoinExec;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 
 use crate::arithmetic::checked::checked;
 use crate::execute::forgotten_order::ForgottenOrder;
 use crate::execute::opaque::Functions;
+use crate::execute::ordered_aggregates::makes_ordered_lists;
 use crate::execute::session::with_partitions;
 
 /// The rule of DataFusion's that finds that a plan is not sorted as an operator needs it.
@@ -28,7 +30,8 @@ const CHECK: &str = "SanityCheckPlan";
 ///   more:
 ///   such a plan is made again without that knowledge.
 /// - A plan has one partition where some join by another condition than equal columns gives rows of one side once, or
-///   without a match: where it spills, each partition of the other side decides alone.
+///   without a match: where it spills, each partition of the other side decides alone. So it has where it makes lists in an
+///   order ([`SortedLists`](crate::execute::ordered_aggregates::SortedLists)).
 #[derive(Debug)]
 pub struct Planner;
 
@@ -47,7 +50,9 @@ impl QueryPlanner for Planner {
             }
             made => made?,
         };
-        if session.config().target_partitions() == 1 || !made.exists(|node| Ok(decides_rows_of_one_side(node)))? {
+        if session.config().target_partitions() == 1
+            || !made.exists(|node| Ok(decides_rows_of_one_side(node) || sorts_lists_late(node)))?
+        {
             return Ok(made);
         }
         self.create_physical_plan(logical_plan, &with_partitions(state_of(session)?, 1)).await
@@ -70,4 +75,10 @@ fn forgetful(state: &SessionState) -> SessionState {
 
 fn decides_rows_of_one_side(node: &Arc<dyn ExecutionPlan>) -> bool {
     node.downcast_ref::<NestedLoopJoinExec>().is_some_and(|join| *join.join_type() != JoinType::Inner)
+}
+
+/// Whether a node makes lists whose order another node makes.
+fn sorts_lists_late(node: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_partial = |aggregate: &&AggregateExec| *aggregate.mode() == AggregateMode::Partial;
+    node.downcast_ref::<AggregateExec>().filter(is_partial).is_some_and(makes_ordered_lists)
 }

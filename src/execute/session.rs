@@ -27,13 +27,15 @@ use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::Budget;
 use crate::execute::disk::Disk;
+use crate::execute::first_rows::ManyFirstRows;
 use crate::execute::footers::Footers;
 use crate::execute::forgotten_order::ForgottenOrder;
 use crate::execute::kept_order::KeptOrder;
+use crate::execute::ordered_aggregates::SortedLists;
 use crate::execute::own_text::OwnText;
 use crate::execute::planner::Planner;
-use crate::execute::running_window::RunningWindows;
 use crate::execute::sorted_joins::SortedJoins;
+use crate::execute::window::OwnWindows;
 use crate::plan::repair::repaired;
 use crate::zone::{self, InstantTypes};
 
@@ -90,14 +92,18 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         let reservation = &mut config.options_mut().execution.sort_spill_reservation_bytes;
         *reservation = (*reservation).min(pool_bytes / (4 * jobs.max(1)));
     }
+    let share = budget.and_then(|budget| Some(budget.pool_bytes()? / budget.jobs.max(1)));
+    let first_rows_bytes = share.map_or(usize::MAX, |share| share / 4);
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
         .with_type_planner(Arc::new(InstantTypes))
-        .with_physical_optimizer_rule(Arc::new(RunningWindows))
+        .with_physical_optimizer_rule(Arc::new(OwnWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
+        .with_physical_optimizer_rule(Arc::new(SortedLists))
+        .with_physical_optimizer_rule(Arc::new(ManyFirstRows { most_bytes: first_rows_bytes }))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let rules = repaired(state.optimizers());

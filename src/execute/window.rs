@@ -1,60 +1,70 @@
-//! Running windows, a batch at a time.
+//! Windows, a batch or a partition at a time.
 
 mod function;
+mod held;
+mod partitions;
+mod running;
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::{SortColumn, concat_batches};
+use arrow::compute::SortColumn;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::utils::{evaluate_partition_ranges, get_row_at_idx};
-use datafusion::common::{Result, ScalarValue, Statistics};
+use datafusion::common::utils::evaluate_partition_ranges;
+use datafusion::common::{Result, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{OrderingRequirements, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::windows::BoundedWindowAggExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, InputOrderMode,
     PlanProperties, ReplaceChildrenOptions,
 };
 use futures::{StreamExt, TryStreamExt};
 
-use function::{Function, Peers, Rows, function};
+use function::{Function, Step, function};
+use held::Ready;
+use partitions::Partitions;
+use running::Running;
 
-/// Computes windows of functions that need only what came before, in the order in which it comes, a batch at a time.
+/// Computes windows in place of DataFusion, which holds all rows of a window whose frames reach to the partition's end,
+/// and reserves no memory for them.
 ///
-/// DataFusion 55 makes a scalar of each function for each row and a batch of each partition, which takes most of the time
-/// of a window over small partitions. Here a function is one loop over the rows of a batch, and keeps a number or the
-/// last rows of its partition between batches; nothing else is held but the rows that are equal in the window's order
-/// to the last one, where a frame ends with its peers. DuckDB has such an operator for windows without partitions
-/// (its streaming window).
+/// *Running*: functions that need only what came before, in the order in which it comes, and those of which all rows of a
+/// group have the same value: the rows that are equal in the window's order, or a partition. Each function is one loop
+/// over the rows of a batch and keeps what it needs between batches, where DataFusion 55 makes a scalar of each function
+/// for each row and a batch of each partition, which takes most of the time of a window over small partitions. Rows of a
+/// group that goes on are held, on disk where they don't fit in memory. DuckDB has such an operator for windows without
+/// partitions (its streaming window).
 ///
-/// A window is computed here if all its functions are: `sum` of `BIGINT`, `DOUBLE` or `DECIMAL`, `count`, `min` and `max` of
-/// integers, decimals, dates and timestamps, each from the partition's start to the current row; `row_number`, `rank`,
-/// `dense_rank`; `lag` by a constant number of rows, without a default.
+/// A window is running if all its functions are: `sum` of `BIGINT`, `DOUBLE` or `DECIMAL`, `count`, `min` and `max` of
+/// integers, decimals, dates and timestamps, each from the partition's start to the current row; any aggregate from there to
+/// the last row that is equal in the order, or else any to the partition's end; `row_number`, `rank`, `dense_rank`; `lag`
+/// by a constant number of rows, without a default.
+///
+/// *By partitions*: others of which a frame reaches to the partition's end, with one partition in memory, which is
+/// reserved.
 #[derive(Debug)]
-pub struct RunningWindows;
+pub struct OwnWindows;
 
-impl PhysicalOptimizerRule for RunningWindows {
+impl PhysicalOptimizerRule for OwnWindows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let running = plan.transform_up(|node| match node.downcast_ref::<BoundedWindowAggExec>() {
-            Some(window) if is_running(window)? => {
-                Ok(Transformed::yes(Arc::new(RunningWindowExec { window: Arc::new(window.clone()) })))
-            }
-            _ => Ok(Transformed::no(node)),
+        let own = plan.transform_up(|node| match own(&node)? {
+            Some(window) => Ok(Transformed::yes(Arc::new(window))),
+            None => Ok(Transformed::no(node)),
         })?;
-        Ok(running.data)
+        Ok(own.data)
     }
 
     fn name(&self) -> &str {
-        "running_windows"
+        "own_windows"
     }
 
     fn schema_check(&self) -> bool {
@@ -62,43 +72,75 @@ impl PhysicalOptimizerRule for RunningWindows {
     }
 }
 
-/// Whether all functions of a window can be computed as they run.
-fn is_running(window: &BoundedWindowAggExec) -> Result<bool> {
-    let exprs = window.window_expr();
+/// The window of ours that does what one of DataFusion's does; `None` where it does that better.
+fn own(node: &Arc<dyn ExecutionPlan>) -> Result<Option<OwnWindowExec>> {
+    let (exprs, input, is_sorted, is_bounded) = if let Some(window) = node.downcast_ref::<BoundedWindowAggExec>() {
+        (window.window_expr(), window.input(), window.input_order_mode == InputOrderMode::Sorted, true)
+    } else if let Some(window) = node.downcast_ref::<WindowAggExec>() {
+        (window.window_expr(), window.input(), true, false)
+    } else {
+        return Ok(None);
+    };
     let has_one_order = exprs
         .iter()
         .all(|expr| expr.partition_by() == exprs[0].partition_by() && expr.order_by() == exprs[0].order_by());
-    if window.input_order_mode != InputOrderMode::Sorted || !has_one_order {
-        return Ok(false);
+    if !is_sorted || !has_one_order {
+        return Ok(None);
     }
-    let schema = window.input().schema();
+    let way = match functions(exprs, &input.schema())? {
+        Some(_) => Way::Running,
+        None if is_bounded => return Ok(None),
+        None => Way::ByPartitions,
+    };
+    Ok(Some(OwnWindowExec { exprs: exprs.to_vec(), input: Arc::clone(input), way, window: Arc::clone(node) }))
+}
+
+/// The functions of a window that is running; `None` for another.
+fn functions(exprs: &[Arc<dyn WindowExpr>], input: &SchemaRef) -> Result<Option<Vec<Box<dyn Function>>>> {
+    let mut functions = Vec::new();
     for expr in exprs {
-        if function(expr.as_ref(), &schema)?.is_none() {
-            return Ok(false);
-        }
+        let Some(function) = function(expr.as_ref(), input)? else { return Ok(None) };
+        functions.push(function);
     }
-    Ok(true)
+    // Rows are held for groups of one kind.
+    let mut groups = functions.iter().map(|function| function.step()).filter(|step| *step != Step::Row);
+    let first = groups.next();
+    Ok(groups.all(|step| Some(step) == first).then_some(functions))
 }
 
-/// A window whose functions are all computed as they run. It is to a plan what the window of DataFusion was.
+/// How a window is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Running,
+    ByPartitions,
+}
+
+/// A window that is computed here. It is to a plan what the window of DataFusion was.
 #[derive(Debug)]
-pub struct RunningWindowExec {
-    window: Arc<BoundedWindowAggExec>,
+pub struct OwnWindowExec {
+    exprs: Vec<Arc<dyn WindowExpr>>,
+    input: Arc<dyn ExecutionPlan>,
+    way: Way,
+    /// DataFusion's.
+    window: Arc<dyn ExecutionPlan>,
 }
 
-impl DisplayAs for RunningWindowExec {
+impl DisplayAs for OwnWindowExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.window.window_expr().iter().map(|expr| expr.name()).collect();
+        let names: Vec<_> = self.exprs.iter().map(|expr| expr.name()).collect();
         match format {
             DisplayFormatType::TreeRender => writeln!(f, "select_list={}", names.join(", ")),
-            _ => write!(f, "RunningWindowExec: wdw=[{}]", names.join(", ")),
+            _ => write!(f, "{}: wdw=[{}]", self.name(), names.join(", ")),
         }
     }
 }
 
-impl ExecutionPlan for RunningWindowExec {
+impl ExecutionPlan for OwnWindowExec {
     fn name(&self) -> &'static str {
-        "RunningWindowExec"
+        match self.way {
+            Way::Running => "RunningWindowExec",
+            Way::ByPartitions => "PartitionWindowExec",
+        }
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -134,7 +176,10 @@ impl ExecutionPlan for RunningWindowExec {
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let window = Arc::clone(&self.window).replace_children(children, options)?;
-        RunningWindows.optimize(window, &ConfigOptions::default())
+        Ok(match own(&window)? {
+            Some(own) => Arc::new(own),
+            None => window,
+        })
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -142,21 +187,15 @@ impl ExecutionPlan for RunningWindowExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.window.input().execute(partition, context)?;
-        let schema = self.window.schema();
-        let running = Running::new(&self.window)?;
-        let batches = futures::stream::try_unfold((input, Some(running)), |(mut input, running)| async move {
-            let Some(mut running) = running else { return Ok(None) };
-            loop {
-                match input.next().await.transpose()? {
-                    Some(batch) => {
-                        if let Some(batch) = running.next(batch)? {
-                            return Ok(Some((batch, (input, Some(running)))));
-                        }
-                    }
-                    None => return Ok(running.end()?.map(|batch| (batch, (input, None)))),
-                }
-            }
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let (schema, of_input) = (self.schema(), self.input.schema());
+        let rows: Box<dyn Rows> = match self.way {
+            Way::Running => Box::new(Running::new(&self.exprs, &of_input, &schema, &context)?),
+            Way::ByPartitions => Box::new(Partitions::new(&self.exprs, &of_input, &schema, &context)),
+        };
+        let stream = Streaming { input: Some(input), rows, ready: VecDeque::new() };
+        let batches = futures::stream::try_unfold(stream, |mut stream| async move {
+            Ok(stream.next().await?.map(|batch| (batch, stream)))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.into_stream())))
     }
@@ -170,102 +209,43 @@ impl ExecutionPlan for RunningWindowExec {
     }
 }
 
-/// What a window keeps between batches.
-struct Running {
-    schema: SchemaRef,
-    input: SchemaRef,
-    exprs: Vec<Arc<dyn WindowExpr>>,
-    functions: Vec<Box<dyn Function>>,
-    /// What the functions need of a row's peers.
-    peers: Peers,
-    /// The partition of the last row that was given out, and its place in the order where peers are asked for.
-    last: Option<(Vec<ScalarValue>, Vec<ScalarValue>)>,
-    /// Peers of the last row that came, where more may come.
-    held: Vec<RecordBatch>,
+/// What takes rows and gives them out with the window's columns.
+trait Rows: Send {
+    /// Takes a batch, and gives out what is ready.
+    fn next(&mut self, batch: RecordBatch, ready: &mut VecDeque<Ready>) -> Result<()>;
+
+    /// Gives out what is left when no more rows come.
+    fn end(&mut self, ready: &mut VecDeque<Ready>) -> Result<()>;
 }
 
-impl Running {
-    fn new(window: &BoundedWindowAggExec) -> Result<Self> {
-        let (exprs, input) = (window.window_expr().to_vec(), window.input().schema());
-        let (mut functions, mut peers) = (Vec::new(), Peers::None);
-        for expr in &exprs {
-            let function = function(expr.as_ref(), &input)?;
-            let function = function.expect("only windows of running functions are computed here");
-            peers = peers.max(function.peers());
-            functions.push(function);
-        }
-        Ok(Self { schema: window.schema(), input, exprs, functions, peers, last: None, held: Vec::new() })
-    }
+/// A window under way.
+struct Streaming {
+    /// `None` once it has ended.
+    input: Option<SendableRecordBatchStream>,
+    rows: Box<dyn Rows>,
+    ready: VecDeque<Ready>,
+}
 
-    /// The rows that can be given out once `batch` has come.
-    fn next(&mut self, batch: RecordBatch) -> Result<Option<RecordBatch>> {
-        if batch.num_rows() == 0 {
-            return Ok(None);
+impl Streaming {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            while let Some(ready) = self.ready.front_mut() {
+                match ready.next().await? {
+                    Some(batch) => return Ok(Some(batch)),
+                    None => self.ready.pop_front(),
+                };
+            }
+            let Some(input) = &mut self.input else { return Ok(None) };
+            match input.next().await.transpose()? {
+                Some(batch) if batch.num_rows() == 0 => {}
+                Some(batch) => self.rows.next(batch, &mut self.ready)?,
+                None => {
+                    // What is below gives back its memory.
+                    self.input = None;
+                    self.rows.end(&mut self.ready)?;
+                }
+            }
         }
-        if self.peers < Peers::Together {
-            return self.computed(&batch).map(Some);
-        }
-        let last_peers = ranges(&[self.partition_by(&batch)?, self.order_by(&batch)?].concat(), batch.num_rows())?
-            .pop()
-            .map_or(0, |peers| peers.start);
-        if last_peers == 0 && self.continues_held(&batch)? {
-            self.held.push(batch);
-            return Ok(None);
-        }
-        let mut ready = std::mem::take(&mut self.held);
-        ready.push(batch.slice(0, last_peers));
-        self.held.push(batch.slice(last_peers, batch.num_rows() - last_peers));
-        let ready = concat_batches(&self.input, &ready)?;
-        (ready.num_rows() > 0).then(|| self.computed(&ready)).transpose()
-    }
-
-    /// The rows that are left when no more come.
-    fn end(&mut self) -> Result<Option<RecordBatch>> {
-        let ready = concat_batches(&self.input, &std::mem::take(&mut self.held))?;
-        (ready.num_rows() > 0).then(|| self.computed(&ready)).transpose()
-    }
-
-    /// Whether the first row of `batch` is a peer of those held.
-    fn continues_held(&self, batch: &RecordBatch) -> Result<bool> {
-        let Some(held) = self.held.last() else { return Ok(true) };
-        let row =
-            |batch: &RecordBatch, at| get_row_at_idx(&[self.partition_by(batch)?, self.order_by(batch)?].concat(), at);
-        Ok(row(held, held.num_rows() - 1)? == row(batch, 0)?)
-    }
-
-    fn partition_by(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        arrays(self.exprs[0].partition_by().iter(), batch)
-    }
-
-    fn order_by(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        arrays(self.exprs[0].order_by().iter().map(|order| &order.expr), batch)
-    }
-
-    /// `batch` with the functions' columns.
-    fn computed(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let mut keys = self.partition_by(batch)?;
-        let partitions = ranges(&keys, batch.num_rows())?;
-        let first = get_row_at_idx(&keys, 0)?;
-        let last = get_row_at_idx(&keys, batch.num_rows() - 1)?;
-        let (mut peers, mut first_of_order, mut last_of_order) = (Vec::new(), Vec::new(), Vec::new());
-        if self.peers > Peers::None {
-            let order = self.order_by(batch)?;
-            first_of_order = get_row_at_idx(&order, 0)?;
-            last_of_order = get_row_at_idx(&order, batch.num_rows() - 1)?;
-            keys.extend(order);
-            peers = ranges(&keys, batch.num_rows())?;
-        }
-        let before = self.last.replace((last, last_of_order));
-        let before = before.filter(|(partition, _)| *partition == first);
-        let continues = before.is_some();
-        let peers_continue = before.is_some_and(|(_, order)| order == first_of_order);
-        let rows = Rows { count: batch.num_rows(), partitions, peers, continues, peers_continue };
-        let mut columns = batch.columns().to_vec();
-        for (function, expr) in self.functions.iter_mut().zip(&self.exprs) {
-            let values = arrays(expr.expressions().iter(), batch)?;
-            columns.push(function.next(values.first(), &rows)?);
-        }
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 }
 
@@ -274,7 +254,7 @@ fn arrays<'a>(exprs: impl Iterator<Item = &'a Arc<dyn PhysicalExpr>>, batch: &Re
 }
 
 /// The runs of rows that are equal in all `columns`.
-fn ranges(columns: &[ArrayRef], rows: usize) -> Result<Vec<Range<usize>>> {
+fn ranges(columns: &[ArrayRef], rows: usize) -> Result<Vec<std::ops::Range<usize>>> {
     let columns: Vec<_> =
         columns.iter().map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
     evaluate_partition_ranges(rows, &columns)
@@ -285,14 +265,16 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringViewArray, UInt64Array};
-    use arrow::compute::{cast, concat_batches};
+    use arrow::compute::{SortColumn, cast, concat_batches};
     use arrow::datatypes::DataType;
     use datafusion::catalog::MemTable;
+    use datafusion::common::utils::memory::get_record_batch_memory_size;
     use datafusion::physical_plan::{collect, displayable};
     use datafusion::prelude::{SessionConfig, SessionContext};
     use xxhash_rust::xxh3::xxh3_64_with_seed;
 
     use crate::execute::session::{runtime, session};
+    use crate::execute::split::memory::without_shared_views;
 
     /// Rows in batches of `batch_rows`: a partition `k` of some rows, an order `o` with peers, a total order `n` and values,
     /// all but `n` sometimes NULL.
@@ -397,18 +379,129 @@ mod tests {
             format!("sum(x) FILTER (WHERE u > 3) OVER ({over})"),
             format!("sum(x) OVER ({over} ROWS BETWEEN 2 PRECEDING AND CURRENT ROW)"),
             format!("sum(x) OVER ({over} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING)"),
-            format!("max(f) OVER ({over})"),
-            format!("max(s) OVER ({over})"),
-            format!("avg(x) OVER ({over})"),
-            format!("first_value(x) OVER ({over})"),
-            "sum(x) OVER (PARTITION BY k)".to_owned(),
         ];
         for call in others {
             let query = format!("SELECT n, {call} AS c FROM t ORDER BY n");
             let ((rows, text), (expected, _)) =
                 (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
-            assert!(!text.contains("RunningWindowExec"), "{text}");
+            assert!(text.contains("BoundedWindowAggExec"), "{text}");
             assert_eq!(rows, expected, "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn groups_have_the_value_of_any_aggregate() {
+        let calls = [
+            "sum(x)",
+            "count(*)",
+            "count(s)",
+            "max(d)",
+            "max(s)",
+            "min(f)",
+            "avg(d)",
+            "stddev(u)",
+            "count(DISTINCT x)",
+            "median(x)",
+            "bool_and(x > 0)",
+            "covar_pop(x, u)",
+            "array_agg(x)",
+            "string_agg(s, ',')",
+        ];
+        let overs = [
+            "",
+            "PARTITION BY k",
+            "PARTITION BY k, o",
+            "PARTITION BY k ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
+        ];
+        for (seed, (batch_rows, partitions)) in [(1, 2), (4, 1), (7, 40), (1000, 5)].into_iter().enumerate() {
+            let (data, [own, plain]) = (batches(seed as u64, 200, batch_rows, partitions), sessions(batch_rows));
+            for over in overs {
+                let columns: Vec<_> =
+                    calls.iter().enumerate().map(|(at, call)| format!("{call} OVER ({over}) AS c{at}")).collect();
+                let query =
+                    format!("SELECT n, s, {} FROM (SELECT * FROM t ORDER BY n) t ORDER BY n", columns.join(", "));
+                let ((rows, text), (expected, _)) =
+                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                assert!(text.contains("RunningWindowExec") && !text.contains(" WindowAggExec"), "{text}");
+                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
+            }
+            for call in ["avg(x)", "max(s)", "max(f)", "count(DISTINCT u)", "array_agg(o)"] {
+                let query = format!(
+                    "SELECT n, {call} OVER (PARTITION BY k ORDER BY o), rank() OVER (PARTITION BY k ORDER BY o) FROM t ORDER BY n"
+                );
+                let ((rows, text), (expected, _)) =
+                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                assert!(text.contains("RunningWindowExec") && !text.contains("BoundedWindowAggExec"), "{text}");
+                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn other_frames_to_the_end_are_computed_by_partitions() {
+        let ordered = "PARTITION BY k ORDER BY n";
+        let calls = [
+            format!("ntile(3) OVER ({ordered}), sum(x) OVER ({ordered})"),
+            format!("percent_rank() OVER ({ordered}), cume_dist() OVER (PARTITION BY k ORDER BY o)"),
+            format!("last_value(x) OVER ({ordered} ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"),
+            format!(
+                "sum(x) OVER ({ordered} ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING), count(x) OVER ({ordered})"
+            ),
+            "sum(x) FILTER (WHERE u > 3) OVER (PARTITION BY k)".to_owned(),
+            "cume_dist() OVER (ORDER BY n)".to_owned(),
+            format!(
+                "sum(x) OVER ({ordered}), sum(x) OVER ({ordered} RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)"
+            ),
+        ];
+        for (seed, (batch_rows, partitions)) in [(1, 2), (7, 20), (1000, 5)].into_iter().enumerate() {
+            let (data, [own, plain]) = (batches(seed as u64, 100, batch_rows, partitions), sessions(batch_rows));
+            for call in &calls {
+                let query = format!("SELECT n, s, {call} FROM t ORDER BY n");
+                let ((rows, text), (expected, _)) =
+                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                assert!(text.contains("PartitionWindowExec") && !text.contains(" WindowAggExec"), "{text}");
+                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_that_wait_for_their_group_are_held_on_disk_where_memory_ends() {
+        // Slices would count as the whole.
+        let own = |batch: RecordBatch| {
+            let all = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+            let rows = arrow::compute::take_record_batch(&batch, &all).unwrap();
+            let columns = rows.columns().iter().map(|column| without_shared_views(column).unwrap()).collect();
+            RecordBatch::try_new(rows.schema(), columns).unwrap()
+        };
+        let data: Vec<_> = batches(1, 200_000, 4096, 2).into_iter().map(own).collect();
+        let queries = [
+            "SELECT n, sum(x) OVER () AS a, max(s) OVER () AS b, row_number() OVER () AS c FROM t",
+            "SELECT n, s, sum(x) OVER (PARTITION BY k) AS a, count(*) OVER (PARTITION BY k) AS b FROM t",
+            "SELECT n, s, avg(x) OVER (ORDER BY k) AS a, rank() OVER (ORDER BY k) AS b FROM t",
+        ];
+        let bytes: usize = data.iter().map(get_record_batch_memory_size).sum();
+        assert!(bytes > 6 << 20, "{bytes} bytes fit in memory");
+        let [_, plain] = sessions(4096);
+        for query in queries {
+            let folder = tempfile::tempdir().unwrap();
+            let mut state = session(runtime(Some(6 << 20), Some(folder.path())).unwrap(), None);
+            let options = state.config_mut().options_mut();
+            options.execution.sort_spill_reservation_bytes = 1 << 20;
+            options.execution.batch_size = plain.copied_config().options().execution.batch_size;
+            let own = SessionContext::from(state);
+            let sorted = |rows: &RecordBatch| {
+                let by = SortColumn { values: Arc::clone(rows.column(0)), options: None };
+                let order = arrow::compute::lexsort_to_indices(&[by], None).unwrap();
+                arrow::compute::take_record_batch(rows, &order).unwrap()
+            };
+            let (rows, _) = rows(&own, &data, query).await;
+            let (expected, _) = self::rows(&plain, &data, query).await;
+            assert!(own.runtime_env().memory_pool.reserved() == 0, "{query}");
+            let (rows, expected) = (sorted(&rows), sorted(&expected));
+            // Without an order a row's number is any.
+            let columns: Vec<usize> = (0..rows.num_columns() - usize::from(query.contains("row_number"))).collect();
+            assert_eq!(rows.project(&columns).unwrap(), expected.project(&columns).unwrap(), "{query}");
         }
     }
 

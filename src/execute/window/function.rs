@@ -1,28 +1,31 @@
-//! The functions of running windows.
+//! Functions of windows that need only what came before, or have one value for a group of rows.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array, PrimitiveArray, UInt64Array, new_empty_array,
+};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{concat, sum, take};
+use arrow::compute::{cast, concat, sum, take};
 use arrow::datatypes::{
     ArrowNumericType, DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Float64Type, Int8Type,
     Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::functions_aggregate::count::Count;
 use datafusion::functions_aggregate::min_max::{Max, Min};
 use datafusion::functions_window::lead_lag::{WindowShift, WindowShiftKind};
 use datafusion::functions_window::rank::Rank;
 use datafusion::functions_window::row_number::RowNumber;
-use datafusion::logical_expr::{WindowFrame, WindowFrameBound, WindowFrameUnits};
+use datafusion::logical_expr::{Accumulator, WindowFrame, WindowFrameBound, WindowFrameUnits};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::window::{PlainAggregateWindowExpr, StandardWindowExpr, WindowExpr};
 use datafusion::physical_plan::windows::WindowUDFExpr;
 
-use crate::arithmetic::sum::{CheckedSum, check_digits, does_not_fit};
+use crate::arithmetic::sum::{CheckedSum, check_digits, does_not_fit, scalar};
 use crate::arithmetic::total::{Addend, Total};
 use crate::execute::own_text::has_no_filter;
 use crate::execute::split::memory::without_shared_views;
@@ -31,7 +34,7 @@ use crate::execute::split::memory::without_shared_views;
 const MOST_ROWS_BACK: i64 = 8192;
 
 /// How the rows of a batch belong together.
-pub struct Rows {
+pub struct Groups {
     pub count: usize,
     /// Those of one partition each.
     pub partitions: Vec<Range<usize>>,
@@ -41,47 +44,64 @@ pub struct Rows {
     pub continues: bool,
     /// Whether the first peers began in an earlier batch.
     pub peers_continue: bool,
+    /// Rows before the last group, which may go on; all of them where functions have a value for each row alone.
+    pub closed: usize,
 }
 
-/// What a function needs of the rows that are equal to one in the window's order.
+/// The rows that a function has one value for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Peers {
-    /// Nothing.
-    None,
-    /// Which they are.
-    Known,
-    /// All of them at once.
-    Together,
+pub enum Step {
+    /// Each row by itself.
+    Row,
+    /// Those of a partition that are equal in its order.
+    Peers,
+    /// Those of a partition.
+    Partition,
 }
 
-impl Rows {
+impl Groups {
     /// Partitions, and whether each one begins here.
     fn partitions(&self) -> impl Iterator<Item = (Range<usize>, bool)> {
         self.partitions.iter().enumerate().map(|(at, rows)| (rows.clone(), at > 0 || !self.continues))
     }
 
-    /// Frames' new rows, and whether each one is the first of its partition: a row each, or with all its peers.
-    fn each_step(&self, by_peers: bool, mut step: impl FnMut(Range<usize>, bool)) {
+    /// Frames' new rows, whether each one is the first of its partition, and whether no more rows can come that have the
+    /// same value.
+    fn each_step(&self, by: Step, mut step: impl FnMut(Range<usize>, bool, bool) -> Result<()>) -> Result<()> {
         let mut peers = self.peers.iter().peekable();
         for (rows, begins) in self.partitions() {
-            if by_peers {
-                while let Some(peers) = peers.next_if(|peers| peers.start < rows.end) {
-                    step(peers.clone(), begins && peers.start == rows.start);
+            match by {
+                Step::Row => rows.clone().try_for_each(|row| step(row..row + 1, begins && row == rows.start, true))?,
+                Step::Peers => {
+                    while let Some(peers) = peers.next_if(|peers| peers.start < rows.end) {
+                        step(peers.clone(), begins && peers.start == rows.start, peers.start < self.closed)?;
+                    }
                 }
-            } else {
-                rows.clone().for_each(|row| step(row..row + 1, begins && row == rows.start));
+                Step::Partition => step(rows.clone(), begins, rows.start < self.closed)?,
             }
         }
+        Ok(())
     }
 }
 
 /// A function and what it keeps between batches.
 pub trait Function: Send {
-    /// What it needs of a row's peers.
-    fn peers(&self) -> Peers;
+    /// The rows that it has one value for.
+    fn step(&self) -> Step;
 
-    /// Its column for the rows of one more batch, of `values` where it has an argument.
-    fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef>;
+    /// Whether it asks which rows are equal in the order.
+    fn asks_peers(&self) -> bool {
+        self.step() == Step::Peers
+    }
+
+    /// Its column for the rows of one more batch, of which these are the values of its arguments: for each row, or else
+    /// for the rows before the last group.
+    fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef>;
+
+    /// Its value for the last group, which has ended; for functions that have one for each row, none.
+    fn close(&mut self) -> Result<ScalarValue> {
+        internal_err!("there is a value for each row")
+    }
 }
 
 /// The function of a window expression; `None` where it is not one of those computed here.
@@ -92,45 +112,54 @@ pub fn function(expr: &dyn WindowExpr, input: &SchemaRef) -> Result<Option<Box<d
     }
     let Some(plain) = any.downcast_ref::<PlainAggregateWindowExpr>() else { return Ok(None) };
     let aggregate = plain.get_aggregate_expr();
-    let is_plain = !aggregate.is_distinct()
-        && !aggregate.ignore_nulls()
-        && aggregate.order_bys().is_empty()
-        && has_no_filter(expr);
-    let Some(by_peers) = by_peers(expr.get_window_frame(), !expr.order_by().is_empty()) else { return Ok(None) };
+    let is_plain = !aggregate.is_distinct() && !aggregate.ignore_nulls();
+    let Some(step) = step(expr.get_window_frame(), !expr.order_by().is_empty()) else { return Ok(None) };
+    if !aggregate.order_bys().is_empty() || !has_no_filter(expr) {
+        return Ok(None);
+    }
+    let any = || -> Option<Box<dyn Function>> {
+        let accumulated = || Accumulated { step, aggregate: aggregate.clone(), accumulator: None };
+        (step != Step::Row).then(|| Box::new(accumulated()) as _)
+    };
     let args = aggregate.expressions();
-    let ([arg], true) = (args.as_slice(), is_plain) else { return Ok(None) };
+    let ([arg], true) = (args.as_slice(), is_plain) else { return Ok(any()) };
     let (from, to) = (arg.data_type(input)?, aggregate.field().data_type().clone());
     let fun = aggregate.fun().inner();
-    Ok(if fun.is::<Count>() {
-        (to == DataType::Int64).then(|| Box::new(RunningCount { by_peers, count: 0 }) as Box<dyn Function>)
+    let running = if fun.is::<Count>() {
+        (to == DataType::Int64).then(|| Box::new(RunningCount { step, count: 0 }) as Box<dyn Function>)
     } else if fun.is::<CheckedSum>() {
         match (from, &to) {
-            (DataType::Int64, DataType::Int64) => Some(running_sum::<Int64Type>(by_peers, to)),
-            (DataType::UInt64, DataType::UInt64) => Some(running_sum::<UInt64Type>(by_peers, to)),
-            (DataType::Float64, DataType::Float64) => Some(running_float_sum(by_peers)),
+            (DataType::Int64, DataType::Int64) => Some(running_sum::<Int64Type>(step, to)),
+            (DataType::UInt64, DataType::UInt64) => Some(running_sum::<UInt64Type>(step, to)),
+            (DataType::Float64, DataType::Float64) => Some(running_float_sum(step)),
             (DataType::Decimal128(_, a), DataType::Decimal128(_, b)) if a == *b => {
-                Some(running_sum::<Decimal128Type>(by_peers, to))
+                Some(running_sum::<Decimal128Type>(step, to))
             }
             (DataType::Decimal256(_, a), DataType::Decimal256(_, b)) if a == *b => {
-                Some(running_sum::<Decimal256Type>(by_peers, to))
+                Some(running_sum::<Decimal256Type>(step, to))
             }
             _ => None,
         }
     } else if from == to && (fun.is::<Max>() || fun.is::<Min>()) {
-        running_extreme(by_peers, to, fun.is::<Max>())
+        running_extreme(step, to, fun.is::<Max>())
     } else {
         None
-    })
+    };
+    Ok(running.or_else(any))
 }
 
-/// Whether a frame from the partition's start ends with the peers of the current row, or with the row itself; `None` for
-/// another frame.
-fn by_peers(frame: &WindowFrame, is_ordered: bool) -> Option<bool> {
-    let is_running = frame.start_bound.is_unbounded() && matches!(frame.end_bound, WindowFrameBound::CurrentRow);
-    match frame.units {
-        _ if !is_running => None,
-        WindowFrameUnits::Rows => Some(false),
-        WindowFrameUnits::Range | WindowFrameUnits::Groups => is_ordered.then_some(true),
+/// The rows whose frames, which begin with the partition, end alike; `None` for another frame.
+fn step(frame: &WindowFrame, is_ordered: bool) -> Option<Step> {
+    let WindowFrame { units, start_bound, end_bound, .. } = frame;
+    if !start_bound.is_unbounded() || matches!(start_bound, WindowFrameBound::Following(_)) {
+        return None;
+    }
+    match (units, end_bound) {
+        (WindowFrameUnits::Rows, WindowFrameBound::CurrentRow) => Some(Step::Row),
+        (_, WindowFrameBound::CurrentRow) if is_ordered => Some(Step::Peers),
+        (_, WindowFrameBound::CurrentRow) => Some(Step::Partition),
+        (_, WindowFrameBound::Following(end)) if end.is_null() => Some(Step::Partition),
+        _ => None,
     }
 }
 
@@ -168,33 +197,40 @@ fn standard(expr: &StandardWindowExpr) -> Option<Box<dyn Function>> {
 
 /// `count` of one argument.
 struct RunningCount {
-    by_peers: bool,
+    step: Step,
     count: i64,
 }
 
 impl Function for RunningCount {
-    fn peers(&self) -> Peers {
-        if self.by_peers { Peers::Together } else { Peers::None }
+    fn step(&self) -> Step {
+        self.step
     }
 
-    fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
-        let nulls = values.and_then(|values| values.logical_nulls());
+    fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef> {
+        let nulls = values.first().and_then(|values| values.logical_nulls());
         let mut counts = Vec::with_capacity(rows.count);
-        rows.each_step(self.by_peers, |step, begins| {
+        rows.each_step(self.step, |step, begins, ends| {
             let new = match &nulls {
                 Some(nulls) => step.clone().filter(|row| nulls.is_valid(*row)).count(),
                 None => step.len(),
             };
             self.count = if begins { 0 } else { self.count } + new as i64;
-            counts.extend(step.map(|_| self.count));
-        });
+            if ends {
+                counts.extend(step.map(|_| self.count));
+            }
+            Ok(())
+        })?;
         Ok(Arc::new(Int64Array::from(counts)))
+    }
+
+    fn close(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::Int64(Some(self.count)))
     }
 }
 
 /// An aggregate whose state is its value.
 struct Fold<T: ArrowPrimitiveType> {
-    by_peers: bool,
+    step: Step,
     data_type: DataType,
     /// The value of some rows; `None` where all are NULL.
     of: fn(&PrimitiveArray<T>) -> Option<T::Native>,
@@ -206,15 +242,15 @@ struct Fold<T: ArrowPrimitiveType> {
 }
 
 impl<T: ArrowPrimitiveType> Function for Fold<T> {
-    fn peers(&self) -> Peers {
-        if self.by_peers { Peers::Together } else { Peers::None }
+    fn step(&self) -> Step {
+        self.step
     }
 
-    fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
-        let values = values.expect("it has an argument").as_primitive::<T>();
+    fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef> {
+        let values = values[0].as_primitive::<T>();
         let mut folded = Vec::with_capacity(rows.count);
         let mut valid = Vec::with_capacity(rows.count);
-        rows.each_step(self.by_peers, |step, begins| {
+        rows.each_step(self.step, |step, begins, ends| {
             let new = match step.len() {
                 1 => values.is_valid(step.start).then(|| values.value(step.start)),
                 len => (self.of)(&values.slice(step.start, len)),
@@ -225,34 +261,41 @@ impl<T: ArrowPrimitiveType> Function for Fold<T> {
                 (Some(before), Some(new)) => Some((self.both)(before, new)),
                 (None, new) => new,
             };
-            folded.extend(step.clone().map(|_| self.value.unwrap_or_default()));
-            valid.extend(step.map(|_| self.value.is_some()));
-        });
+            if ends {
+                folded.extend(step.clone().map(|_| self.value.unwrap_or_default()));
+                valid.extend(step.map(|_| self.value.is_some()));
+            }
+            Ok(())
+        })?;
         let nulls = NullBuffer::from(valid);
         let nulls = (nulls.null_count() > 0).then_some(nulls);
         Ok(Arc::new(PrimitiveArray::<T>::new(folded.into(), nulls).with_data_type(self.data_type.clone())))
     }
+
+    fn close(&mut self) -> Result<ScalarValue> {
+        ScalarValue::new_primitive::<T>(self.value, &self.data_type)
+    }
 }
 
 /// `sum` of floats.
-fn running_float_sum(by_peers: bool) -> Box<dyn Function> {
+fn running_float_sum(step: Step) -> Box<dyn Function> {
     // DataFusion's begins with 0, and so never gives -0.
     let start = Some(0.0);
     let (of, both) = (sum::<Float64Type>, |a, b| a + b);
-    Box::new(Fold::<Float64Type> { by_peers, data_type: DataType::Float64, of, both, start, value: None })
+    Box::new(Fold::<Float64Type> { step, data_type: DataType::Float64, of, both, start, value: None })
 }
 
-fn running_sum<T>(by_peers: bool, data_type: DataType) -> Box<dyn Function>
+fn running_sum<T>(step: Step, data_type: DataType) -> Box<dyn Function>
 where
     T: ArrowPrimitiveType,
     T::Native: Addend,
 {
-    Box::new(RunningSum::<T> { by_peers, data_type, total: Total::default(), count: 0 })
+    Box::new(RunningSum::<T> { step, data_type, total: Total::default(), count: 0 })
 }
 
 /// `sum` of integers or decimals, exact: an error where the sum of a row's frame does not fit.
 struct RunningSum<T: ArrowPrimitiveType> {
-    by_peers: bool,
+    step: Step,
     data_type: DataType,
     total: Total<T::Native>,
     /// Values of the partition so far that are not NULL.
@@ -264,16 +307,16 @@ where
     T: ArrowPrimitiveType,
     T::Native: Addend,
 {
-    fn peers(&self) -> Peers {
-        if self.by_peers { Peers::Together } else { Peers::None }
+    fn step(&self) -> Step {
+        self.step
     }
 
-    fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
-        let values = values.expect("it has an argument").as_primitive::<T>();
+    fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef> {
+        let values = values[0].as_primitive::<T>();
         let mut sums = Vec::with_capacity(rows.count);
         let mut valid = Vec::with_capacity(rows.count);
         let mut fits = true;
-        rows.each_step(self.by_peers, |step, begins| {
+        rows.each_step(self.step, |step, begins, ends| {
             if begins {
                 (self.total, self.count) = (Total::default(), 0);
             }
@@ -289,10 +332,13 @@ where
                     self.count += count;
                 }
             }
-            fits &= self.total.carry == 0;
-            sums.extend(step.clone().map(|_| self.total.low));
-            valid.extend(step.map(|_| self.count > 0));
-        });
+            if ends {
+                fits &= self.total.carry == 0;
+                sums.extend(step.clone().map(|_| self.total.low));
+                valid.extend(step.map(|_| self.count > 0));
+            }
+            Ok(())
+        })?;
         if !fits {
             return Err(does_not_fit(&self.data_type));
         }
@@ -302,19 +348,23 @@ where
         check_digits(&sums)?;
         Ok(Arc::new(sums))
     }
+
+    fn close(&mut self) -> Result<ScalarValue> {
+        scalar::<T>((self.count > 0).then_some(self.total), &self.data_type)
+    }
 }
 
 /// `max` or `min` of values that have one order only, which floats have not.
-fn running_extreme(by_peers: bool, data_type: DataType, is_max: bool) -> Option<Box<dyn Function>> {
-    fn extreme<T>(by_peers: bool, data_type: DataType, is_max: bool) -> Box<dyn Function>
+fn running_extreme(step: Step, data_type: DataType, is_max: bool) -> Option<Box<dyn Function>> {
+    fn extreme<T>(step: Step, data_type: DataType, is_max: bool) -> Box<dyn Function>
     where
         T: ArrowNumericType,
         T::Native: Ord,
     {
         let (start, value) = (None, None);
         Box::new(match is_max {
-            true => Fold::<T> { by_peers, data_type, of: arrow::compute::max, both: Ord::max, start, value },
-            false => Fold::<T> { by_peers, data_type, of: arrow::compute::min, both: Ord::min, start, value },
+            true => Fold::<T> { step, data_type, of: arrow::compute::max, both: Ord::max, start, value },
+            false => Fold::<T> { step, data_type, of: arrow::compute::min, both: Ord::min, start, value },
         })
     }
     let function = match &data_type {
@@ -336,7 +386,52 @@ fn running_extreme(by_peers: bool, data_type: DataType, is_max: bool) -> Option<
         DataType::Timestamp(TimeUnit::Nanosecond, _) => extreme::<TimestampNanosecondType>,
         _ => return None,
     };
-    Some(function(by_peers, data_type, is_max))
+    Some(function(step, data_type, is_max))
+}
+
+/// Any aggregate that has one value for a group of rows.
+struct Accumulated {
+    step: Step,
+    aggregate: AggregateFunctionExpr,
+    /// That of the partition.
+    accumulator: Option<Box<dyn Accumulator>>,
+}
+
+impl Function for Accumulated {
+    fn step(&self) -> Step {
+        self.step
+    }
+
+    fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef> {
+        let (mut of_groups, mut group_of_row) = (Vec::new(), Vec::with_capacity(rows.closed));
+        rows.each_step(self.step, |step, begins, ends| {
+            if begins {
+                self.accumulator = None;
+            }
+            let accumulator = match &mut self.accumulator {
+                Some(accumulator) => accumulator,
+                none => none.insert(self.aggregate.create_accumulator()?),
+            };
+            let values: Vec<_> = values.iter().map(|values| values.slice(step.start, step.len())).collect();
+            accumulator.update_batch(&values)?;
+            if ends {
+                group_of_row.extend(step.map(|_| of_groups.len() as u64));
+                of_groups.push(accumulator.evaluate()?);
+            }
+            Ok(())
+        })?;
+        let field = self.aggregate.field();
+        if of_groups.is_empty() {
+            return Ok(new_empty_array(field.data_type()));
+        }
+        let values = take(&ScalarValue::iter_to_array(of_groups)?, &UInt64Array::from(group_of_row), None)?;
+        Ok(if values.data_type() == field.data_type() { values } else { cast(&values, field.data_type())? })
+    }
+
+    fn close(&mut self) -> Result<ScalarValue> {
+        let Some(accumulator) = &mut self.accumulator else { return internal_err!("no group is open") };
+        accumulator.evaluate()?.cast_to(self.aggregate.field().data_type())
+    }
 }
 
 /// What a row's number counts.
@@ -357,14 +452,19 @@ struct Numbered {
 }
 
 impl Function for Numbered {
-    fn peers(&self) -> Peers {
-        if self.by == Number::Row { Peers::None } else { Peers::Known }
+    fn step(&self) -> Step {
+        Step::Row
     }
 
-    fn next(&mut self, _values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
+    fn asks_peers(&self) -> bool {
+        self.by != Number::Row
+    }
+
+    fn next(&mut self, _values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef> {
         let mut numbers = Vec::with_capacity(rows.count);
         let by_peers = self.by != Number::Row;
-        rows.each_step(by_peers, |step, begins| {
+        let by = if by_peers { Step::Peers } else { Step::Row };
+        rows.each_step(by, |step, begins, _| {
             if begins {
                 (self.row, self.number) = (0, 0);
             }
@@ -375,7 +475,8 @@ impl Function for Numbered {
             };
             self.row += step.len() as u64;
             numbers.extend(step.map(|_| self.number));
-        });
+            Ok(())
+        })?;
         Ok(Arc::new(UInt64Array::from(numbers)))
     }
 }
@@ -389,12 +490,12 @@ struct Lag {
 }
 
 impl Function for Lag {
-    fn peers(&self) -> Peers {
-        Peers::None
+    fn step(&self) -> Step {
+        Step::Row
     }
 
-    fn next(&mut self, values: Option<&ArrayRef>, rows: &Rows) -> Result<ArrayRef> {
-        let values = values.expect("it has an argument");
+    fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef> {
+        let values = &values[0];
         let before = self.before.take().filter(|_| rows.continues).unwrap_or_else(|| values.slice(0, 0));
         let held = before.len();
         let all = if held == 0 { Arc::clone(values) } else { concat(&[&before, values])? };
