@@ -359,11 +359,12 @@ impl Cache {
         Ok(warnings)
     }
 
-    /// Reads all chunk files and the files of the published tables, and compares them with their checksums. Damaged files
-    /// are set aside, so that the next run computes their chunks again, or links the tables' files again.
+    /// Reads all chunk files, splits and the files of the published tables, and compares them with their checksums. Damaged
+    /// files are set aside, so that the next run computes their chunks again, or links the tables' files again; damaged
+    /// splits are removed.
     ///
     /// # Errors
-    /// [`crate::error::ErrorKind::Storage`] when a folder can't be read or a damaged file not be set aside.
+    /// [`crate::error::ErrorKind::Storage`] when a folder can't be read or a damaged file not be set aside or removed.
     pub fn verify(&self) -> Result<Verification> {
         let mut done = Verification::default();
         let files = store::files(&self.folder)?;
@@ -377,6 +378,11 @@ impl Cache {
             if done.damaged.last() == Some(path) {
                 store::set_aside(&self.folder, path)?;
             }
+        }
+        for (path, bytes, is_as_written) in split::verify(&self.folder)? {
+            done.files += 1;
+            done.bytes += bytes;
+            done.damaged.extend((!is_as_written).then_some(path));
         }
         let tables = store::read_folder(&self.folder.join(publish::TABLES))?;
         done.damaged.extend(tables.into_iter().filter(|table| !table.is_symlink()));

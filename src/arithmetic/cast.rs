@@ -41,6 +41,10 @@ pub fn checked_cast(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     if let Some(days) = added_days(expr) {
         return Ok(Some(call(Kept { how: How::Days, to: Arc::clone(to), signature: any() }, days.clone())));
     }
+    if is_time(to.data_type()) && value.get_type(schema)?.is_string() {
+        let how = if is_try { How::TryTime } else { How::Time };
+        return Ok(Some(call(Kept { how, to: Arc::clone(to), signature: any() }, value.clone())));
+    }
     // Arrow's casts to days and times fail for timestamps that are in no calendar.
     if is_try && to.data_type().is_temporal() && !matches!(to.data_type(), DataType::Timestamp(..)) {
         let is_timestamp = matches!(value.get_type(schema)?, DataType::Timestamp(..));
@@ -118,7 +122,10 @@ pub fn check_certain_casts(expr: &Expr) -> Result<()> {
                     return Err(no_unit(value.try_as_str().flatten().unwrap_or_default()));
                 }
                 Expr::Literal(value, _) if value.data_type().is_string() || value.data_type().is_numeric() => {
-                    value.cast_to(field.data_type())?;
+                    let value = value.cast_to(field.data_type())?;
+                    if is_time(field.data_type()) {
+                        times_of_day(&value.to_array()?, false)?;
+                    }
                 }
                 other => pending.push(other),
             },
@@ -178,6 +185,7 @@ pub fn may_be_replaced(expr: &Expr) -> bool {
             matches!(field.data_type(), DataType::Float16 | DataType::Float32)
                 || may_fail_in_vain(value, field.data_type())
                 || matches!(field.data_type(), DataType::Interval(_))
+                || is_time(field.data_type())
                 || field.data_type().is_decimal()
                 || field.data_type().is_integer()
                 || added_days(expr).is_some()
@@ -227,8 +235,8 @@ pub fn plain_cast(function: &ScalarFunction) -> Option<Expr> {
     let ([value], field) = (function.args.as_slice(), Arc::clone(to)) else { return None };
     let expr = Box::new(value.clone());
     match how {
-        How::Narrow | How::Constant | How::Unit | How::Digits => Some(Expr::Cast(Cast { expr, field })),
-        How::TryNarrow | How::TryEach | How::TryDigits => Some(Expr::TryCast(TryCast { expr, field })),
+        How::Narrow | How::Constant | How::Unit | How::Digits | How::Time => Some(Expr::Cast(Cast { expr, field })),
+        How::TryNarrow | How::TryEach | How::TryDigits | How::TryTime => Some(Expr::TryCast(TryCast { expr, field })),
         How::Days => None,
     }
 }
@@ -274,6 +282,10 @@ enum How {
     Digits,
     /// Likewise, NULL where that is not possible.
     TryDigits,
+    /// A text as a time of day. Arrow takes a second 60, and 23:59:60 is none.
+    Time,
+    /// Likewise, NULL where it is none.
+    TryTime,
     /// Of a constant. It replaces DataFusion's cast while constants are folded; if its argument is a literal after
     /// that, the cast fails.
     Constant,
@@ -290,8 +302,8 @@ struct Kept {
 impl ScalarUDFImpl for Kept {
     fn name(&self) -> &str {
         match self.how {
-            How::Narrow | How::Constant | How::Unit | How::Digits => "checked_cast",
-            How::TryNarrow | How::TryEach | How::TryDigits => "checked_try_cast",
+            How::Narrow | How::Constant | How::Unit | How::Digits | How::Time => "checked_cast",
+            How::TryNarrow | How::TryEach | How::TryDigits | How::TryTime => "checked_try_cast",
             How::Days => "days",
         }
     }
@@ -311,7 +323,7 @@ impl ScalarUDFImpl for Kept {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let [value] = args.arg_fields else { return internal_err!("a cast has {} arguments", args.arg_fields.len()) };
-        let is_nullable = value.is_nullable() || matches!(self.how, How::TryNarrow | How::TryEach);
+        let is_nullable = value.is_nullable() || matches!(self.how, How::TryNarrow | How::TryEach | How::TryTime);
         // As DataFusion's cast has it: what the value says of itself, but of its type.
         let of_value = value.metadata().iter().filter(|(key, _)| !key.starts_with("ARROW:extension"));
         let metadata = of_value.chain(self.to.metadata()).map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -332,6 +344,11 @@ impl ScalarUDFImpl for Kept {
                 Ok(cast_with_options(array, to, &options)?)
             }
             (How::TryEach, to) => each_or_null(array, to),
+            (How::Time | How::TryTime, to) => {
+                let is_try = self.how == How::TryTime;
+                let options = CastOptions { safe: is_try, ..CastOptions::default() };
+                times_of_day(&cast_with_options(array, to, &options)?, is_try)
+            }
             (_, DataType::Float32) => narrowed::<Float32Type>(array, self.how, f32::is_infinite),
             (_, DataType::Float16) => narrowed::<Float16Type>(array, self.how, |value| value.is_infinite()),
             (_, other) => internal_err!("{other} is no float of fewer bits"),
@@ -378,6 +395,36 @@ where
         }
         _ => Ok(Arc::new(kept)),
     }
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// `times` that are before the end of the day; else an error, or NULL.
+fn times_of_day(times: &ArrayRef, is_try: bool) -> Result<ArrayRef> {
+    let (DataType::Time32(unit) | DataType::Time64(unit)) = times.data_type() else { return Ok(Arc::clone(times)) };
+    let day = 86_400
+        * match unit {
+            TimeUnit::Second => 1,
+            TimeUnit::Millisecond => 1_000,
+            TimeUnit::Microsecond => 1_000_000,
+            TimeUnit::Nanosecond => 1_000_000_000,
+        };
+    let numbers = cast(times, &DataType::Int64)?;
+    let numbers = numbers.as_primitive::<Int64Type>();
+    if numbers.iter().flatten().all(|number| number < day) {
+        return Ok(Arc::clone(times));
+    }
+    if !is_try {
+        return Err(out_of_range("'23:59:60' is no time of day; the last one is '23:59:59.999999'"));
+    }
+    let kept: PrimitiveArray<Int64Type> = numbers.iter().map(|number| number.filter(|number| *number < day)).collect();
+    let numbers = match times.data_type() {
+        DataType::Time32(_) => cast(&kept, &DataType::Int32)?,
+        _ => Arc::new(kept),
+    };
+    Ok(cast(&numbers, times.data_type())?)
 }
 
 /// The values as another type, NULL where one is in none.

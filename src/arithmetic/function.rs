@@ -9,7 +9,15 @@
 //! | `to_timestamp_micros` and others of a text | an error where nanoseconds don't reach | right |
 //! | `range`, `generate_series` as lists of timestamps | end one early at the last ones | an error |
 //! | `array_has_all`, `array_has_any` | true or false where one of the lists is NULL | NULL |
+//! | `date_trunc` to less than a second of a scalar before 1970 | later than it | right |
+//! | `array_has` of a list in the query with a NULL in it | NULL where the value is not in it | false |
+//! | `lpad`, `rpad` to a negative length | a panic | an empty text |
+//! | `repeat`, `lpad`, `rpad`, `array_repeat`, `array_resize`, `range` of gigabytes | a panic, or all memory | an error |
+//! | `round` and `trunc` of a float to more digits than it has | infinite, or not a number | the float |
 //! | `range` and `generate_series` of constants, of more than a million values | a list in the plan, however large | an error while planning |
+
+mod rounded;
+mod sizes;
 
 use std::sync::Arc;
 
@@ -27,8 +35,15 @@ use datafusion::functions::datetime::date_trunc::DateTruncFunc;
 use datafusion::functions::datetime::to_timestamp::{
     ToTimestampFunc, ToTimestampMicrosFunc, ToTimestampMillisFunc, ToTimestampSecondsFunc,
 };
-use datafusion::functions_nested::array_has::{ArrayHasAll, ArrayHasAny};
+use datafusion::functions::math::round::RoundFunc;
+use datafusion::functions::math::trunc::TruncFunc;
+use datafusion::functions::string::repeat::RepeatFunc;
+use datafusion::functions::unicode::lpad::LPadFunc;
+use datafusion::functions::unicode::rpad::RPadFunc;
+use datafusion::functions_nested::array_has::{ArrayHas, ArrayHasAll, ArrayHasAny};
 use datafusion::functions_nested::range::Range;
+use datafusion::functions_nested::repeat::ArrayRepeat;
+use datafusion::functions_nested::resize::ArrayResize;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -57,6 +72,18 @@ pub fn checked_function(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
         How::FromText
     } else if inner.is::<Range>() {
         How::Series
+    } else if inner.is::<ArrayHas>() {
+        How::OneList
+    } else if inner.is::<RoundFunc>() || inner.is::<TruncFunc>() {
+        How::Round
+    } else if inner.is::<LPadFunc>() || inner.is::<RPadFunc>() {
+        How::Pad
+    } else if inner.is::<RepeatFunc>() {
+        How::Repeat
+    } else if inner.is::<ArrayRepeat>() {
+        How::RepeatItem
+    } else if inner.is::<ArrayResize>() {
+        How::Resize
     } else if inner.is::<ArrayHasAll>() || inner.is::<ArrayHasAny>() {
         How::TwoLists
     } else {
@@ -79,7 +106,8 @@ pub fn may_fail(function: &ScalarFunction, schema: &DFSchema) -> bool {
     // Dates without a time have all their parts.
     let is_date = |arg: &Expr| arg.get_type(schema).is_ok_and(|data_type| data_type == DataType::Date32);
     let is_safe = |arg: &Expr| matches!(arg, Expr::Literal(..)) || is_date(arg);
-    !matches!(checked.how, How::Lenient | How::TwoLists) && !function.args.iter().all(is_safe)
+    let never_fails = matches!(checked.how, How::Lenient | How::OneList | How::TwoLists | How::Round | How::Pad);
+    !never_fails && !function.args.iter().all(is_safe)
 }
 
 /// DataFusion's function in place of its checked form.
@@ -96,7 +124,13 @@ enum How {
     FromFloat,
     FromText,
     Series,
+    OneList,
     TwoLists,
+    Round,
+    Pad,
+    Repeat,
+    RepeatItem,
+    Resize,
     /// NULL for rows for which the function fails.
     Lenient,
 }
@@ -149,6 +183,10 @@ impl ScalarUDFImpl for CheckedFunction {
                 check_length(self.name(), &args)?;
             }
         }
+        // Where it makes `value IN (…)` of it, a NULL in the list counts.
+        if self.how == How::OneList && !args.first().is_some_and(|list| has_only_values(list, info)) {
+            return Ok(ExprSimplifyResult::Original(args));
+        }
         self.inner().simplify(args, info)
     }
 
@@ -181,13 +219,30 @@ impl ScalarUDFImpl for CheckedFunction {
         self.inner().coerce_types(arg_types)
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        match (self.how, args.args.as_mut_slice()) {
+            // Scalars go another way.
+            (How::Truncate, [_, value @ ColumnarValue::Scalar(_)]) => {
+                *value = ColumnarValue::Array(value.to_array(1)?);
+                args.number_rows = 1;
+                let truncated = self.invoke_with_args(args)?.to_array(1)?;
+                return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&truncated, 0)?));
+            }
+            (How::Pad, [_, length, ..]) => *length = sizes::without_negative(length),
+            _ => {}
+        }
         let given = args.args.clone();
-        let (rows, result) = (args.number_rows, Arc::clone(&args.return_field));
+        let result = Arc::clone(&args.return_field);
         match self.how {
+            How::Pad => sizes::check_padded(self.name(), &given, rows)?,
+            How::Repeat => sizes::check_repeated(self.name(), &given, rows)?,
+            How::RepeatItem => sizes::check_repeated_items(self.name(), &given, rows)?,
+            How::Resize => sizes::check_resized(self.name(), &given, rows)?,
             How::FromFloat => check_floats(&given, rows)?,
             How::Series => {
                 check_length(self.name(), &given)?;
+                sizes::check_series(self.name(), &given, rows)?;
                 check_series(&given, rows)?;
             }
             How::Bin => check_bins(&given)?,
@@ -203,6 +258,7 @@ impl ScalarUDFImpl for CheckedFunction {
                     false => Ok(computed),
                 }
             }
+            (How::Round, Ok(computed)) => rounded::rounded(&given, computed, rows),
             (How::TwoLists, Ok(computed)) => null_where_one_is(&given, computed, rows),
             (How::Truncate, Err(error)) => truncated_far(self.inner(), &given, rows, &result)?.ok_or(error),
             (How::Lenient, Err(_)) => row_by_row(self.inner(), &given, rows, &result),
@@ -213,6 +269,23 @@ impl ScalarUDFImpl for CheckedFunction {
             (_, computed) => computed,
         }
     }
+}
+
+/// Whether a list is written with values and without NULLs.
+fn has_only_values(list: &Expr, info: &SimplifyContext) -> bool {
+    match list {
+        Expr::Literal(ScalarValue::List(list), _) => !list.is_empty() && has_no_nulls(list.value(0).as_ref()),
+        Expr::Literal(ScalarValue::LargeList(list), _) => !list.is_empty() && has_no_nulls(list.value(0).as_ref()),
+        Expr::ScalarFunction(ScalarFunction { func, args }) => {
+            let is_value = |item: &Expr| info.nullable(item).is_ok_and(|is_nullable| !is_nullable);
+            func.name() == "make_array" && !args.is_empty() && args.iter().all(is_value)
+        }
+        _ => false,
+    }
+}
+
+fn has_no_nulls(items: &dyn Array) -> bool {
+    !items.is_empty() && items.logical_null_count() == 0
 }
 
 /// What is computed of two lists, NULL where one of them is.

@@ -83,6 +83,26 @@ pub fn remove(cache: &Path, id: &SplitId) {
     let _ = fs::remove_dir_all(id.folder(cache));
 }
 
+/// Reads all files of all splits, and tells of each one whether it is as it was written. Splits with a damaged one are
+/// removed: who needs them makes them again.
+pub fn verify(cache: &Path) -> Result<Vec<(PathBuf, u64, bool)>> {
+    let mut found = Vec::new();
+    for cut in read_folder(&cache.join(SPLITS))? {
+        for split in read_folder(&cut)? {
+            let first = found.len();
+            for path in read_folder(&split)? {
+                let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                let is_as_written = SplitFile::open(&path).and_then(|file| file.check()).is_ok();
+                found.push((path, bytes, is_as_written));
+            }
+            if found[first..].iter().any(|(_, _, is_as_written)| !is_as_written) {
+                fs::remove_dir_all(&split).map_err(|e| Error::storage("remove", &split, e))?;
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Opens the files of a split.
 pub fn open_files(paths: &[PathBuf]) -> Result<Vec<Arc<SplitFile>>> {
     paths.iter().map(|path| SplitFile::open(path).map(Arc::new)).collect()
@@ -136,7 +156,7 @@ mod tests {
 
     use arrow::array::{Int32Array, RecordBatch};
 
-    use crate::cache::split::{SplitId, commit, open};
+    use crate::cache::split::{SplitId, commit, open, verify};
     use crate::execute::split::SplitWriter;
     use crate::plan::fingerprint::Fingerprint;
 
@@ -184,5 +204,22 @@ mod tests {
         assert_eq!(["a", "b", "c"].map(is_there), [true, false, true]);
         make(&id("a"), &[]);
         assert!(is_there("a"));
+
+        make(&id("c"), &[id("a")]);
+        assert!(verify(folder.path()).unwrap().iter().all(|(_, bytes, is_as_written)| *bytes > 0 && *is_as_written));
+        let whole = std::fs::read(file(2)).unwrap();
+        let mut noticed = 0;
+        for at in (0..whole.len()).step_by(8) {
+            make(&id("a"), &[id("c")]);
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(file(2), bytes).unwrap();
+            let damaged: Vec<_> = verify(folder.path()).unwrap().into_iter().filter(|(_, _, is)| !is).collect();
+            assert!(damaged.iter().all(|(path, _, _)| *path == file(2)) && is_there("c"));
+            assert_eq!(id("a").folder(folder.path()).exists(), damaged.is_empty());
+            noticed += damaged.len();
+        }
+        // All but the padding.
+        assert!(noticed > whole.len() / 16, "{noticed} of {}", whole.len() / 8);
     }
 }

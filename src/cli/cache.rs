@@ -180,7 +180,9 @@ fn verify(engine: &Engine) -> Result<ExitCode> {
         complain(format_args!("damaged: {}", path.display()));
     }
     let count = found.damaged.len();
-    complain(format_args!("{files} files, {bytes}: {count} damaged; chunk files were set aside, run the tasks again"));
+    complain(format_args!(
+        "{files} files, {bytes}: {count} damaged; they were set aside or removed, run the tasks again"
+    ));
     Ok(ExitCode::from(1))
 }
 

@@ -17,6 +17,7 @@
 //! | counts and positions as operands and arguments | [`counts`] |
 //! | windows and aggregates where nothing computes them | [`misplaced`] |
 //! | recursive queries whose rounds have other types | [`recursion`] |
+//! | queries of WITH that call volatile functions | [`volatile`] |
 //! | regular expressions that are none, or too large | [`patterns`] |
 //!
 //! The tree is a copy; places stay in it, so that errors have theirs.
@@ -35,6 +36,7 @@ mod relation;
 mod sets;
 mod subqueries;
 mod syntax;
+mod volatile;
 mod windows;
 
 use datafusion::common::Result;
@@ -57,6 +59,7 @@ pub fn plan_query(query: &Query, tables: &dyn ContextProvider) -> Result<Logical
         zone::rewrite(&mut mended);
         syntax::rewrite(&mut mended)?;
         calls::check(&mended, tables)?;
+        volatile::check(&mended, tables)?;
         patterns::check(&mended)?;
         counts::widen(&mut mended, tables);
         names::bind(&mut mended, tables)?;

@@ -1567,3 +1567,98 @@ async fn values_in_paths_are_read_as_they_are_declared() {
     }
     assert_eq!(rows, ["7,1", "7,01", "7,1", "7,1"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_give_one_value_for_constants_and_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT k, CAST(i AS INT) AS i, CAST(t AS TIMESTAMP(6)) AS t, x, s FROM (VALUES
+        (1, 9, '1969-12-31 23:59:59.9999', 2.675, 'abc'), (2, 1, '1960-01-01 00:00:00.000999', 1e300, 'de'),
+        (3, NULL, NULL, NULL, NULL)) AS t(k, i, t, x, s)";
+    make_parquet(folder.path(), "t", rows).await;
+    make_parquet(folder.path(), "l", &format!("SELECT k, i, [1, NULL] AS l FROM ({rows})")).await;
+    std::fs::create_dir_all(folder.path().join("d/at=1969-12-31 23%3A59%3A59.9999")).unwrap();
+    std::fs::write(folder.path().join("d/at=1969-12-31 23%3A59%3A59.9999/a.csv"), "k\n1\n2\n").unwrap();
+    let sources = "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 't.parquet';
+        CREATE EXTERNAL TABLE l STORED AS PARQUET LOCATION 'l.parquet';
+        CREATE EXTERNAL TABLE d (k BIGINT, at TIMESTAMP(6)) STORED AS CSV PARTITIONED BY (at) LOCATION 'd/';";
+    let milliseconds = "SELECT k, CAST(date_trunc('millisecond', t) AS VARCHAR) AS v FROM t WHERE k < 3";
+    let too_large = Err("1 GiB is the most");
+    let cases: &[Case<'_>] = &[
+        // A filter is of the values that the projection below it gives.
+        ("k", "SELECT k FROM (SELECT k, random() AS x FROM t) q WHERE x <> x", Ok(&[])),
+        ("k", "SELECT k, max(x) AS x FROM (SELECT k, random() AS x FROM t) q WHERE x + k <> k + x GROUP BY k", Ok(&[])),
+        (
+            "k",
+            "WITH c AS (SELECT k, random() AS x FROM t) SELECT a.k FROM c a JOIN c b ON a.k = b.k",
+            Err("`c` is named 2 times, and random() would give it other values each time"),
+        ),
+        (
+            "k",
+            "WITH c AS (SELECT k, random() AS x FROM t), d AS (SELECT k FROM c) SELECT k FROM d UNION ALL SELECT k FROM d",
+            Err("`d` is named 2 times"),
+        ),
+        ("k", "WITH c AS (SELECT k, random() AS x FROM t) SELECT k FROM c WHERE x > 1", Ok(&[])),
+        ("k", milliseconds, Ok(&["1 1969-12-31T23:59:59.999", "2 1960-01-01T00:00:00"])),
+        (
+            "k",
+            "SELECT k, date_trunc('millisecond', TIMESTAMP '1969-12-31 23:59:59.9999') AS v FROM t WHERE k = 1",
+            Ok(&["1 1969-12-31T23:59:59.999"]),
+        ),
+        (
+            "k",
+            "SELECT k FROM t WHERE date_trunc('millisecond', t) >= date_trunc('millisecond', (SELECT max(t) FROM t))",
+            Ok(&["1"]),
+        ),
+        (
+            "k",
+            "SELECT k, date_trunc('millisecond', at) AS v FROM d",
+            Ok(&["1 1969-12-31T23:59:59.999", "2 1969-12-31T23:59:59.999"]),
+        ),
+        (
+            "k",
+            "SELECT k FROM d WHERE date_trunc('millisecond', at) < TIMESTAMP(6) '1970-01-01 00:00:00'",
+            Ok(&["1", "2"]),
+        ),
+        ("k", "SELECT k FROM l WHERE NOT array_has([1, NULL], i)", Ok(&["1"])),
+        ("k", "SELECT k FROM l WHERE NOT array_has(l, i)", Ok(&["1"])),
+        ("k", "SELECT k FROM l WHERE NOT array_has(make_array(1, i), k)", Ok(&["2", "3"])),
+        ("k", "SELECT k FROM l WHERE array_has([1, 2], i)", Ok(&["2"])),
+        (
+            "k",
+            "SELECT k, round(x, 400) AS a, trunc(x, 308) AS b, round(x, -400) AS c FROM t WHERE k = 1",
+            Ok(&["1 2.675 2.675 0.0"]),
+        ),
+        ("k", "SELECT k, round(x, 20) AS a, round(2.675, 300) AS b FROM t WHERE k = 2", Ok(&["2 1e300 2.675"])),
+        ("k", "SELECT k, round(9223372036854775807 - k, -19) AS a FROM t WHERE k = 2", Err("is no BIGINT")),
+        ("k", "SELECT k, lpad(s, i - 7) AS a, rpad(s, i - 7, 'x') AS b FROM t WHERE k < 3", Ok(&["1 ab ab", "2  "])),
+        ("k", "SELECT k, length(repeat(s, 1000000000)) AS a FROM t", too_large),
+        ("k", "SELECT k, length(lpad(s, 2000000000, 'ab')) AS a FROM t", too_large),
+        ("k", "SELECT k, array_length(array_repeat(k, 1000000000)) AS a FROM t", too_large),
+        ("k", "SELECT k, array_length(range(0, k * 1000000000)) AS a FROM t", too_large),
+        ("k", "SELECT k, CAST('23:59:60' AS TIME) AS a FROM t", Err("no time of day")),
+        (
+            "k",
+            "SELECT k, TRY_CAST('23:59:60' AS TIME) AS a, CAST(s || '3:59:60' AS TIME) AS b FROM t WHERE k > 3",
+            Ok(&[]),
+        ),
+        (
+            "k",
+            "SELECT k, CAST(CASE WHEN k = 1 THEN '23:59:60' ELSE '12:00:00' END AS TIME) AS a FROM t",
+            Err("no time of day"),
+        ),
+        (
+            "k",
+            "SELECT k, TRY_CAST(CASE WHEN k = 1 THEN '23:59:60' ELSE '12:00:00' END AS TIME) AS a FROM t WHERE k < 3",
+            Ok(&["1 -", "2 12:00:00"]),
+        ),
+        ("k", "SELECT k % 1 AS g, regr_r2(1.0, k) AS a, regr_r2(k, 1.0) AS b FROM t GROUP BY 1", Ok(&["0 1.0 -"])),
+        (
+            "k",
+            "WITH RECURSIVE f(n, a, b) AS (SELECT 1, CAST(0 AS BIGINT), CAST(1 AS BIGINT) UNION ALL SELECT n + 1, b, a + b FROM f \
+             WHERE n < 10) SELECT k, a FROM t JOIN f ON k = n",
+            Ok(&["1 0", "2 1", "3 1"]),
+        ),
+    ];
+    let wrong = wrong_cases(folder.path(), sources, cases, &[""]).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -129,13 +129,26 @@ impl SplitFile {
         })
     }
 
-    fn read_block(&self, block: &StoredBlock, decoder: &FileDecoder) -> Result<RecordBatch> {
+    /// Reads all blocks, and compares them with what was written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] for the first that can't be read or is damaged.
+    pub fn check(&self) -> Result<()> {
+        self.blocks.iter().try_for_each(|block| self.bytes_of(block).map(drop))
+    }
+
+    fn bytes_of(&self, block: &StoredBlock) -> Result<MutableBuffer> {
         let mut bytes = MutableBuffer::from_len_zeroed(block.bytes);
         let place = u64::try_from(block.place.offset()).unwrap_or_default();
         read_exact_at(&self.file, &mut bytes, place).map_err(|e| Error::storage("read", &self.path, e))?;
         if checksum(&bytes) != block.checksum {
             return Err(damaged(&self.path, "a block is not what was written").with_chunk(block.chunk));
         }
+        Ok(bytes)
+    }
+
+    fn read_block(&self, block: &StoredBlock, decoder: &FileDecoder) -> Result<RecordBatch> {
+        let bytes = self.bytes_of(block)?;
         match decoder.read_record_batch(&block.place, &bytes.into()) {
             Ok(Some(batch)) if batch.num_rows() == block.rows => Ok(batch),
             Ok(_) => Err(damaged(&self.path, "a block has other rows than the footer says").with_chunk(block.chunk)),

@@ -343,7 +343,9 @@ impl Mend {
                 // Of a constant it takes the comparison for a filter of the subquery, which loses NULLs.
                 || (is_not_in && place == Place::Condition && !is_correlated && !left.column_refs().is_empty());
             if is_right {
-                let plan = self.with_named_column(plan)?;
+                // A cast of it would have the name of a column that a filter looks for.
+                let is_cast = left.get_type(input.plan.schema())? != *plan.schema().field(0).data_type();
+                let plan = self.with_named_column(plan, is_correlated && is_cast)?;
                 return Ok(Expr::InSubquery(InSubquery::new(Box::new(left), subquery(plan), is_not_in)));
             }
         }
@@ -370,10 +372,11 @@ impl Mend {
         }
     }
 
-    /// `plan`, whose column DataFusion can name: it finds none in VALUES, and twice one without a table, `max(x)`.
-    fn with_named_column(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    /// `plan`, whose column DataFusion can name: it finds none in VALUES, and twice one without a table, `max(x)`; or one by a
+    /// `new` name.
+    fn with_named_column(&self, plan: LogicalPlan, new: bool) -> Result<LogicalPlan> {
         let is_named = |expr: &Expr| !matches!(expr, Expr::Column(Column { relation: None, .. }));
-        if plan.head_output_expr()?.as_ref().is_some_and(is_named) {
+        if !new && plan.head_output_expr()?.as_ref().is_some_and(is_named) {
             return Ok(plan);
         }
         let column = Expr::Column(Column::from(plan.schema().qualified_field(0)));
