@@ -286,6 +286,11 @@ impl Engine {
         Ok(threads.insert(started).handle().clone())
     }
 
+    /// Bytes that the process may have; no limit when `None`.
+    pub fn memory_limit_bytes(&self) -> Option<usize> {
+        self.settings.memory_limit_bytes
+    }
+
     /// Most bytes that operators have reserved at once.
     #[cfg(feature = "testing")]
     #[doc(hidden)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cache::publish;
 use crate::cli::progress::Progress;
-use crate::cli::{CacheArgument, complain, until_interrupted};
+use crate::cli::{CacheArgument, allocator, complain, until_interrupted};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::PROCESS_BYTES;
@@ -111,7 +111,11 @@ pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options, verbose: bo
     if let Some(bytes) = options.cache_limit {
         builder = builder.cache_limit_bytes(bytes as u64);
     }
-    let report = until_interrupted(builder.build()?, async |engine| engine.run(pipeline, run).await);
+    let engine = builder.build()?;
+    if let Some(limit) = engine.memory_limit_bytes() {
+        allocator::keep_within(limit);
+    }
+    let report = until_interrupted(engine, async |engine| engine.run(pipeline, run).await);
     progress.finish(report.as_ref().ok().and_then(Option::as_ref));
     if let Ok(Some(_)) = report {
         tell_orphans(pipeline, &options.cache.folder)?;

@@ -172,8 +172,17 @@ pub fn millis(duration: Duration) -> u64 {
 
 /// Largest resident set of this process so far, in bytes, from `/proc/self/status`.
 pub fn peak_rss_bytes() -> Option<u64> {
+    bytes_of_status("VmHWM:")
+}
+
+/// Resident set of this process, in bytes, from `/proc/self/status`.
+pub fn rss_bytes() -> Option<u64> {
+    bytes_of_status("VmRSS:")
+}
+
+fn bytes_of_status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
