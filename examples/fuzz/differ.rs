@@ -125,6 +125,10 @@ pub fn fuzz(plan: &Plan, progress: impl Fn(usize) + Sync) -> Tally {
             let seed = plan.seed.wrapping_add(batch as u64);
             let tally = runtime.block_on(run_batch(seed, cases, plan.without, &folder, duckdb.as_mut()));
             std::fs::remove_dir_all(&folder).unwrap();
+            // The tally is lost where a run does not come to its end.
+            for wrong in tally.wrong.iter().filter(|_| plan.without.is_none()) {
+                eprintln!("case {} of the batch with seed {seed} is wrong", wrong.case.name);
+            }
             if plan.stops && tally.wrong.iter().any(Wrong::has_other_rows) {
                 stop.fetch_min(batch + 1, Ordering::Relaxed);
             }

@@ -24,7 +24,7 @@ def table_of(paths):
 
 def run(request):
     with duckdb.connect() as connection:
-        connection.execute("SET threads = 1; SET TimeZone = 'UTC'; SET integer_division = true")
+        connection.execute("SET threads = 1; SET enable_progress_bar = false; SET TimeZone = 'UTC'; SET integer_division = true")
         connection.execute("SET default_null_order = 'NULLS_LAST_ON_ASC_FIRST_ON_DESC'")
         for name, query, paths in request["views"]:
             if paths:

@@ -176,6 +176,7 @@ pub fn peak_rss_bytes() -> Option<u64> {
 }
 
 /// Resident set of this process, in bytes, from `/proc/self/status`.
+#[cfg(feature = "cli")]
 pub fn rss_bytes() -> Option<u64> {
     bytes_of_status("VmRSS:")
 }
