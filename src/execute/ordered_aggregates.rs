@@ -68,7 +68,12 @@ fn over_sorted(aggregate: &AggregateExec) -> Result<Option<AggregateExec>> {
     let Some(first) = ordered.first() else { return Ok(None) };
     let by_order = order(first);
     let is_one_order = ordered.iter().all(|call| is_ordered_list(call) && order(call) == by_order);
-    if !is_single || !is_one_order {
+    // Those without an order have that in which the rows come.
+    let reads_order = |call: &AggregateFunctionExpr| {
+        let by_order = ["array_agg", "string_agg", "first_value", "last_value", "nth_value", "any_value"];
+        call.order_bys().is_empty() && by_order.contains(&call.fun().name())
+    };
+    if !is_single || !is_one_order || aggregate.aggr_expr().iter().any(|call| reads_order(call)) {
         return Ok(None);
     }
     let groups = aggregate.group_expr();
@@ -131,6 +136,7 @@ mod tests {
             (false, "k, array_agg(v ORDER BY n) AS a, array_agg(v ORDER BY n DESC) AS b", "GROUP BY k"),
             (false, "k, array_agg(DISTINCT v ORDER BY v) AS a", "GROUP BY k"),
             (false, "k, first_value(v ORDER BY n) AS a", "GROUP BY k"),
+            (false, "k, array_agg(v ORDER BY v, n) AS a, string_agg(v, '-') AS b", "GROUP BY k"),
         ];
         for (is_sorted, calls, rest) in cases {
             let query = format!("SELECT {calls} FROM {table} AS t {rest}");
