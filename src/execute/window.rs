@@ -506,6 +506,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_without_columns_have_windows() {
+        let data = batches(1, 100, 30, 2);
+        let [own, plain] = sessions(30);
+        for call in ["count(*) OVER ()", "row_number() OVER (), count(*) OVER ()", "ntile(4) OVER (), sum(1) OVER ()"] {
+            let query = format!("SELECT {call} FROM t");
+            let ((rows, text), (expected, _)) =
+                (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+            assert!(text.contains("RunningWindowExec") || text.contains("PartitionWindowExec"), "{text}");
+            assert_eq!(rows, expected, "{query}");
+        }
+    }
+
+    #[tokio::test]
     async fn empty_inputs_give_no_rows() {
         let [own, plain] = sessions(4);
         let data = batches(1, 5, 4, 2);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
@@ -38,9 +38,8 @@ impl HeldRows {
         Self { schema, spill, reservation, batches: VecDeque::new(), bytes: 0, files: VecDeque::new() }
     }
 
-    /// Holds rows that stood behind `before` others in their batch.
-    pub fn push(&mut self, columns: Vec<ArrayRef>, before: usize) -> Result<()> {
-        let rows = columns.first().map_or(0, |column| column.len());
+    /// Holds so many `rows`, which stood behind `before` others in their batch; they may have no columns.
+    pub fn push(&mut self, columns: Vec<ArrayRef>, rows: usize, before: usize) -> Result<()> {
         // Few rows of a batch don't keep all of it.
         let columns = if rows <= before {
             let all = UInt64Array::from_iter_values(0..rows as u64);
@@ -49,7 +48,8 @@ impl HeldRows {
         } else {
             columns
         };
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         let bytes = get_record_batch_memory_size(&batch);
         let is_held = self.bytes + bytes <= UNRESERVED_BYTES || self.reservation.try_grow(bytes).is_ok();
         self.batches.push_back(batch);

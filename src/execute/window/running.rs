@@ -108,7 +108,8 @@ impl Rows for Running {
         if closed < count {
             let of_rows = columns.iter().zip(&self.functions).filter(|(_, function)| function.step() == Step::Row);
             let all = batch.columns().iter().chain(of_rows.map(|(column, _)| column));
-            self.held.push(all.map(|column| column.slice(closed, count - closed)).collect(), closed)?;
+            let rows = count - closed;
+            self.held.push(all.map(|column| column.slice(closed, rows)).collect(), rows, closed)?;
         }
         Ok(())
     }
