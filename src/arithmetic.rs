@@ -55,3 +55,4 @@ pub mod sliding;
 pub mod sum;
 pub mod terms;
 pub mod total;
+pub mod written;

@@ -359,9 +359,9 @@ impl Cache {
         Ok(warnings)
     }
 
-    /// Reads all chunk files, splits and the files of the published tables, and compares them with their checksums. Damaged
-    /// files are set aside, so that the next run computes their chunks again, or links the tables' files again; damaged
-    /// splits are removed.
+    /// Reads all chunk files, splits and the files of the published tables, and compares them with their checksums.
+    /// Damaged files are set aside, so that the next run computes their chunks again, or links the tables' files again;
+    /// damaged splits are removed.
     ///
     /// # Errors
     /// [`crate::error::ErrorKind::Storage`] when a folder can't be read or a damaged file not be set aside or removed.

@@ -123,7 +123,7 @@ impl Snapshot {
         let mut files = Vec::with_capacity(listed.files.len());
         let mut partitioned = Vec::with_capacity(listed.files.len());
         let now = SystemTime::now();
-        for ((path, found), values) in listed.files.iter().zip(&partitions.values) {
+        for (at, ((path, found), values)) in listed.files.iter().zip(&partitions.values).enumerate() {
             let stamp = Stamp::of(&found.metadata);
             let location = location_of(path).map_err(|e| failed(Fault::new(path, "can't be a location").because(e)))?;
             let meta = object_meta(location, &found.metadata)
@@ -133,7 +133,7 @@ impl Snapshot {
                 stamp,
                 bytes: meta.size,
                 is_settled: stamp.unsettled_for(now).is_some_and(|wait| wait.is_zero()),
-                partitions: columns::partitioned_by(&partitions.columns, values),
+                partitions: partitions.in_words(at),
             });
             let mut file = PartitionedFile::new_from_meta(meta);
             file.partition_values = values.clone();

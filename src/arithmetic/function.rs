@@ -12,7 +12,7 @@
 //! | `date_trunc` to less than a second of a scalar before 1970 | later than it | right |
 //! | `array_has` of a list in the query with a NULL in it | NULL where the value is not in it | false |
 //! | `lpad`, `rpad` to a negative length | a panic | an empty text |
-//! | `repeat`, `lpad`, `rpad`, `array_repeat`, `array_resize`, `range` of gigabytes | a panic, or all memory | an error |
+//! | `repeat`, `lpad`, `array_repeat`, `range` and the like of gigabytes | a panic, or all memory | an error |
 //! | `round` and `trunc` of a float to more digits than it has | infinite, or not a number | the float |
 //! | `range` and `generate_series` of constants, of more than a million values | a list in the plan, however large | an error while planning |
 
@@ -106,7 +106,7 @@ pub fn may_fail(function: &ScalarFunction, schema: &DFSchema) -> bool {
     // Dates without a time have all their parts.
     let is_date = |arg: &Expr| arg.get_type(schema).is_ok_and(|data_type| data_type == DataType::Date32);
     let is_safe = |arg: &Expr| matches!(arg, Expr::Literal(..)) || is_date(arg);
-    let never_fails = matches!(checked.how, How::Lenient | How::OneList | How::TwoLists | How::Round | How::Pad);
+    let never_fails = matches!(checked.how, How::Lenient | How::OneList | How::TwoLists | How::Round);
     !never_fails && !function.args.iter().all(is_safe)
 }
 

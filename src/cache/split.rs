@@ -5,6 +5,7 @@
 //! every file says how many there are, since a folder whose removal was interrupted has fewer.
 
 use std::fs::{self, File, FileTimes};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -93,10 +94,18 @@ pub fn verify(cache: &Path) -> Result<Vec<(PathBuf, u64, bool)>> {
             for path in read_folder(&split)? {
                 let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
                 let is_as_written = SplitFile::open(&path).and_then(|file| file.check()).is_ok();
-                found.push((path, bytes, is_as_written));
+                // Another process may have removed it in the meantime.
+                if is_as_written || path.exists() {
+                    found.push((path, bytes, is_as_written));
+                }
             }
             if found[first..].iter().any(|(_, _, is_as_written)| !is_as_written) {
-                fs::remove_dir_all(&split).map_err(|e| Error::storage("remove", &split, e))?;
+                match fs::remove_dir_all(&split) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(Error::storage("remove", &split, error));
+                    }
+                    _ => {}
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the allocator keeps of memory that was freed.
 
+use std::ffi::c_long;
 use std::thread;
 use std::time::Duration;
 
@@ -7,22 +8,24 @@ use libmimalloc_sys::{mi_collect, mi_option_get, mi_option_set, mi_option_t};
 
 use crate::run::report::rss_bytes;
 
-/// mimalloc's number for how long memory that is free waits before the system has it back, and its default in milliseconds.
-const PURGE_DELAY: (mi_option_t, i64) = (15, 1000);
+/// mimalloc's number of the delay after which freed memory goes back to the system, and the default in milliseconds.
+const PURGE_DELAY: (mi_option_t, c_long) = (15, 1000);
 
-/// mimalloc's number for whether what it takes of the system is committed at once, and its default, "where that costs nothing".
-const EAGER_COMMIT: (mi_option_t, i64) = (4, 2);
+/// mimalloc's number of the option to commit what it takes of the system at once, and the default: where that costs
+/// nothing.
+const EAGER_COMMIT: (mi_option_t, c_long) = (4, 2);
 
 /// How often the process is measured.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Has the allocator give memory back at once while the process has more than half of `limit_bytes`, until it has less than a
-/// quarter.
+/// Has the allocator give freed memory back at once while the process has more than half of `limit_bytes`, until it has
+/// less than a quarter.
 ///
-/// It keeps freed memory for a second, which saves time and takes as much again as a spilling sort has reserved: 1.2 GiB
-/// within 256 MiB. Where the process can't be measured, or another allocator's version has other numbers, nothing is done.
+/// By itself mimalloc waits for a second, which saves time and costs memory: a sort that spills had 1.2 GiB within a
+/// limit of 256 MiB. Nothing is done where the process can't be measured, or where mimalloc has other defaults, so that
+/// its numbers may be others, too.
 pub fn keep_within(limit_bytes: usize) {
-    let is_known = |(option, default): (mi_option_t, i64)| get(option) == default;
+    let is_known = |(option, default): (mi_option_t, c_long)| get(option) == default;
     if rss_bytes().is_none() || !is_known(PURGE_DELAY) || !is_known(EAGER_COMMIT) {
         return;
     }
@@ -45,12 +48,12 @@ pub fn keep_within(limit_bytes: usize) {
     let _ = thread::Builder::new().name("allocator".to_string()).spawn(watch);
 }
 
-fn get(option: mi_option_t) -> i64 {
+fn get(option: mi_option_t) -> c_long {
     // SAFETY: it reads a number, and knows all options below its last one.
     unsafe { mi_option_get(option) }
 }
 
-fn set(option: mi_option_t, value: i64) {
+fn set(option: mi_option_t, value: c_long) {
     // SAFETY: it writes a number that other threads may read at any time.
     unsafe { mi_option_set(option, value) }
 }

@@ -14,7 +14,9 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 const VALUE_BYTES: usize = 64;
 
 /// Sorts all rows for `ORDER BY … LIMIT n` where the first `n` may take more than `most_bytes`: a sort spills, and
-/// DataFusion's operator for first rows does not. It must come behind DataFusion's rules, which put both together again.
+/// DataFusion's operator for first rows does not.
+///
+/// It must come after DataFusion's rules, which would put sort and limit together again.
 #[derive(Debug)]
 pub struct ManyFirstRows {
     pub most_bytes: usize,

@@ -30,8 +30,9 @@ const CHECK: &str = "SanityCheckPlan";
 ///   more:
 ///   such a plan is made again without that knowledge.
 /// - A plan has one partition where some join by another condition than equal columns gives rows of one side once, or
-///   without a match: where it spills, each partition of the other side decides alone. So it has where it makes lists in an
-///   order ([`SortedLists`](crate::execute::ordered_aggregates::SortedLists)).
+///   without a match: where it spills, each partition of the other side decides alone.
+/// - It has one partition, too, where it makes lists in an order
+///   ([`SortedLists`](crate::execute::ordered_aggregates::SortedLists)).
 #[derive(Debug)]
 pub struct Planner;
 

@@ -37,7 +37,7 @@ use crate::execute::planner::Planner;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::execute::window::OwnWindows;
 use crate::plan::repair::repaired;
-use crate::plan::resolve::volatile_call;
+use crate::plan::resolve::volatile_function;
 use crate::zone::{self, InstantTypes};
 
 /// Most bytes of Parquet footers kept in memory.
@@ -170,12 +170,11 @@ pub fn with_partitions(state: &SessionState, partitions: usize) -> SessionState 
 /// statistics as if such a cast kept the number.
 ///
 /// Where two inputs of a join share a name, filters are not pushed down in the physical plan: DataFusion 55 finds
-/// their columns by name and may take one for the other (apache/datafusion#25259). Nor where a function is volatile: below
-/// the projection that calls it, the filter would call it again. Scans use the filters that the logical plan gives them all
-/// the same.
+/// their columns by name and may take one for the other (apache/datafusion#25259). Nor are they where a function is
+/// volatile: below the projection that calls it, a filter would call it again. Scans use the filters that the logical
+/// plan gives them all the same.
 pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Result<SessionState> {
-    let is_volatile = plan.exists(|node| Ok(volatile_call(node).is_some()))?;
-    let mut state = match is_volatile || joins_share_names(plan)? {
+    let mut state = match volatile_function(plan)?.is_some() || joins_share_names(plan)? {
         true => {
             let rules = state.physical_optimizers().iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
             let rules = rules.cloned().collect();

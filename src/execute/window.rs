@@ -37,17 +37,18 @@ use running::Running;
 /// Computes windows in place of DataFusion, which holds all rows of a window whose frames reach to the partition's end,
 /// and reserves no memory for them.
 ///
-/// *Running*: functions that need only what came before, in the order in which it comes, and those of which all rows of a
-/// group have the same value: the rows that are equal in the window's order, or a partition. Each function is one loop
-/// over the rows of a batch and keeps what it needs between batches, where DataFusion 55 makes a scalar of each function
-/// for each row and a batch of each partition, which takes most of the time of a window over small partitions. Rows of a
-/// group that goes on are held, on disk where they don't fit in memory. DuckDB has such an operator for windows without
+/// *Running*: functions that need only what came before, in the order in which it comes, and those that have one value
+/// for all rows of a group: rows that are equal in the window's order, or a partition. Each function is one loop over
+/// the rows of a batch and keeps what it needs between batches. DataFusion 55 makes a scalar of each function for each
+/// row and a batch of each partition, which takes most of the time of a window over small partitions. Rows of a group
+/// that goes on are held, on disk where they don't fit in memory. DuckDB has such an operator for windows without
 /// partitions (its streaming window).
 ///
-/// A window is running if all its functions are: `sum` of `BIGINT`, `DOUBLE` or `DECIMAL`, `count`, `min` and `max` of
-/// integers, decimals, dates and timestamps, each from the partition's start to the current row; any aggregate from there to
-/// the last row that is equal in the order, or else any to the partition's end; `row_number`, `rank`, `dense_rank`; `lag`
-/// by a constant number of rows, without a default.
+/// A window is running if all its functions are:
+/// - `row_number`, `rank`, `dense_rank`; `lag` by a constant number of rows, without a default;
+/// - from the partition's start to the current row: `sum` of `BIGINT`, `DOUBLE` or `DECIMAL`, `count`, and `min` and
+///   `max` of integers, decimals, dates and timestamps;
+/// - from there to the last row that is equal in the order, or else to the partition's end: any aggregate.
 ///
 /// *By partitions*: others of which a frame reaches to the partition's end, with one partition in memory, which is
 /// reserved.
@@ -276,8 +277,8 @@ mod tests {
     use crate::execute::session::{runtime, session};
     use crate::execute::split::memory::without_shared_views;
 
-    /// Rows in batches of `batch_rows`: a partition `k` of some rows, an order `o` with peers, a total order `n` and values,
-    /// all but `n` sometimes NULL.
+    /// Rows in batches of `batch_rows`: a partition `k` of some rows, an order `o` with peers, a total order `n` and
+    /// values, all but `n` sometimes NULL.
     fn batches(seed: u64, rows: usize, batch_rows: usize, partitions: u32) -> Vec<RecordBatch> {
         let random =
             |column: u64, row: usize| xxh3_64_with_seed(&(row as u64).to_le_bytes(), seed * 10 + column) as i64;
@@ -315,6 +316,14 @@ mod tests {
         (concat_batches(&schema, &collect(plan, session.task_ctx()).await.unwrap()).unwrap(), text)
     }
 
+    /// Checks that a query has the rows that plain DataFusion gives, and gives its plan in words.
+    async fn plan_with_right_rows(sessions: &[SessionContext; 2], batches: &[RecordBatch], query: &str) -> String {
+        let [own, plain] = sessions;
+        let ((found, text), (expected, _)) = (rows(own, batches, query).await, rows(plain, batches, query).await);
+        assert_eq!(found, expected, "{query}: {text}");
+        text
+    }
+
     fn sessions(batch_rows: usize) -> [SessionContext; 2] {
         let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows);
         let mut own = session(runtime(None, None).unwrap(), None);
@@ -332,7 +341,7 @@ mod tests {
             ["row_number()", "lag(x)", "lag(s)", "lag(d, 3)", "lag(f, 100)", "rank()", "dense_rank()", "lag(x + 1, 2)"];
         let over = ["PARTITION BY k ORDER BY n", "PARTITION BY k, o ORDER BY n DESC", "ORDER BY n"];
         for (seed, (batch_rows, partitions)) in [(1, 1), (3, 2), (7, 40), (64, 3), (1000, 5)].into_iter().enumerate() {
-            let (data, [own, plain]) = (batches(seed as u64, 300, batch_rows, partitions), sessions(batch_rows));
+            let (data, sessions) = (batches(seed as u64, 300, batch_rows, partitions), sessions(batch_rows));
             for over in over {
                 let mut columns: Vec<String> = standard.iter().map(|call| format!("{call} OVER ({over})")).collect();
                 for frame in ["ROWS UNBOUNDED PRECEDING", "", "GROUPS UNBOUNDED PRECEDING"] {
@@ -340,10 +349,8 @@ mod tests {
                 }
                 let columns: Vec<_> = columns.iter().enumerate().map(|(at, call)| format!("{call} AS c{at}")).collect();
                 let query = format!("SELECT n, s, {} FROM t ORDER BY n", columns.join(", "));
-                let ((rows, text), (expected, _)) =
-                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                let text = plan_with_right_rows(&sessions, &data, &query).await;
                 assert!(text.contains("RunningWindowExec") && !text.contains("BoundedWindowAggExec"), "{text}");
-                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
             }
         }
     }
@@ -352,16 +359,14 @@ mod tests {
     async fn peers_get_one_value_wherever_batches_end() {
         let aggregates = ["sum(x)", "sum(d)", "count(x)", "max(t)", "min(u)", "rank()", "dense_rank()"];
         for (seed, (batch_rows, partitions)) in [(1, 1), (2, 3), (5, 20), (50, 1), (1000, 2)].into_iter().enumerate() {
-            let (data, [own, plain]) = (batches(seed as u64, 500, batch_rows, partitions), sessions(batch_rows));
+            let (data, sessions) = (batches(seed as u64, 500, batch_rows, partitions), sessions(batch_rows));
             for over in ["PARTITION BY k ORDER BY o", "PARTITION BY k ORDER BY o DESC NULLS LAST", "ORDER BY o"] {
                 for calls in [&aggregates[..], &["rank()", "dense_rank()"]] {
                     let columns: Vec<_> =
                         calls.iter().enumerate().map(|(at, call)| format!("{call} OVER ({over}) AS c{at}")).collect();
                     let query = format!("SELECT n, {} FROM t ORDER BY n", columns.join(", "));
-                    let ((rows, text), (expected, _)) =
-                        (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                    let text = plan_with_right_rows(&sessions, &data, &query).await;
                     assert!(text.contains("RunningWindowExec") && !text.contains("BoundedWindowAggExec"), "{text}");
-                    assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
                 }
             }
         }
@@ -369,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn other_windows_are_left_to_datafusion() {
-        let (data, [own, plain]) = (batches(1, 300, 16, 7), sessions(16));
+        let (data, sessions) = (batches(1, 300, 16, 7), sessions(16));
         let over = "PARTITION BY k ORDER BY n";
         let others = [
             format!("lead(x) OVER ({over})"),
@@ -382,10 +387,8 @@ mod tests {
         ];
         for call in others {
             let query = format!("SELECT n, {call} AS c FROM t ORDER BY n");
-            let ((rows, text), (expected, _)) =
-                (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+            let text = plan_with_right_rows(&sessions, &data, &query).await;
             assert!(text.contains("BoundedWindowAggExec"), "{text}");
-            assert_eq!(rows, expected, "{query}");
         }
     }
 
@@ -414,25 +417,21 @@ mod tests {
             "PARTITION BY k ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
         ];
         for (seed, (batch_rows, partitions)) in [(1, 2), (4, 1), (7, 40), (1000, 5)].into_iter().enumerate() {
-            let (data, [own, plain]) = (batches(seed as u64, 200, batch_rows, partitions), sessions(batch_rows));
+            let (data, sessions) = (batches(seed as u64, 200, batch_rows, partitions), sessions(batch_rows));
             for over in overs {
                 let columns: Vec<_> =
                     calls.iter().enumerate().map(|(at, call)| format!("{call} OVER ({over}) AS c{at}")).collect();
                 let query =
                     format!("SELECT n, s, {} FROM (SELECT * FROM t ORDER BY n) t ORDER BY n", columns.join(", "));
-                let ((rows, text), (expected, _)) =
-                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                let text = plan_with_right_rows(&sessions, &data, &query).await;
                 assert!(text.contains("RunningWindowExec") && !text.contains(" WindowAggExec"), "{text}");
-                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
             }
             for call in ["avg(x)", "max(s)", "max(f)", "count(DISTINCT u)", "array_agg(o)"] {
                 let query = format!(
                     "SELECT n, {call} OVER (PARTITION BY k ORDER BY o), rank() OVER (PARTITION BY k ORDER BY o) FROM t ORDER BY n"
                 );
-                let ((rows, text), (expected, _)) =
-                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                let text = plan_with_right_rows(&sessions, &data, &query).await;
                 assert!(text.contains("RunningWindowExec") && !text.contains("BoundedWindowAggExec"), "{text}");
-                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
             }
         }
     }
@@ -454,20 +453,18 @@ mod tests {
             ),
         ];
         for (seed, (batch_rows, partitions)) in [(1, 2), (7, 20), (1000, 5)].into_iter().enumerate() {
-            let (data, [own, plain]) = (batches(seed as u64, 100, batch_rows, partitions), sessions(batch_rows));
+            let (data, sessions) = (batches(seed as u64, 100, batch_rows, partitions), sessions(batch_rows));
             for call in &calls {
                 let query = format!("SELECT n, s, {call} FROM t ORDER BY n");
-                let ((rows, text), (expected, _)) =
-                    (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+                let text = plan_with_right_rows(&sessions, &data, &query).await;
                 assert!(text.contains("PartitionWindowExec") && !text.contains(" WindowAggExec"), "{text}");
-                assert_eq!(rows, expected, "batches of {batch_rows}, {query}");
             }
         }
     }
 
     #[tokio::test]
     async fn rows_that_wait_for_their_group_are_held_on_disk_where_memory_ends() {
-        // Slices would count as the whole.
+        // A slice takes as many bytes as what it is a slice of.
         let own = |batch: RecordBatch| {
             let all = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
             let rows = arrow::compute::take_record_batch(&batch, &all).unwrap();
@@ -508,23 +505,21 @@ mod tests {
     #[tokio::test]
     async fn rows_without_columns_have_windows() {
         let data = batches(1, 100, 30, 2);
-        let [own, plain] = sessions(30);
+        let sessions = sessions(30);
         for call in ["count(*) OVER ()", "row_number() OVER (), count(*) OVER ()", "ntile(4) OVER (), sum(1) OVER ()"] {
             let query = format!("SELECT {call} FROM t");
-            let ((rows, text), (expected, _)) =
-                (self::rows(&own, &data, &query).await, self::rows(&plain, &data, &query).await);
+            let text = plan_with_right_rows(&sessions, &data, &query).await;
             assert!(text.contains("RunningWindowExec") || text.contains("PartitionWindowExec"), "{text}");
-            assert_eq!(rows, expected, "{query}");
         }
     }
 
     #[tokio::test]
     async fn empty_inputs_give_no_rows() {
-        let [own, plain] = sessions(4);
+        let sessions = sessions(4);
         let data = batches(1, 5, 4, 2);
         for from in ["t WHERE n > 7 AND n < 7", "(SELECT n FROM t LIMIT 0) t"] {
             let query = format!("SELECT n, sum(n) OVER (ORDER BY n), lag(n) OVER (ORDER BY n) FROM {from}");
-            assert_eq!(rows(&own, &data, &query).await.0, rows(&plain, &data, &query).await.0, "{query}");
+            plan_with_right_rows(&sessions, &data, &query).await;
         }
     }
 

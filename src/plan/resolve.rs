@@ -448,7 +448,8 @@ fn without_metadata(plan: &LogicalPlan) -> Schema {
     Schema::new(fields.map(|f| f.as_ref().clone().with_metadata(HashMap::new())).collect::<Vec<_>>())
 }
 
-fn volatile_function(plan: &LogicalPlan) -> datafusion::common::Result<Option<String>> {
+/// A volatile function that `plan` calls, in subqueries, too.
+pub fn volatile_function(plan: &LogicalPlan) -> datafusion::common::Result<Option<String>> {
     let mut found = None;
     plan.apply_with_subqueries(|node| {
         found = volatile_call(node);

@@ -24,8 +24,8 @@ const ROW_BYTES: u64 = 256;
 
 /// How much of its inputs a query that is cut holds, and reads again.
 pub struct Cut {
-    /// Bytes in memory of all rows that its chunks hold of inputs that are cut, together. What every chunk holds does not
-    /// shrink with more chunks, and groups spill: neither counts.
+    /// Bytes in memory of all rows that its chunks hold of inputs that are cut, together. What every chunk holds does
+    /// not shrink with more chunks, and groups spill: neither counts.
     pub held: u64,
     /// How many chunks read as much again of the inputs that are not cut as half of the others.
     pub chunks_worth: u64,

@@ -191,7 +191,7 @@ pub async fn plan(
     Plans { tasks, sources, served }
 }
 
-/// Does a part of planning a task, on a stack that is enough for the deepest query, and catches its panic, or that there
+/// Does a part of planning a task, on a stack that is enough for the deepest query. It catches a panic, also that there
 /// is no memory for the stack.
 fn planning<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
     catch_unwind(AssertUnwindSafe(|| stacker::grow(STACK_BYTES, work)))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use ::parquet::file::metadata::ParquetMetaData;
-use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::common::DataFusionError;
 use datafusion::datasource::file_format::parquet::{ParquetFormat, ParquetFormatFactory};
 use datafusion::datasource::file_format::{FileFormat, FileFormatFactory};
 use datafusion::datasource::listing::PartitionedFile;
@@ -121,13 +121,6 @@ pub fn read_as(source: &Source, at: usize, field: &FieldRef) -> String {
         _ => String::new(),
     };
     format!("{:?} {:?} {} {}{place}", source.format, field.name(), field.data_type(), field.is_nullable())
-}
-
-/// The columns that are in a file's path, and their values, in words that change when these do.
-pub fn partitioned_by(columns: &[Field], values: &[ScalarValue]) -> String {
-    let of_each =
-        columns.iter().zip(values).map(|(field, value)| format!("{:?} {} {value:?}", field.name(), field.data_type()));
-    of_each.collect::<Vec<_>>().join(", ")
 }
 
 /// The columns of the files.

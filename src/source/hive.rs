@@ -30,6 +30,19 @@ pub struct Partitions {
     pub not_in_all: Option<(String, PathBuf)>,
 }
 
+impl Partitions {
+    /// The columns that are in the path of file number `file`, and their values, in words that change when these do.
+    pub fn in_words(&self, file: usize) -> String {
+        let values = self.values.get(file).into_iter().flatten();
+        let of_each = self
+            .columns
+            .iter()
+            .zip(values)
+            .map(|(field, value)| format!("{:?} {} {value:?}", field.name(), field.data_type()));
+        of_each.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// The keys and values of a file's folders, in order.
 type Pairs = Vec<(String, Option<String>)>;
 

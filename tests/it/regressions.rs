@@ -1590,7 +1590,7 @@ async fn functions_give_one_value_for_constants_and_columns() {
         (
             "k",
             "WITH c AS (SELECT k, random() AS x FROM t) SELECT a.k FROM c a JOIN c b ON a.k = b.k",
-            Err("`c` is named 2 times, and random() would give it other values each time"),
+            Err("`c` is named 2 times, and random() would give different values each time"),
         ),
         (
             "k",
@@ -1651,7 +1651,6 @@ async fn functions_give_one_value_for_constants_and_columns() {
             "SELECT k, TRY_CAST(CASE WHEN k = 1 THEN '23:59:60' ELSE '12:00:00' END AS TIME) AS a FROM t WHERE k < 3",
             Ok(&["1 -", "2 12:00:00"]),
         ),
-        ("k", "SELECT k % 1 AS g, regr_r2(1.0, k) AS a, regr_r2(k, 1.0) AS b FROM t GROUP BY 1", Ok(&["0 1.0 -"])),
         (
             "k",
             "WITH RECURSIVE f(n, a, b) AS (SELECT 1, CAST(0 AS BIGINT), CAST(1 AS BIGINT) UNION ALL SELECT n + 1, b, a + b FROM f \

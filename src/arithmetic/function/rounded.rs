@@ -13,8 +13,8 @@ use crate::arithmetic::operator::out_of_range;
 /// From which on an integer of 64 bits rounds to 10^19, which is none.
 const HALF: u64 = 5_000_000_000_000_000_000;
 
-/// `round` or `trunc` of `args`, as DataFusion 55 `computed` it by a power of ten, which may not be a number: a float that
-/// has no such digits is itself, and 0 where all of its digits are cut off.
+/// `round` or `trunc` of `args`, which DataFusion 55 `computed` by a power of ten. Where that is infinite, the result
+/// is the float itself, or 0 where all of its digits are cut off.
 pub fn rounded(args: &[ColumnarValue], computed: ColumnarValue, rows: usize) -> Result<ColumnarValue> {
     let Some(value) = args.first() else { return Ok(computed) };
     if value.data_type() == DataType::Int64 {

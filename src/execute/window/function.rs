@@ -65,8 +65,8 @@ impl Groups {
         self.partitions.iter().enumerate().map(|(at, rows)| (rows.clone(), at > 0 || !self.continues))
     }
 
-    /// Frames' new rows, whether each one is the first of its partition, and whether no more rows can come that have the
-    /// same value.
+    /// Frames' new rows, whether each one is the first of its partition, and whether all rows with the same value
+    /// have come.
     fn each_step(&self, by: Step, mut step: impl FnMut(Range<usize>, bool, bool) -> Result<()>) -> Result<()> {
         let mut peers = self.peers.iter().peekable();
         for (rows, begins) in self.partitions() {
@@ -97,6 +97,11 @@ pub trait Function: Send {
     /// Its column for the rows of one more batch, of which these are the values of its arguments: for each row, or else
     /// for the rows before the last group.
     fn next(&mut self, values: &[ArrayRef], rows: &Groups) -> Result<ArrayRef>;
+
+    /// Bytes that it keeps, where they grow with the rows.
+    fn kept_bytes(&self) -> usize {
+        0
+    }
 
     /// Its value for the last group, which has ended; for functions that have one for each row, none.
     fn close(&mut self) -> Result<ScalarValue> {
@@ -426,6 +431,10 @@ impl Function for Accumulated {
         }
         let values = take(&ScalarValue::iter_to_array(of_groups)?, &UInt64Array::from(group_of_row), None)?;
         Ok(if values.data_type() == field.data_type() { values } else { cast(&values, field.data_type())? })
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.accumulator.as_ref().map_or(0, |accumulator| accumulator.size())
     }
 
     fn close(&mut self) -> Result<ScalarValue> {

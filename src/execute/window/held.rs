@@ -16,18 +16,21 @@ use futures::StreamExt;
 
 use crate::execute::split::memory::without_shared_views;
 
-/// Bytes that are held without a reservation: the end of a batch, mostly, and what makes a file worth its while.
-const UNRESERVED_BYTES: usize = 4 << 20;
+/// Bytes that are held without a reservation: mostly the end of a batch.
+const UNRESERVED_BYTES: usize = 1 << 20;
+
+/// Adds a batch to a file. Without one it ends the file, and gives it.
+type Append = Box<dyn FnMut(Option<&RecordBatch>) -> Result<Option<Arc<dyn SpillFile>>> + Send>;
 
 /// Rows of one group, in their order.
 pub struct HeldRows {
     schema: SchemaRef,
     spill: SpillManager,
     reservation: MemoryReservation,
+    /// All rows, as long as there is no file.
     batches: VecDeque<RecordBatch>,
     bytes: usize,
-    /// The rows before `batches`.
-    files: VecDeque<Arc<dyn SpillFile>>,
+    file: Option<Append>,
 }
 
 impl HeldRows {
@@ -35,7 +38,7 @@ impl HeldRows {
         let metrics = SpillMetrics::new(&ExecutionPlanMetricsSet::new(), 0);
         let spill = SpillManager::new(context.runtime_env(), metrics, Arc::clone(&schema));
         let reservation = MemoryConsumer::new("window").with_can_spill(true).register(context.memory_pool());
-        Self { schema, spill, reservation, batches: VecDeque::new(), bytes: 0, files: VecDeque::new() }
+        Self { schema, spill, reservation, batches: VecDeque::new(), bytes: 0, file: None }
     }
 
     /// Holds so many `rows`, which stood behind `before` others in their batch; they may have no columns.
@@ -51,32 +54,40 @@ impl HeldRows {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         let bytes = get_record_batch_memory_size(&batch);
-        let is_held = self.bytes + bytes <= UNRESERVED_BYTES || self.reservation.try_grow(bytes).is_ok();
-        self.batches.push_back(batch);
-        self.bytes += bytes;
-        if is_held {
+        let fits = || self.bytes + bytes <= UNRESERVED_BYTES || self.reservation.try_grow(bytes).is_ok();
+        if self.file.is_none() && fits() {
+            self.batches.push_back(batch);
+            self.bytes += bytes;
             return Ok(());
         }
-        let batches: Vec<RecordBatch> = std::mem::take(&mut self.batches).into();
-        self.files.extend(self.spill.spill_record_batch_and_finish(&batches, "window")?);
+        let append = match &mut self.file {
+            Some(append) => append,
+            none => none.insert(new_file(&self.spill)?),
+        };
+        for batch in self.batches.drain(..).chain([batch]) {
+            append(Some(&batch))?;
+        }
         self.reservation.free();
         self.bytes = 0;
         Ok(())
     }
 
     /// The rows that are held, below `schema`, with the columns that are `added`.
-    pub fn take(&mut self, schema: &SchemaRef, added: Vec<Added>) -> Ready {
+    pub fn take(&mut self, schema: &SchemaRef, added: Vec<Added>) -> Result<Ready> {
         self.bytes = 0;
-        Ready::Held(Held {
-            files: std::mem::take(&mut self.files),
-            spill: self.spill.clone(),
-            file: None,
-            batches: std::mem::take(&mut self.batches),
-            _reservation: self.reservation.take(),
-            schema: Arc::clone(schema),
-            added,
-        })
+        let file = self.file.take().map(|mut append| append(None)).transpose()?.flatten();
+        let file = file.map(|file| self.spill.read_spill_as_stream_unbuffered(file, None)).transpose()?;
+        let (batches, reservation) = (std::mem::take(&mut self.batches), self.reservation.take());
+        Ok(Ready::Held(Held { batches, file, _reservation: reservation, schema: Arc::clone(schema), added }))
     }
+}
+
+fn new_file(spill: &SpillManager) -> Result<Append> {
+    let mut file = spill.create_in_progress_file("window")?;
+    Ok(Box::new(move |batch| match batch {
+        Some(batch) => file.append_batch(batch).map(|_| None),
+        None => file.finish(),
+    }))
 }
 
 /// A column that a window adds.
@@ -89,32 +100,30 @@ pub enum Added {
 
 /// Rows of a window that can be given out.
 pub enum Ready {
-    Batch(RecordBatch),
+    /// With the window's columns.
+    Batches {
+        batches: VecDeque<RecordBatch>,
+        /// What is reserved for them.
+        _reservation: Option<MemoryReservation>,
+    },
     Held(Held),
-    Given,
 }
 
 impl Ready {
     /// The next batch; `None` when there are no more.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
         match self {
-            Self::Batch(_) => match std::mem::replace(self, Self::Given) {
-                Self::Batch(batch) => Ok(Some(batch)),
-                Self::Held(_) | Self::Given => Ok(None),
-            },
+            Self::Batches { batches, _reservation } => Ok(batches.pop_front()),
             Self::Held(held) => held.next().await,
-            Self::Given => Ok(None),
         }
     }
 }
 
 /// Rows of a group whose values are known.
 pub struct Held {
-    files: VecDeque<Arc<dyn SpillFile>>,
-    spill: SpillManager,
-    /// The file that is being read.
-    file: Option<SendableRecordBatchStream>,
     batches: VecDeque<RecordBatch>,
+    /// In place of `batches`.
+    file: Option<SendableRecordBatchStream>,
     _reservation: MemoryReservation,
     schema: SchemaRef,
     added: Vec<Added>,
@@ -122,7 +131,11 @@ pub struct Held {
 
 impl Held {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(batch) = self.next_held().await? else { return Ok(None) };
+        let batch = match &mut self.file {
+            Some(file) => file.next().await.transpose()?,
+            None => self.batches.pop_front(),
+        };
+        let Some(batch) = batch else { return Ok(None) };
         let of_input = self.schema.fields().len() - self.added.len();
         let mut held = batch.columns()[of_input..].iter();
         let mut columns = batch.columns()[..of_input].to_vec();
@@ -133,18 +146,5 @@ impl Held {
             }
         }
         Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?))
-    }
-
-    async fn next_held(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(file) = &mut self.file
-                && let Some(batch) = file.next().await.transpose()?
-            {
-                return Ok(Some(batch));
-            }
-            self.file = None;
-            let Some(file) = self.files.pop_front() else { return Ok(self.batches.pop_front()) };
-            self.file = Some(self.spill.read_spill_as_stream_unbuffered(file, None)?);
-        }
     }
 }

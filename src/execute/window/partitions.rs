@@ -71,8 +71,8 @@ impl Partitions {
         }
         let all = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         let starts = (0..rows).step_by(self.batch_rows);
-        ready.extend(starts.map(|at| Ready::Batch(all.slice(at, self.batch_rows.min(rows - at)))));
-        self.reservation.free();
+        let batches = starts.map(|at| all.slice(at, self.batch_rows.min(rows - at))).collect();
+        ready.push_back(Ready::Batches { batches, _reservation: Some(self.reservation.take()) });
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::utils::get_row_at_idx;
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_expr::window::WindowExpr;
 
 use crate::execute::window::function::{Function, Groups, Step};
@@ -27,6 +28,8 @@ pub struct Running {
     last: Option<(Vec<ScalarValue>, Vec<ScalarValue>)>,
     /// Rows of the last group, with the columns of functions that have a value for each row.
     held: HeldRows,
+    /// For what the functions keep.
+    reservation: MemoryReservation,
 }
 
 impl Running {
@@ -44,7 +47,9 @@ impl Running {
         let of_rows = of_rows.filter(|(function, _)| function.step() == Step::Row).map(|(_, field)| Arc::clone(field));
         let fields: Vec<Arc<Field>> = input.fields().iter().cloned().chain(of_rows).collect();
         let held = HeldRows::new(Arc::new(Schema::new(fields)), context);
-        Ok(Self { schema: Arc::clone(schema), exprs: exprs.to_vec(), functions, step, asks_peers, last: None, held })
+        let reservation = MemoryConsumer::new("functions of a window").register(context.memory_pool());
+        let (schema, exprs) = (Arc::clone(schema), exprs.to_vec());
+        Ok(Self { schema, exprs, functions, step, asks_peers, last: None, held, reservation })
     }
 
     /// Gives out the rows that are held, with the values of their group.
@@ -60,7 +65,7 @@ impl Running {
                 Step::Peers | Step::Partition => Added::Value(value(at, function.as_mut())?),
             });
         }
-        ready.push_back(self.held.take(&self.schema, added));
+        ready.push_back(self.held.take(&self.schema, added)?);
         Ok(())
     }
 }
@@ -98,12 +103,14 @@ impl Rows for Running {
         for (function, expr) in self.functions.iter_mut().zip(&self.exprs) {
             columns.push(function.next(&arrays(expr.expressions().iter(), &batch)?, &groups)?);
         }
+        self.reservation.try_resize(self.functions.iter().map(|function| function.kept_bytes()).sum())?;
         if held_continues && closed > 0 {
             self.give_held(|at, _| ScalarValue::try_from_array(&columns[at], 0), ready)?;
         }
         if closed > 0 {
             let of_input = batch.columns().iter().chain(&columns).map(|column| column.slice(0, closed));
-            ready.push_back(Ready::Batch(RecordBatch::try_new(Arc::clone(&self.schema), of_input.collect())?));
+            let batch = RecordBatch::try_new(Arc::clone(&self.schema), of_input.collect())?;
+            ready.push_back(Ready::Batches { batches: [batch].into(), _reservation: None });
         }
         if closed < count {
             let of_rows = columns.iter().zip(&self.functions).filter(|(_, function)| function.step() == Step::Row);

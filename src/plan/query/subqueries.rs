@@ -25,14 +25,13 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    BinaryExpr, Distinct, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
-    Subquery, Volatility, lit, when,
+    BinaryExpr, Expr, ExprSchemable, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery,
+    lit, when,
 };
 
 use crate::arithmetic::mixed::comparison;
-use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window};
 use crate::plan::query::subqueries::shape::{
-    Existence, aggregates_rightly, existence, has_subquery, is_correlated, is_one_empty_row, is_one_row,
+    Existence, aggregates_rightly, differs, existence, has_subquery, is_correlated, is_one_empty_row, is_one_row,
     is_one_row_at_most, joins_rightly, outer_columns, rows_of, subquery_of,
 };
 use crate::plan::query::subqueries::unnest::{Domain, Names, Unnested, more_than, unnest, with_subquery};
@@ -372,8 +371,8 @@ impl Mend {
         }
     }
 
-    /// `plan`, whose column DataFusion can name: it finds none in VALUES, and twice one without a table, `max(x)`; or one by a
-    /// `new` name.
+    /// `plan`, whose column DataFusion can name, or has a `new` name: it finds none in VALUES, and twice one without a
+    /// table, `max(x)`.
     fn with_named_column(&self, plan: LogicalPlan, new: bool) -> Result<LogicalPlan> {
         let is_named = |expr: &Expr| !matches!(expr, Expr::Column(Column { relation: None, .. }));
         if !new && plan.head_output_expr()?.as_ref().is_some_and(is_named) {
@@ -544,42 +543,6 @@ fn outward(expr: Expr, input: &LogicalPlan) -> Result<Expr> {
         other => Ok(Transformed::no(other)),
     })?;
     Ok(outward.data)
-}
-
-/// Why two computations of a plan may have other rows, if they may.
-fn differs(plan: &LogicalPlan) -> Result<Option<String>> {
-    let mut why = None;
-    plan.apply_with_subqueries(|node| {
-        why = match node {
-            LogicalPlan::Limit(_) => Some("LIMIT may pick different rows each time".to_string()),
-            LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON may pick different rows each time".to_string()),
-            LogicalPlan::Window(window) => {
-                window.window_expr.iter().find_map(|expr| order_sensitive_window(expr, window.input.schema()))
-            }
-            LogicalPlan::Aggregate(aggregate) => {
-                aggregate.aggr_expr.iter().find_map(|expr| order_sensitive_aggregate(expr, aggregate.input.schema()))
-            }
-            _ => None,
-        };
-        node.apply_expressions(|expr| {
-            if why.is_none() && is_volatile(expr) {
-                why = Some(format!("{expr} has another value each time"));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(if why.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(why)
-}
-
-fn is_volatile(expr: &Expr) -> bool {
-    let found = expr.exists(|part| {
-        Ok(match part {
-            Expr::ScalarFunction(function) => function.func.signature().volatility == Volatility::Volatile,
-            _ => false,
-        })
-    });
-    found.unwrap_or(true)
 }
 
 /// The first place that a column of the node's expressions, or of subqueries in them, has in the text.

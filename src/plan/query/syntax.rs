@@ -7,8 +7,8 @@ use arrow::datatypes::DECIMAL128_MAX_PRECISION;
 use datafusion::common::{DataFusionError, Result};
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    Array, BinaryOperator, CaseWhen, CastKind, DataType, ExactNumberInfo, ExceptSelectItem, ExcludeSelectItem, Expr,
-    Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join, JoinOperator,
+    Array, BinaryOperator, CastKind, DataType, ExactNumberInfo, ExceptSelectItem, ExcludeSelectItem, Expr, Fetch,
+    Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Join, JoinOperator,
     LimitClause, ObjectName, ObjectNamePart, Offset, OrderBy, OrderByKind, PipeOperator, Query, RenameSelectItem,
     Select, SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableAliasColumnDef, TableFactor,
     TableWithJoins, TypedString, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut, WildcardAdditionalOptions,
@@ -323,29 +323,6 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
             let parts = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
             *expr = Expr::CompoundIdentifier(parts);
         }
-        // DataFusion gives NULL for a constant y, which every x explains.
-        Expr::Function(function) if is_called(function, "regr_r2") => {
-            let part = |name: &str| {
-                let mut part = function.clone();
-                part.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]);
-                Box::new(Expr::Function(part))
-            };
-            let zero = || Box::new(Expr::Value(Value::Number("0".to_string(), false).into()));
-            let compared = |name, op| Expr::BinaryOp { left: part(name), op, right: zero() };
-            let is_explained = Expr::BinaryOp {
-                left: Box::new(compared("regr_syy", BinaryOperator::Eq)),
-                op: BinaryOperator::And,
-                right: Box::new(compared("regr_sxx", BinaryOperator::Gt)),
-            };
-            let one = Expr::Value(Value::Number("1.0".to_string(), false).into());
-            *expr = Expr::Nested(Box::new(Expr::Case {
-                case_token: AttachedToken::empty(),
-                end_token: AttachedToken::empty(),
-                operand: None,
-                conditions: vec![CaseWhen { condition: is_explained, result: one }],
-                else_result: Some(part("regr_r2")),
-            }));
-        }
         // DataFusion plans an element as if there were no query around it.
         Expr::Array(Array { elem, named: _ }) => {
             let elements = std::mem::take(elem);
@@ -377,11 +354,6 @@ fn rewrite_expr(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
-}
-
-/// Whether a call is one of a function of DataFusion's.
-fn is_called(function: &Function, name: &str) -> bool {
-    matches!(function.name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| normalised(ident) == name))
 }
 
 /// The comparison that is true where this one is false.

@@ -1,5 +1,6 @@
-//! Queries of WITH that call volatile functions. DataFusion plans one anew wherever it is named, so that it would have other
-//! values each time.
+//! Queries of WITH that call volatile functions, such as `random()`.
+//!
+//! DataFusion plans such a query once for each place that names it, and the places would see different values.
 
 use std::ops::ControlFlow;
 
@@ -40,7 +41,7 @@ impl Visitor for Withs<'_> {
             let times = count(query) - count(&cte.query);
             if times > 1 {
                 let message = format!(
-                    "`{name}` is named {times} times, and {function} would give it other values each time; make a task of it, \
+                    "`{name}` is named {times} times, and {function} would give different values each time; make it a task of its own, \
                      CREATE TABLE {name} AS …"
                 );
                 return ControlFlow::Break(at(cte.alias.name.span, message));

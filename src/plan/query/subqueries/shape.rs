@@ -10,7 +10,10 @@ use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Distinct, EmptyRelation, Expr, FetchType, Limit, LogicalPlan, Operator, SkipType, Subquery,
+    Volatility,
 };
+
+use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window};
 
 /// Whether a subquery has rows.
 pub(super) enum Existence {
@@ -348,4 +351,40 @@ fn has_correlated_subquery(expr: &Expr) -> Result<bool> {
         Some(subquery) => is_correlated(&subquery.subquery),
         None => Ok(false),
     })
+}
+
+/// Why two computations of a plan may have other rows, if they may.
+pub(super) fn differs(plan: &LogicalPlan) -> Result<Option<String>> {
+    let mut why = None;
+    plan.apply_with_subqueries(|node| {
+        why = match node {
+            LogicalPlan::Limit(_) => Some("LIMIT may pick different rows each time".to_string()),
+            LogicalPlan::Distinct(Distinct::On(_)) => Some("DISTINCT ON may pick different rows each time".to_string()),
+            LogicalPlan::Window(window) => {
+                window.window_expr.iter().find_map(|expr| order_sensitive_window(expr, window.input.schema()))
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                aggregate.aggr_expr.iter().find_map(|expr| order_sensitive_aggregate(expr, aggregate.input.schema()))
+            }
+            _ => None,
+        };
+        node.apply_expressions(|expr| {
+            if why.is_none() && is_volatile(expr) {
+                why = Some(format!("{expr} has another value each time"));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(if why.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(why)
+}
+
+fn is_volatile(expr: &Expr) -> bool {
+    let found = expr.exists(|part| {
+        Ok(match part {
+            Expr::ScalarFunction(function) => function.func.signature().volatility == Volatility::Volatile,
+            _ => false,
+        })
+    });
+    found.unwrap_or(true)
 }
