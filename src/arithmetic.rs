@@ -45,7 +45,7 @@ pub mod fold;
 pub mod function;
 mod interval;
 mod kernel;
-mod lazy;
+pub mod lazy;
 pub mod mixed;
 pub mod moments;
 pub mod nested;

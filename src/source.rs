@@ -147,8 +147,8 @@ impl Snapshot {
             schema.fields().iter().cloned().chain(partitions.columns.iter().cloned().map(Arc::new)).collect();
         let whole: SchemaRef = Arc::new(Schema::new(fields));
         let table = FilesTable::new(Arc::clone(&whole), reader, partitioned, partitions.columns.len(), rows);
-        let table = table.promising(&promised);
         let row_groups = row_groups.map(|footers| Arc::new(RowGroups::new(whole, footers)));
+        let table = table.promising(&promised).with_row_groups(row_groups.clone());
         let notes = notes(&listed.skipped, &partitions);
         let (name, table, files) = (source.name.clone(), Arc::new(table), Arc::new(files));
         Ok(Self { name, table, promised: Arc::new(promised), read_as, files, row_groups, notes })

@@ -30,6 +30,8 @@ use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
+use crate::plan::clustering::RowGroups;
+
 /// A table over a list of local files that was taken once: what is added to their folder later is not seen.
 ///
 /// A scan reads the files in order; it has one partition, or several where the session asks for them. Filters are used
@@ -44,6 +46,8 @@ pub struct FilesTable {
     /// The last columns of `schema`, whose values are in the files' paths.
     partition_columns: Vec<FieldRef>,
     rows: Precision<usize>,
+    /// What tells how many values columns have.
+    row_groups: Option<Arc<RowGroups>>,
 }
 
 /// What reads the files of a table.
@@ -91,7 +95,12 @@ impl FilesTable {
         let (in_files, partition_columns) = schema.fields().split_at(schema.fields().len() - partition_columns);
         let (in_files, partition_columns) = (Arc::new(Schema::new(in_files.to_vec())), partition_columns.to_vec());
         let rows = rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Exact);
-        Self { schema, in_files, reader, files, partition_columns, rows }
+        Self { schema, in_files, reader, files, partition_columns, rows, row_groups: None }
+    }
+
+    /// The same table, whose files have these row groups.
+    pub fn with_row_groups(self, row_groups: Option<Arc<RowGroups>>) -> Self {
+        Self { row_groups, ..self }
     }
 
     /// The same table, of whose columns `promised` are only said to have no NULLs: that is checked when they are read.
@@ -142,7 +151,7 @@ impl FilesTable {
         Self { files: files.collect(), rows, ..self.clone() }
     }
 
-    fn statistics(&self) -> Statistics {
+    fn size(&self) -> Statistics {
         let mut statistics = Statistics::new_unknown(&self.schema);
         let bytes: u64 = self.files.iter().map(|f| f.object_meta.size).sum();
         statistics.total_byte_size = usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
@@ -191,6 +200,17 @@ impl TableProvider for FilesTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
+    fn statistics(&self) -> Option<Statistics> {
+        let mut statistics = self.size();
+        if let Some(row_groups) = &self.row_groups {
+            for (column, field) in statistics.column_statistics.iter_mut().zip(self.schema.fields()) {
+                let values = row_groups.size(field.name()).and_then(|size| usize::try_from(size.values?).ok());
+                column.distinct_count = values.map_or(Precision::Absent, Precision::Inexact);
+            }
+        }
+        Some(statistics)
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
@@ -210,7 +230,7 @@ impl TableProvider for FilesTable {
         let config = |source: Arc<dyn FileSource>| {
             FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
                 .with_file_groups(self.groups(state))
-                .with_statistics(self.statistics())
+                .with_statistics(self.size())
                 .with_limit(limit)
                 .with_projection_indices(projection.cloned())
         };

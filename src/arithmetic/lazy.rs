@@ -43,7 +43,10 @@ pub fn lazily(expr: Expr, asked: Asked, over: Over<'_>) -> Result<Transformed<Ex
 }
 
 /// Whether some part of an expression may fail.
-fn fails(expr: &Expr, schema: &DFSchema) -> Result<bool> {
+///
+/// # Errors
+/// Never: DataFusion's visitors may.
+pub fn fails(expr: &Expr, schema: &DFSchema) -> Result<bool> {
     expr.exists(|part| Ok(may_fail(part, schema)))
 }
 

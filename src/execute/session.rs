@@ -207,15 +207,29 @@ pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Re
     Ok(state)
 }
 
+/// Adds the names of all columns that may be on a side of a join, in whatever order joins are made.
+fn add_names<'a>(plan: &'a LogicalPlan, names: &mut HashSet<&'a str>) {
+    names.extend(plan.schema().fields().iter().map(|field| field.name().as_str()));
+    match plan {
+        LogicalPlan::Projection(projection) => add_names(&projection.input, names),
+        LogicalPlan::Filter(filter) => add_names(&filter.input, names),
+        LogicalPlan::Join(join) => {
+            add_names(&join.left, names);
+            add_names(&join.right, names);
+        }
+        _ => {}
+    }
+}
+
 /// Whether both sides of some join have a column of one name.
 fn joins_share_names(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Join(join) = node {
-            let names =
-                |side: &LogicalPlan| side.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
-            let mut seen = HashSet::new();
-            found |= names(&join.left).into_iter().chain(names(&join.right)).any(|name| !seen.insert(name));
+            let (mut left, mut right) = (HashSet::new(), HashSet::new());
+            add_names(&join.left, &mut left);
+            add_names(&join.right, &mut right);
+            found |= !left.is_disjoint(&right);
         }
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;

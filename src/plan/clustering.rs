@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::Array;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
@@ -26,6 +26,17 @@ const VIEW_BYTES: u64 = 16;
 pub struct RowGroups {
     schema: SchemaRef,
     footers: Vec<Arc<ParquetMetaData>>,
+    /// Of each column of the schema, once somebody asked.
+    sizes: Arc<OnceLock<Vec<ColumnSize>>>,
+}
+
+/// How much a column of a table holds, about.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnSize {
+    /// How many values it has; `None` where the files don't tell.
+    pub values: Option<u64>,
+    /// Bytes of all rows' values in memory.
+    pub bytes: u64,
 }
 
 /// A larger dictionary may not have all values of its row group.
@@ -79,7 +90,23 @@ impl Interval {
 impl RowGroups {
     /// The row groups of files with these footers, in order, read with the columns of `schema`.
     pub fn new(schema: SchemaRef, footers: Vec<Arc<ParquetMetaData>>) -> Self {
-        Self { schema, footers }
+        Self { schema, footers, sizes: Arc::default() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        let groups = self.footers.iter().flat_map(|footer| footer.row_groups());
+        groups.map(|group| u64::try_from(group.num_rows()).unwrap_or_default()).sum()
+    }
+
+    /// How much a column holds, about; `None` where there is none of that name.
+    pub fn size(&self, name: &str) -> Option<ColumnSize> {
+        let size = |field: &FieldRef| {
+            let (_, bytes) = self.column_bytes(&[field.name().as_str()].into());
+            ColumnSize { values: self.distinct(field.name()), bytes }
+        };
+        let sizes = self.sizes.get_or_init(|| self.schema.fields().iter().map(size).collect());
+        sizes.get(self.schema.index_of(name).ok()?).copied()
     }
 
     /// All row groups, in order.
@@ -117,7 +144,7 @@ impl RowGroups {
 
     /// How many values a column has, about, by the sizes of its dictionaries; `None` where it has none, or large ones,
     /// behind which writers go on without.
-    pub fn distinct(&self, name: &str) -> Option<u64> {
+    fn distinct(&self, name: &str) -> Option<u64> {
         let mut most = 0;
         let mut groups = 0;
         for group in self.footers.iter().flat_map(|footer| footer.row_groups()) {

@@ -27,6 +27,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
+use crate::plan::join_order::JoinOrder;
 use crate::plan::repair::casts::{GroupsByCasts, SortsByCasts};
 use crate::plan::repair::compared::ComparedAlike;
 use crate::plan::repair::conditional::OutsideConditions;
@@ -41,8 +42,8 @@ pub type OptimizerRules = Vec<Arc<dyn OptimizerRule + Send + Sync>>;
 
 /// `rules` with those repaired that need it.
 pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRules {
-    let repaired = rules.iter().map(|rule| -> Arc<dyn OptimizerRule + Send + Sync> {
-        match rule.name() {
+    let repaired = rules.iter().flat_map(|rule| {
+        let repaired: Arc<dyn OptimizerRule + Send + Sync> = match rule.name() {
             name if name == CommonSubexprEliminate::new().name() => Arc::new(OutsideConditions),
             name if name == EliminateCrossJoin::new().name() => Arc::new(JoinsOfOneKind),
             name if name == PropagateEmptyRelation::new().name() => Arc::new(EmptyOutsideUnions),
@@ -54,7 +55,10 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
                 Arc::new(FieldsAboveUnions(Arc::clone(rule)))
             }
             _ => Arc::clone(rule),
-        }
+        };
+        // How many rows joins give is known when filters are below them.
+        let order = (rule.name() == PushDownFilter::new().name()).then(|| Arc::new(JoinOrder) as _);
+        [repaired].into_iter().chain(order)
     });
     let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(GroupsByCasts);
     [first]

@@ -216,6 +216,11 @@ impl InputSource {
         name.is_some_and(|name| self.known.never_null.contains(name))
     }
 
+    /// Its row groups, when it is a source of Parquet files.
+    pub fn row_groups(&self) -> Option<&RowGroups> {
+        self.known.row_groups.as_deref()
+    }
+
     /// Number of the scan in its [`Resolved`] plan.
     pub fn scan(&self) -> Option<usize> {
         self.scan

@@ -6,7 +6,7 @@
 
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, FetchType, Join, Limit, LogicalPlan, Projection, SkipType, TableScan,
+    Aggregate, Distinct, Expr, FetchType, GroupingSet, Join, Limit, LogicalPlan, Projection, SkipType, TableScan,
 };
 
 use crate::plan::need::Need;
@@ -54,6 +54,26 @@ pub fn holds_little(query: &Resolved, needs: &[Need], most_bytes: u64) -> bool {
     let joined = sizes().sum::<u64>() - sizes().max().unwrap_or_default();
     let held = Estimate { query }.held(&query.plan).ok().flatten();
     held.is_some_and(|held| joined.saturating_mul(COPIES).saturating_add(held.bytes()) <= most_bytes)
+}
+
+/// Whether the groups that a query makes may be nearly as many as the rows that it reads: at least a quarter of those of
+/// its largest input. Of other queries nothing is known.
+pub fn groups_little(query: &Resolved) -> bool {
+    let mut plan = &query.plan;
+    while let LogicalPlan::Projection(projection) = plan {
+        plan = &projection.input;
+    }
+    let LogicalPlan::Aggregate(aggregate) = plan else { return false };
+    let (keys, sets) = match aggregate.group_expr.as_slice() {
+        [Expr::GroupingSet(set @ GroupingSet::GroupingSets(sets))] => (set.distinct_expr(), sets.len() as u64),
+        [Expr::GroupingSet(set)] => (set.distinct_expr(), 2),
+        keys => (keys.iter().collect(), 1),
+    };
+    let groups_of = query.scans.iter().filter_map(|scan| scan.row_groups.as_ref());
+    let rows = groups_of.map(|groups| groups.rows()).max();
+    let values = |key: &Expr| Estimate { query }.distinct(key, &aggregate.input);
+    let groups = keys.into_iter().try_fold(sets, |all: u64, key| Some(all.saturating_mul(values(key)?)));
+    rows.zip(groups).is_some_and(|(rows, groups)| groups.saturating_mul(4) > rows)
 }
 
 /// What a part of a query holds.
@@ -164,7 +184,7 @@ impl Estimate<'_> {
         match plan {
             LogicalPlan::TableScan(scan) => {
                 let name = plan.schema().field(at).name();
-                let of_groups = self.scan(scan)?.row_groups.as_ref()?.distinct(name);
+                let of_groups = self.scan(scan)?.row_groups.as_ref()?.size(name)?.values;
                 match (of_groups, self.rows(scan)) {
                     (Some(values), Some(rows)) => Some(values.min(rows)),
                     (values, rows) => values.or(rows),
@@ -184,7 +204,7 @@ impl Estimate<'_> {
     }
 
     fn rows(&self, scan: &TableScan) -> Option<u64> {
-        Some(self.scan(scan)?.row_groups.as_ref()?.all().iter().map(|group| group.rows).sum())
+        Some(self.scan(scan)?.row_groups.as_ref()?.rows())
     }
 
     fn scan(&self, scan: &TableScan) -> Option<&Scan> {

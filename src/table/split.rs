@@ -88,6 +88,13 @@ impl TableProvider for SplitTable {
         TableType::Base
     }
 
+    fn statistics(&self) -> Option<Statistics> {
+        let rows = self.files.iter().flat_map(|file| self.chunks.iter().map(|chunk| file.rows(*chunk)));
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows = usize::try_from(rows.sum::<u64>()).map_or(Precision::Absent, Precision::Exact);
+        Some(statistics)
+    }
+
     async fn scan(
         &self,
         _state: &dyn Session,

@@ -1,0 +1,238 @@
+//! How many rows plans give, about.
+//!
+//! The usual estimates (Selinger et al., *Access Path Selection in a Relational Database Management System*, 1979): of
+//! two inputs with a and b rows, joined by columns that had at most v values before rows were left out, come a · b / v
+//! rows; of rows with v values of a column each value has its share.
+
+use std::collections::HashMap;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Column, DFSchema};
+use datafusion::datasource::source_as_provider;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Distinct, Expr, FetchType, JoinType, LogicalPlan, Operator, SkipType, TableScan,
+};
+
+use crate::chunk::bucket::chunk_of_udf;
+use crate::plan::resolve::InputSource;
+
+/// The share of rows that pass a condition of which nothing is known.
+const UNKNOWN: f64 = 0.3;
+
+/// The share of rows that pass a comparison of other columns than those that are joined by.
+const COMPARED: f64 = 0.5;
+
+/// The share of rows that have a value which is given, where nothing is known of the column.
+const OF_VALUE: f64 = 0.1;
+
+/// The share of rows that are NULL, or begin with something.
+const RARE: f64 = 0.05;
+
+/// An input of joins: how many rows it has, and how many values its columns have.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Rows, at least 1.
+    pub rows: f64,
+    values: HashMap<Column, Values>,
+}
+
+/// The values of a column before rows are left out.
+#[derive(Debug, Clone, Copy)]
+struct Values {
+    count: f64,
+    /// Whether each row seems to have another: files don't tell how many there are, since there are many.
+    is_key: bool,
+    /// Mean bytes of one, where they are of variable length.
+    bytes: f64,
+}
+
+/// What a value of variable length takes of which nothing is known, or the state of an aggregate.
+const VALUE_BYTES: f64 = 32.0;
+
+impl Input {
+    /// What a plan gives; `None` where nothing is known of its rows.
+    pub fn of(plan: &LogicalPlan) -> Option<Self> {
+        let found = match plan {
+            LogicalPlan::TableScan(scan) => Self::of_scan(scan)?,
+            LogicalPlan::EmptyRelation(_) => Self { rows: 1.0, values: HashMap::new() },
+            LogicalPlan::Values(values) => Self { rows: values.values.len() as f64, values: HashMap::new() },
+            LogicalPlan::Filter(filter) => Self::of(&filter.input)?.filtered(&filter.predicate),
+            LogicalPlan::Projection(projection) => {
+                let input = Self::of(&projection.input)?;
+                let columns = plan.schema().columns();
+                let values = columns.into_iter().zip(&projection.expr).filter_map(|(column, expr)| {
+                    let values = input.values.get(expr.clone().unalias_nested().data.try_as_col()?)?;
+                    Some((column, *values))
+                });
+                Self { values: values.collect(), rows: input.rows }
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let input = Self::of(&alias.input)?;
+                let named = alias.input.schema().columns().into_iter().zip(plan.schema().columns());
+                let values = named.filter_map(|(inner, column)| Some((column, *input.values.get(&inner)?)));
+                Self { values: values.collect(), rows: input.rows }
+            }
+            LogicalPlan::Sort(sort) => Self::of(&sort.input)?.at_most(sort.fetch),
+            LogicalPlan::Limit(limit) => match (limit.get_skip_type().ok()?, limit.get_fetch_type().ok()?) {
+                (SkipType::Literal(_), FetchType::Literal(fetch)) => Self::of(&limit.input)?.at_most(fetch),
+                _ => return None,
+            },
+            LogicalPlan::Aggregate(aggregate) => Self::of_groups(aggregate)?,
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let input = Self::of(input)?;
+                let columns = plan.schema().columns();
+                let groups = columns.iter().map(|column| input.values_of(column)).product::<Option<f64>>();
+                let rows = groups.map_or(input.rows, |groups| groups.min(input.rows));
+                Self { rows, ..input }
+            }
+            LogicalPlan::Window(window) => Self::of(&window.input)?,
+            LogicalPlan::Union(union) => {
+                let inputs = union.inputs.iter().map(|input| Self::of(input));
+                let rows = inputs.map(|input| Some(input?.rows)).sum::<Option<f64>>()?;
+                Self { rows, values: HashMap::new() }
+            }
+            LogicalPlan::Join(join) => {
+                let (left, right) = (Self::of(&join.left)?, Self::of(&join.right)?);
+                let pairs: Vec<_> = join.on.iter().map(|(left, right)| (left, right)).collect();
+                let others = join.filter.iter().flat_map(|filter| split_conjunction(filter)).count();
+                let inner = joined_rows(&left, &right, &pairs, others);
+                match join.join_type {
+                    JoinType::Inner => inner,
+                    JoinType::Left => Self { rows: inner.rows.max(left.rows), ..inner },
+                    JoinType::Right => Self { rows: inner.rows.max(right.rows), ..inner },
+                    JoinType::Full => Self { rows: inner.rows.max(left.rows + right.rows), ..inner },
+                    JoinType::LeftSemi => Self { rows: inner.rows.min(left.rows), ..left },
+                    JoinType::RightSemi => Self { rows: inner.rows.min(right.rows), ..right },
+                    JoinType::LeftAnti => Self { rows: left.rows * COMPARED, ..left },
+                    JoinType::RightAnti => Self { rows: right.rows * COMPARED, ..right },
+                    JoinType::LeftMark => left,
+                    JoinType::RightMark => right,
+                }
+            }
+            _ => return None,
+        };
+        Some(Self { rows: found.rows.max(1.0), ..found })
+    }
+
+    fn of_scan(scan: &TableScan) -> Option<Self> {
+        let columns = scan.projected_schema.columns();
+        let (rows, sizes): (f64, Vec<(Option<f64>, Option<f64>)>) = match scan.source.downcast_ref::<InputSource>() {
+            Some(input) => {
+                let groups = input.row_groups()?;
+                let rows = groups.rows() as f64;
+                let size = |column: &Column| match groups.size(column.name()) {
+                    Some(size) => (size.values.map(|values| values as f64), Some(size.bytes as f64 / rows.max(1.0))),
+                    None => (None, None),
+                };
+                (rows, columns.iter().map(size).collect())
+            }
+            None => {
+                let provider = source_as_provider(&scan.source).ok()?;
+                let statistics = TableProvider::statistics(provider.as_ref())?;
+                let known = |precision: &Precision<usize>| precision.get_value().map(|value| *value as f64);
+                let schema = provider.schema();
+                let values = |column: &Column| {
+                    let at = schema.index_of(column.name()).ok()?;
+                    known(&statistics.column_statistics.get(at)?.distinct_count)
+                };
+                (known(&statistics.num_rows)?, columns.iter().map(|column| (values(column), None)).collect())
+            }
+        };
+        let values = columns.into_iter().zip(sizes).map(|(column, (count, bytes))| {
+            let (is_key, bytes) = (count.is_none_or(|count| count >= rows), bytes.unwrap_or(VALUE_BYTES));
+            (column, Values { count: count.unwrap_or(rows).min(rows), is_key, bytes })
+        });
+        let values = values.collect();
+        Some(Self { rows, values }).map(|input| input.at_most(scan.fetch))
+    }
+
+    fn of_groups(aggregate: &Aggregate) -> Option<Self> {
+        let input = Self::of(&aggregate.input)?;
+        let groups = aggregate.group_expr.iter().map(|key| input.values_of(key.try_as_col()?)).product::<Option<f64>>();
+        // Where nothing is known, some rows have a group in common.
+        let rows = groups.unwrap_or(input.rows * COMPARED).min(input.rows);
+        Some(Self { rows, values: input.values })
+    }
+
+    /// Bytes of all rows, which have the columns of `schema`, in memory.
+    pub fn bytes(&self, schema: &DFSchema) -> f64 {
+        let of_row = schema.iter().map(|(qualifier, field)| match field.data_type().primitive_width() {
+            Some(width) => width as f64,
+            None => self.values.get(&Column::from((qualifier, field))).map_or(VALUE_BYTES, |values| values.bytes),
+        });
+        self.rows * of_row.sum::<f64>()
+    }
+
+    /// How many values a column has in these rows.
+    fn values_of(&self, column: &Column) -> Option<f64> {
+        self.values.get(column).map(|values| values.count.min(self.rows))
+    }
+
+    fn at_most(self, rows: Option<usize>) -> Self {
+        let rows = rows.map_or(self.rows, |most| self.rows.min(most as f64));
+        Self { rows, ..self }
+    }
+
+    fn filtered(self, predicate: &Expr) -> Self {
+        let share: f64 = split_conjunction(predicate).into_iter().map(|condition| self.share(condition)).product();
+        Self { rows: (self.rows * share).max(1.0), ..self }
+    }
+
+    /// The share of rows that pass a condition.
+    fn share(&self, condition: &Expr) -> f64 {
+        let of_value = |expr: &Expr| {
+            let mut columns = expr.column_refs().into_iter();
+            let values = columns.next().filter(|_| columns.next().is_none()).and_then(|c| self.values_of(c));
+            values.map_or(OF_VALUE, |values| 1.0 / values)
+        };
+        match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
+                Operator::And => self.share(left) * self.share(right),
+                Operator::Or => (self.share(left) + self.share(right)).min(1.0),
+                Operator::Eq if is_number_of_chunk(left) => 1.0,
+                Operator::Eq => of_value(if left.column_refs().is_empty() { right } else { left }),
+                Operator::NotEq => 1.0 - of_value(if left.column_refs().is_empty() { right } else { left }),
+                _ => UNKNOWN,
+            },
+            // The inputs of a chunk are all cut alike.
+            Expr::InList(InList { expr, .. }) if is_number_of_chunk(expr) => 1.0,
+            Expr::InList(InList { expr, list, negated: false }) => (of_value(expr) * list.len() as f64).min(1.0),
+            Expr::Not(inner) => 1.0 - self.share(inner),
+            Expr::IsNotNull(_) => 1.0 - RARE,
+            Expr::IsNull(_) => RARE,
+            Expr::Between(_) => UNKNOWN * UNKNOWN,
+            Expr::Like(like) if !like.negated => RARE,
+            _ => UNKNOWN,
+        }
+    }
+}
+
+fn is_number_of_chunk(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.func == chunk_of_udf())
+}
+
+/// What two inputs give, joined by pairs of values that are equal, one of each, and by so many other conditions.
+pub fn joined_rows(a: &Input, b: &Input, pairs: &[(&Expr, &Expr)], others: usize) -> Input {
+    let values = |input: &Input, expr: &Expr| {
+        let mut columns = expr.column_refs().into_iter();
+        let column = columns.next().filter(|_| columns.next().is_none());
+        let known = column.and_then(|column| input.values.get(column).copied());
+        known.unwrap_or(Values { count: input.rows, is_key: true, bytes: VALUE_BYTES })
+    };
+    // Values that refer to a key are among its own.
+    let of_pair = |left: Values, right: Values| match (left.is_key, right.is_key) {
+        (true, true) => left.count.min(right.count),
+        (true, false) => left.count,
+        (false, true) => right.count,
+        (false, false) => left.count.max(right.count),
+    };
+    let of_pairs: f64 = pairs.iter().map(|(left, right)| of_pair(values(a, left), values(b, right))).product();
+    // Several columns have no more values together than there are rows.
+    let of_pairs = if pairs.len() > 1 { of_pairs.min(a.rows.max(b.rows)) } else { of_pairs };
+    let rows = (a.rows * b.rows / of_pairs.max(1.0) * COMPARED.powi(others as i32)).max(1.0);
+    let values = a.values.iter().chain(&b.values).map(|(column, values)| (column.clone(), *values)).collect();
+    Input { rows, values }
+}
