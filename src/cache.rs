@@ -129,7 +129,7 @@ impl Cache {
                     continue;
                 }
                 let there = Arc::new(there);
-                self.index.insert(&there, &components)?;
+                self.index.insert(std::slice::from_ref(&there), &components)?;
                 *entry = Some(there);
             }
         }
@@ -190,20 +190,21 @@ impl Cache {
         PendingChunk::create(&self.temp)
     }
 
-    /// Makes a written chunk part of the cache: fsync, its final name, then its index row.
+    /// Makes written chunks of one step part of the cache: fsync, their final names, then their index rows.
     ///
-    /// Returns the entry of the file that is in the cache then: that of another writer who came first, unless `replace`.
+    /// Returns the entries of the files that are in the cache then: those of another writer who came first, unless
+    /// `replace`.
     pub fn commit(
         &self,
-        pending: PendingChunk,
-        entry: ChunkEntry,
+        written: Vec<(PendingChunk, ChunkEntry)>,
         components: &Components,
         replace: bool,
-    ) -> Result<Arc<ChunkEntry>> {
-        let entry = Arc::new(pending.commit(&self.folder, entry, replace)?);
-        self.index.insert(&entry, components)?;
+    ) -> Result<Vec<Arc<ChunkEntry>>> {
+        let committed = written.into_iter().map(|(pending, entry)| pending.commit(&self.folder, entry, replace));
+        let entries = committed.map(|entry| entry.map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        self.index.insert(&entries, components)?;
         failpoint(&self.folder)?;
-        Ok(entry)
+        Ok(entries)
     }
 
     /// What the slices of each input say that was cut this way, the latest first.

@@ -132,16 +132,23 @@ impl EngineBuilder {
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn without_rule(mut self, rule: crate::plan::prove::rule::Rule) -> Self {
-        self.rules = Rules::without(rule);
+        self.rules = self.rules.without(rule);
         self
     }
 
-    /// Lets each chunk read the files of an input in another order.
+    /// Lets each chunk run for itself, and cuts also what is too little for that.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
-    pub fn rotate_scans(mut self) -> Self {
-        self.rotates_scans = true;
+    pub fn one_by_one(mut self) -> Self {
+        self.rules = self.rules.one_by_one();
         self
+    }
+
+    /// As [`EngineBuilder::one_by_one`], and each chunk reads the files of an input in another order.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn rotate_scans(self) -> Self {
+        Self { rotates_scans: true, ..self }.one_by_one()
     }
 
     /// Gives plans several partitions however little they read.

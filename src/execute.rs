@@ -6,6 +6,7 @@ pub mod checksum;
 pub mod conform;
 pub mod content;
 pub mod convert;
+pub mod deal;
 pub mod disk;
 pub mod first_rows;
 pub mod floats;

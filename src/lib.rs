@@ -204,7 +204,9 @@
 //! - *Below* an operator that can't be cut, its input is cut if that is worth it.
 //!
 //! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that
-//! the rest reads are stored.
+//! the rest reads are stored. Steps that don't read each other run side by side. What gives one row runs whole, and so
+//! does a query without keys that fits in memory, where steps would cut less than half of it or store nearly as much as
+//! they read.
 //!
 //! All else is refused with the node, its place, the rule and what to change. What counts as the same rows is what
 //! DataFusion does not leave to the order of rows: floats are summed in another order, and of -0.0 and 0.0 either stands
@@ -218,8 +220,15 @@
 //!
 //! [`InputMode`] has the ways: by file where the input is *stored* by the same keys, by row group where Parquet statistics
 //! say that it is *clustered* by the key (the chunks are key ranges then), from a *split* that one pass over the input has
-//! made, by *rescan*, from the hook that *serves* its source, or the whole input where it is replicated. They differ in what is read, never in the rows; the
-//! cheapest is taken, and EXPLAIN shows it.
+//! made, by *rescan*, from the hook that *serves* its source, or the whole input where it is replicated. They differ in
+//! what is read, never in the rows; the cheapest is taken, and EXPLAIN shows it.
+//!
+//! Chunks that fit in memory together are computed in one *pass*, if the rows of the result say their chunk: the query
+//! runs once over the rows of all of them, with the chunk's number as one column more, and its rows are dealt to the
+//! chunks' files. A pass reads at most 512 MiB of the inputs' files. Where one fails, its chunks run one by one.
+//!
+//! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the numbers
+//! of rows and of distinct values that Parquet files tell, where that is clearly better than the order in the query.
 //!
 //! # Memory
 //!
@@ -283,6 +292,7 @@
 //! | proof | why a task may be cut, and by which column of each input |
 //! | slice | an input's part for a chunk, and how it is read |
 //! | split | an input cut into chunks in one pass, stored |
+//! | pass | one reading of the inputs: for a split, or to compute several chunks at once |
 //! | fingerprint | the hash of all that a chunk is made of |
 //! | content | what a set of rows says, whatever their order and encoding |
 //! | hit, miss, reason | a chunk that is in the cache, one that isn't, and what changed |

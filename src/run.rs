@@ -7,6 +7,7 @@
 pub mod chunk;
 mod cover;
 mod identity;
+mod pass;
 pub mod planned;
 pub mod report;
 mod served;

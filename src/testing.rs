@@ -26,8 +26,11 @@ use crate::plan::prove::proof::Role;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::{Step, steps, steps_and_work};
+use crate::plan::steps::{Fit, Step, steps, steps_and_work};
 use crate::task::Task;
+
+/// What fits in memory, and is worth to be cut.
+const LARGE: Fit = Fit { chunks: 1, most: 1, bytes: u64::MAX };
 
 pub use crate::execute::content::RowHasher;
 pub use crate::execute::split::file::SplitFile;
@@ -63,7 +66,7 @@ impl Planning {
     /// When the task is refused.
     pub fn names(&self) -> Result<Vec<Fingerprint>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Sql, "a step has no name").with_source(e);
-        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[])?;
+        let steps = steps(&self.task, self.query.clone(), Rules::default(), &|_| LARGE, &|_, _| None, &[])?;
         let rows = Fingerprint::from_bytes([0; 32]);
         let name = |step: &Step| {
             let inputs = step.resolved.scans.iter().map(|scan| (scan.table.clone(), rows)).collect();
@@ -77,14 +80,14 @@ impl Planning {
     /// Nodes of plans that are looked at to prove the task, and why it is refused, if it is.
     pub fn work(&self) -> (usize, Option<Error>) {
         let (steps, nodes) =
-            steps_and_work(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[]);
+            steps_and_work(&self.task, self.query.clone(), Rules::default(), &|_| LARGE, &|_, _| None, &[]);
         (nodes, steps.err())
     }
 
     /// How many scans the step that gives the task's table cuts; 0 when it is refused.
     pub fn cut_scans(&self) -> usize {
         let steps =
-            steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[]).unwrap_or_default();
+            steps(&self.task, self.query.clone(), Rules::default(), &|_| LARGE, &|_, _| None, &[]).unwrap_or_default();
         let inputs = steps.last().map_or(&[][..], |step| step.proof.inputs());
         inputs.iter().filter(|input| matches!(input.role, Role::Partitioned { .. })).count()
     }
@@ -96,7 +99,7 @@ impl Planning {
     pub fn prove_and_rewrite(&self) -> Result<Vec<LogicalPlan>> {
         let failed = |e: DataFusionError| Error::new(ErrorKind::Execute, "a chunk can't be planned").with_source(e);
         let mut plans = Vec::new();
-        for step in steps(&self.task, self.query.clone(), Rules::default(), &|_| 1, &|_, _| None, &[])? {
+        for step in steps(&self.task, self.query.clone(), Rules::default(), &|_| LARGE, &|_, _| None, &[])? {
             let tables: Vec<Arc<dyn TableProvider>> = step
                 .resolved
                 .scans

@@ -194,9 +194,12 @@ impl World {
         let mut builder = Engine::builder().cache_folder(folder.join("cache")).jobs(1);
         if self.rotates {
             builder = builder.rotate_scans().always_partition().jobs(2);
+        } else if self.tables.len().is_multiple_of(2) {
+            builder = builder.always_partition().jobs(2);
         }
         if let Some(rule) = self.without {
-            builder = builder.without_rule(rule);
+            // A pass has the rows of the whole even where a cut is wrong.
+            builder = builder.without_rule(rule).one_by_one();
         }
         builder.build().unwrap()
     }

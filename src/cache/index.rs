@@ -206,10 +206,10 @@ impl Index {
         self.rows.invalidate(fingerprint);
     }
 
-    /// Adds a chunk whose file is in place.
-    pub fn insert(&self, entry: &Arc<ChunkEntry>, components: &Components) -> Result<()> {
-        self.write(|transaction| insert(transaction, entry, components))?;
-        self.rows.insert(entry.fingerprint, Arc::clone(entry));
+    /// Adds chunks whose files are in place.
+    pub fn insert(&self, entries: &[Arc<ChunkEntry>], components: &Components) -> Result<()> {
+        self.write(|transaction| entries.iter().try_for_each(|entry| insert(transaction, entry, components)))?;
+        entries.iter().for_each(|entry| self.rows.insert(entry.fingerprint, Arc::clone(entry)));
         Ok(())
     }
 

@@ -56,6 +56,13 @@ impl Budget {
         let Some(pool) = self.pool_bytes() else { return 1 };
         (input_bytes.saturating_mul(COPIES * self.jobs as u64)).div_ceil(pool.max(1) as u64).max(1)
     }
+
+    /// Passes over inputs that take so many bytes in memory: one if that fits in the pool alone, else as many as run at
+    /// a time fit in it.
+    pub fn passes(&self, input_bytes: u64) -> u64 {
+        let alone = Self { jobs: 1, ..*self };
+        if alone.chunks(input_bytes) == 1 { 1 } else { self.chunks(input_bytes) }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!
 //! Source: the sort-based shuffle of Apache Spark (SPARK-2045).
 
+pub mod buffer;
 pub mod file;
 pub mod memory;
 mod output;
@@ -20,8 +21,8 @@ pub mod stored;
 use std::fs::File;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, RecordBatchOptions};
-use arrow::compute::{cast, interleave};
+use arrow::array::{Array, AsArray, Int32Array, RecordBatch};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -29,26 +30,10 @@ use futures::StreamExt;
 use crate::chunk::MAX_CHUNKS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::content::{Content, RowHasher};
-use crate::execute::split::memory::{Footprint, row_bytes, without_shared_views};
+use crate::execute::split::buffer::Buffer;
 use crate::execute::split::output::Output;
-use crate::execute::split::sort::{Order, Run};
 use crate::execute::split::stored::stored_schema;
 use crate::execute::write::{arrow_error, execution_error};
-
-/// The most rows of a block: DataFusion's batch size, so that what is read is not sliced, which DataFusion would count
-/// as if each slice had all of the memory.
-const BLOCK_ROWS: usize = 8192;
-
-/// A block is cut at about this many bytes of uncompressed rows, if it has not reached [`BLOCK_ROWS`] before.
-const BLOCK_BYTES: usize = 8 << 20;
-
-/// Blocks are gathered together up to about this many rows and bytes, which spares small ones most of the cost of
-/// looking at every buffered batch.
-const GATHER_ROWS: usize = 8 * BLOCK_ROWS;
-const GATHER_BYTES: usize = 2 * BLOCK_BYTES;
-
-/// Memory of a buffered row beside its values: its chunk number and its place in the order.
-const ROW_BYTES: usize = size_of::<u16>() + size_of::<(u32, u32)>();
 
 /// How much a split file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,20 +50,9 @@ pub struct SplitSize {
 pub struct SplitWriter {
     output: Output,
     schema: SchemaRef,
-    chunks: u32,
     buffer_bytes: usize,
-    batches: Vec<Buffered>,
-    footprint: Footprint,
+    buffer: Buffer,
     rows: u64,
-}
-
-/// A batch that waits to be written.
-#[derive(Debug)]
-struct Buffered {
-    columns: Vec<ArrayRef>,
-    numbers: Vec<u16>,
-    /// Mean bytes of a row, each value counted as if it were stored once per row.
-    row_bytes: usize,
 }
 
 impl SplitWriter {
@@ -96,7 +70,8 @@ impl SplitWriter {
         }
         let schema = stored_schema(&schema)?;
         let output = Output::try_new(file, &schema, chunks)?;
-        Ok(Self { output, schema, chunks, buffer_bytes, batches: Vec::new(), footprint: Footprint::default(), rows: 0 })
+        let buffer = Buffer::new(Arc::clone(&schema), chunks);
+        Ok(Self { output, schema, buffer_bytes, buffer, rows: 0 })
     }
 
     /// Adds an entry to the file's metadata; the last one of a key counts.
@@ -113,38 +88,21 @@ impl SplitWriter {
     /// [`ErrorKind::Execute`] when a number is missing, NULL or not a chunk, or the columns differ;
     /// [`ErrorKind::Storage`] when the file can't be written. After an error the file is of no use.
     pub fn write(&mut self, batch: RecordBatch, numbers: &Int32Array) -> Result<()> {
-        let rows = batch.num_rows();
-        if numbers.len() != rows || numbers.null_count() > 0 {
-            let (count, nulls) = (numbers.len(), numbers.null_count());
-            return Err(internal(format!("{count} chunk numbers, {nulls} of them NULL, for {rows} rows")));
-        }
-        if rows == 0 {
-            return Ok(());
-        }
-        let chunk = |number: &i32| match u16::try_from(*number) {
-            Ok(chunk) if u32::from(chunk) < self.chunks => Ok(chunk),
-            _ => Err(internal(format!("a row of chunk {number} out of {}", self.chunks))),
-        };
-        let numbers = numbers.values().iter().map(chunk).collect::<Result<Vec<_>>>()?;
         if batch.num_columns() != self.schema.fields().len() {
             let expected = self.schema.fields().len();
             return Err(internal(format!("{} columns instead of {expected}", batch.num_columns())));
         }
-        let mut columns = Vec::with_capacity(batch.num_columns());
-        let mut bytes = 0;
-        for (column, field) in batch.columns().iter().zip(self.schema.fields()) {
-            let column = match column.data_type() == field.data_type() {
-                true => Arc::clone(column),
-                false => cast(column, field.data_type()).map_err(arrow_error)?,
-            };
-            bytes += row_bytes(column.as_ref());
-            columns.push(self.footprint.add(column).map_err(arrow_error)?);
-        }
+        let stored = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| {
+            match column.data_type() == field.data_type() {
+                true => Ok(Arc::clone(column)),
+                false => cast(column, field.data_type()).map_err(arrow_error),
+            }
+        });
+        let (stored, rows) = (stored.collect::<Result<_>>()?, batch.num_rows());
         drop(batch);
-        self.footprint.add_bytes(rows * ROW_BYTES);
+        self.buffer.add(stored, rows, numbers)?;
         self.rows += rows as u64;
-        self.batches.push(Buffered { columns, numbers, row_bytes: bytes.div_ceil(rows) });
-        if self.footprint.bytes() >= self.buffer_bytes {
+        if self.buffer.bytes() >= self.buffer_bytes {
             self.write_buffered()?;
         }
         Ok(())
@@ -162,62 +120,13 @@ impl SplitWriter {
     /// Bytes of memory that buffered rows take.
     #[cfg(test)]
     fn buffered_bytes(&self) -> usize {
-        self.footprint.bytes()
+        self.buffer.bytes()
     }
 
     fn write_buffered(&mut self) -> Result<()> {
-        let numbers = self.batches.iter().map(|batch| batch.numbers.as_slice());
-        let order = Order::new(&numbers.collect::<Vec<_>>(), self.chunks);
-        let mut gather = Gather::default();
-        for (chunk, rows) in order.chunks() {
-            let bytes: usize = rows.iter().map(|(batch, _)| self.batches[*batch as usize].row_bytes).sum();
-            let blocks = rows.len().div_ceil(BLOCK_ROWS).max(bytes.div_ceil(BLOCK_BYTES)).min(rows.len());
-            for block in 0..blocks {
-                let part = &rows[block * rows.len() / blocks..(block + 1) * rows.len() / blocks];
-                let bytes = bytes / blocks;
-                if gather.rows.len() + part.len() > GATHER_ROWS || gather.bytes + bytes > GATHER_BYTES {
-                    self.write_blocks(&std::mem::take(&mut gather))?;
-                }
-                gather.rows.extend(part.iter().map(|(batch, row)| (*batch as usize, *row as usize)));
-                gather.blocks.push(Run { chunk, rows: part.len() });
-                gather.bytes += bytes;
-            }
-        }
-        self.write_blocks(&gather)?;
-        self.batches.clear();
-        self.footprint = Footprint::default();
-        Ok(())
+        let Self { output, buffer, .. } = self;
+        buffer.drain(|chunk, block| output.write_block(chunk, block))
     }
-
-    fn write_blocks(&mut self, gather: &Gather) -> Result<()> {
-        if gather.rows.is_empty() {
-            return Ok(());
-        }
-        let gathered = |index: usize| {
-            let parts: Vec<&dyn Array> = self.batches.iter().map(|batch| batch.columns[index].as_ref()).collect();
-            interleave(&parts, &gather.rows).map_err(arrow_error)
-        };
-        let columns = (0..self.schema.fields().len()).map(gathered).collect::<Result<Vec<_>>>()?;
-        let mut start = 0;
-        for Run { chunk, rows } in &gather.blocks {
-            let own = |column: &ArrayRef| without_shared_views(&column.slice(start, *rows));
-            let columns = columns.iter().map(own).collect::<Result<_, _>>().map_err(arrow_error)?;
-            let options = RecordBatchOptions::new().with_row_count(Some(*rows));
-            let block =
-                RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(arrow_error)?;
-            self.output.write_block(*chunk, &block)?;
-            start += rows;
-        }
-        Ok(())
-    }
-}
-
-/// Blocks that are gathered together, and the batch and row of each of their rows.
-#[derive(Debug, Default)]
-struct Gather {
-    rows: Vec<(usize, usize)>,
-    blocks: Vec<Run>,
-    bytes: usize,
 }
 
 /// Writes all rows of `stream` to the empty `file`, cut into `chunks` chunks, with the given metadata; returns how much

@@ -28,7 +28,7 @@ use crate::plan::published::schema_of_files;
 use crate::task::TaskOptions;
 
 /// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
-const ROW_GROUP_BYTES: usize = 64 << 20;
+pub const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// A chunk's Parquet file being written.
 pub struct ChunkWriter {
@@ -92,18 +92,36 @@ impl ChunkWriter {
 
     async fn write(&mut self, mut batches: SendableRecordBatchStream) -> Result<()> {
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(execution_error)?;
-            self.seen_rows += batch.num_rows() as u64;
-            let batch = self.hooks.batch(batch)?;
-            let batch = conform(&batch, &self.schema)?;
-            self.rows += batch.num_rows() as u64;
-            self.content += self.hasher.content(&batch).map_err(arrow_error)?;
-            self.writer.write(&batch).map_err(write_error)?;
-            if self.writer.in_progress_size() > ROW_GROUP_BYTES {
-                self.writer.flush().map_err(write_error)?;
-            }
+            self.take(batch.map_err(execution_error)?)?;
         }
         Ok(())
+    }
+
+    /// Appends rows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the file can't be written, and what a hook refuses the rows with.
+    pub fn take(&mut self, batch: RecordBatch) -> Result<()> {
+        self.seen_rows += batch.num_rows() as u64;
+        let batch = self.hooks.batch(batch)?;
+        let batch = conform(&batch, &self.schema)?;
+        self.rows += batch.num_rows() as u64;
+        self.content += self.hasher.content(&batch).map_err(arrow_error)?;
+        self.writer.write(&batch).map_err(write_error)?;
+        if self.in_progress_bytes() > ROW_GROUP_BYTES { self.end_row_group() } else { Ok(()) }
+    }
+
+    /// Encoded bytes of the row group that is being written.
+    pub fn in_progress_bytes(&self) -> usize {
+        self.writer.in_progress_size()
+    }
+
+    /// Writes the row group.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the file can't be written.
+    pub fn end_row_group(&mut self) -> Result<()> {
+        self.writer.flush().map_err(write_error)
     }
 
     /// Bytes that operators wrote to spill files, those of plans that failed too.
@@ -187,7 +205,7 @@ pub fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
 }
 
 /// What all scans of a plan that has run read of Parquet files.
-fn scanned_bytes(plan: &dyn ExecutionPlan) -> u64 {
+pub fn scanned_bytes(plan: &dyn ExecutionPlan) -> u64 {
     let own = plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned")).map_or(0, |sum| sum.as_usize());
     own as u64 + plan.children().into_iter().map(|child| scanned_bytes(child.as_ref())).sum::<u64>()
 }

@@ -220,6 +220,7 @@ impl Cut {
 /// What reports and EXPLAIN name as the key of a task whose inputs have predicates of their own.
 const PREDICATES: &str = "predicates";
 
+type RunPass = dyn Fn(Vec<u32>) -> BoxFuture<'static, Vec<u32>> + Send + Sync;
 type RunChunk = dyn Fn(u32) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 /// The chunks of a step that have to run.
@@ -227,13 +228,21 @@ pub struct Chunks {
     pending: Vec<u32>,
     total: u32,
     run: Arc<RunChunk>,
+    /// Those that may be run at once.
+    passes: Vec<Vec<u32>>,
+    run_pass: Option<Arc<RunPass>>,
     done: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Chunks {
     /// Of `total` chunks those `pending`, which `run` runs.
     pub(crate) fn new(pending: Vec<u32>, total: u32, run: Arc<RunChunk>) -> Self {
-        Self { pending, total, run, done: Arc::default() }
+        Self { pending, total, run, passes: Vec::new(), run_pass: None, done: Arc::default() }
+    }
+
+    /// The same, of which some may be run at once by `run_pass`, which returns those that it has run.
+    pub(crate) fn with_passes(self, passes: Vec<Vec<u32>>, run_pass: Arc<RunPass>) -> Self {
+        Self { passes, run_pass: Some(run_pass), ..self }
     }
 
     /// Those that have to run, from 0, the ones that read most first.
@@ -266,11 +275,24 @@ impl Chunks {
         Ok(())
     }
 
-    /// Runs all that did not run yet, side by side.
+    /// Runs all that did not run yet, side by side, or several at once where that costs less.
     ///
     /// # Errors
     /// What the first chunk that fails fails with; others are stopped.
     pub async fn run_all(&self) -> Result<()> {
+        if let Some(run_pass) = &self.run_pass {
+            let mut running = JoinSet::new();
+            for pass in &self.passes {
+                let pass: Vec<u32> = pass.iter().copied().filter(|chunk| !self.is_done(*chunk)).collect();
+                let (run, done) = (run_pass(pass), Arc::clone(&self.done));
+                running.spawn(async move {
+                    let ran = run.await;
+                    done.lock().unwrap_or_else(PoisonError::into_inner).extend(ran);
+                    Ok(())
+                });
+            }
+            self.join(&mut running).await?;
+        }
         let mut running = JoinSet::new();
         for chunk in self.pending.iter().copied().filter(|chunk| !self.is_done(*chunk)) {
             let (run, done) = ((self.run)(chunk), Arc::clone(&self.done));

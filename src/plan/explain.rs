@@ -78,14 +78,19 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
                 }
                 _ => "",
             };
-            writeln!(out, "  {} chunks by {function} of ({}){found}{why}", proof.chunks(), keys.join(", "))
+            let passes = match (step.pass.is_some(), step.reads()) {
+                (false, _) => String::new(),
+                (true, 1) => ", computed in one pass".into(),
+                (true, passes) => format!(", computed in {passes} passes"),
+            };
+            writeln!(out, "  {} chunks by {function} of ({}){found}{passes}{why}", proof.chunks(), keys.join(", "))
         }
     };
     explain_considered(out, step);
     let width = proof.inputs().iter().map(|i| i.table.len()).max().unwrap_or(0);
     for (number, input) in proof.inputs().iter().enumerate() {
         let table = &input.table;
-        let slice = step.slice(number, proof.chunks(), task.read_by);
+        let slice = step.slice(number, step.reads(), task.read_by);
         let need = step.needs.get(number).map_or(0, |need| need.bytes) as f64 / f64::from(1 << 20);
         let _ = match (&input.role, slice) {
             (Role::Partitioned { keys: _, names }, Some(slice)) if slice.mode() == InputMode::Reuse => {
@@ -122,7 +127,12 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
             }
             (Role::Partitioned { keys: _, names }, _) => {
                 let by = names.join(", ");
-                writeln!(out, "  {table:width$}  rescan: each chunk reads {need:.1} MiB and keeps its rows by ({by})")
+                let reads = match (step.pass.is_some(), step.reads()) {
+                    (false, _) => format!("each chunk reads {need:.1} MiB and keeps its rows"),
+                    (true, 1) => format!("the pass reads {need:.1} MiB and deals its rows"),
+                    (true, _) => format!("each pass reads {need:.1} MiB and keeps its rows"),
+                };
+                writeln!(out, "  {table:width$}  rescan: {reads} by ({by})")
             }
             (Role::Replicated { why }, _) => writeln!(out, "  {table:width$}  replicate: whole in every chunk; {why}"),
         };

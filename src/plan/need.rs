@@ -8,6 +8,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::optimizer::Optimizer;
 
+use crate::plan::held::held_bytes;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::order::ordered_scans;
 use crate::plan::prove::proof::{Proof, Role};
@@ -39,14 +40,22 @@ const IN_MEMORY: u64 = 4;
 /// # Errors
 /// DataFusion's when the plan can't be optimised.
 pub fn needs_of_query(resolved: &Resolved, state: &SessionState) -> Result<Vec<Need>> {
-    needs(&resolved.plan, resolved, &[], state)
+    needs(&resolved.plan, resolved, &[], state).map(|(needs, _)| needs)
 }
 
-/// As [`needs_of_query`], and the columns of the keys, by which a chunk may have to be cut further.
+/// As [`needs_of_query`], and the bytes that the query holds at a time, about, where that is known.
 ///
 /// # Errors
 /// As [`needs_of_query`].
-pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState) -> Result<Vec<Need>> {
+pub fn needs_and_held(resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<f64>)> {
+    needs(&resolved.plan, resolved, &[], state)
+}
+
+/// As [`needs_and_held`], and the columns of the keys, by which a chunk may have to be cut further.
+///
+/// # Errors
+/// As [`needs_of_query`].
+pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<f64>)> {
     let keys = proof.inputs().iter().map(|input| match &input.role {
         Role::Partitioned { keys, names: _ } => keys.iter().flat_map(KeyExpr::columns).collect(),
         Role::Replicated { .. } => BTreeSet::new(),
@@ -59,9 +68,9 @@ fn needs(
     Resolved { scans, functions, .. }: &Resolved,
     keys: &[BTreeSet<usize>],
     state: &SessionState,
-) -> Result<Vec<Need>> {
+) -> Result<(Vec<Need>, Option<f64>)> {
     if scans.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Some(0.0)));
     }
     let ordered = ordered_scans(plan)?;
     // It is analysed already.
@@ -96,7 +105,7 @@ fn needs(
         let functions = need.filters.iter().flat_map(|filter| called_in(filter, functions)).collect();
         Need { bytes, memory_bytes, functions, is_ordered: ordered.contains(&number), ..need }
     };
-    Ok(scans.iter().enumerate().map(of_scan).collect())
+    Ok((scans.iter().enumerate().map(of_scan).collect(), held_bytes(&optimised)))
 }
 
 fn need(scan: &TableScan) -> Need {

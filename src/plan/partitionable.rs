@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, Limit, 
 
 use crate::plan::prove::stable::unaliased;
 use crate::plan::resolve::volatile_call;
+use crate::plan::two_phase::state::aggregate_behind;
 
 /// Aggregates that are exact in any order of their rows, and of parts of them that are put together, unless they are of
 /// floats.
@@ -89,7 +90,9 @@ fn is_exact(aggregate: &Aggregate) -> Result<bool> {
     }
     for call in &aggregate.aggr_expr {
         let Expr::AggregateFunction(call) = unaliased(call) else { return Ok(false) };
-        if !EXACT.contains(&call.func.name()) {
+        // The states of distinct values are lists of them.
+        let (name, is_list) = aggregate_behind(&call.func).unwrap_or((call.func.name(), false));
+        if !EXACT.contains(&name) || is_list {
             return Ok(false);
         }
         for arg in &call.params.args {

@@ -23,7 +23,7 @@ pub mod rule;
 mod rules;
 pub mod stable;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -333,7 +333,7 @@ pub fn assumed(resolved: &Resolved, search: Search, reason: &str, why: &Error) -
         }
     };
     let assumed = format!("{reason}; the prover says: {}", why.message());
-    let accepted = Accepted { steps: Vec::new(), keys: Vec::new(), once: Vec::new() };
+    let accepted = Accepted { steps: Vec::new(), keys: Vec::new(), visible: BTreeMap::new(), once: Vec::new() };
     let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok()?;
     Some(Proof { assumed: Some(assumed), ..proof })
 }
@@ -416,6 +416,7 @@ fn proof(
         function: ChunkFunction::Hash(chunks),
         // The chunk that predicates give is no column's value.
         stored_by: if is_per_input { Vec::new() } else { stored_by(&accepted.keys, &resolved.schema) },
+        visible: accepted.visible,
         inputs: assignment.iter().enumerate().map(role).collect(),
         once: accepted.once,
         steps: accepted.steps,

@@ -1,4 +1,4 @@
-//! The plan of one chunk, from a proof.
+//! The plan of one chunk, or of a pass, from a proof.
 //!
 //! Every scan gets the provider of its input; above a partitioned one stands a `Filter` that keeps the rows of the
 //! chunk, unless the provider gives no others. The filter is a node of its own: filters inside a scan are not checked
@@ -16,9 +16,11 @@ use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, li
 use crate::chunk::ChunkFunction;
 use crate::chunk::bucket::chunk_of_udf;
 use crate::plan::keys::expr::{KeyExpr, over};
+use crate::plan::pass::Pass;
 use crate::plan::prove::is_chunk_0;
 use crate::plan::prove::proof::{Proof, Role};
 use crate::plan::resolve::InputSource;
+use crate::plan::split::number;
 
 /// What a chunk reads in place of a scan.
 #[derive(Debug, Clone)]
@@ -63,9 +65,49 @@ pub fn rewrite(
     piece: Piece,
     provide: &dyn Fn(usize) -> datafusion::common::Result<Provided>,
 ) -> datafusion::common::Result<LogicalPlan> {
-    let is_chunk_0 = is_chunk_0();
     let is_first = piece.chunk == 0 && piece.part == 0;
-    let rewritten = proof.plan_of(piece.chunk)?.clone().transform_up_with_subqueries(|node| {
+    let kept = |keys: &[KeyExpr], columns: &[Column], is_exact: bool| match is_exact && piece.parts == 1 {
+        true => Ok(None),
+        false => in_piece(proof.function(), piece, keys, columns).map(Some),
+    };
+    read_from(proof.plan_of(piece.chunk)?, proof, is_first, provide, &kept)
+}
+
+/// The plan of a pass of `proof`, which computes `chunks`; as [`rewrite`].
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn rewrite_pass(
+    proof: &Proof,
+    pass: &Pass,
+    chunks: &[u32],
+    provide: &dyn Fn(usize) -> datafusion::common::Result<Provided>,
+) -> datafusion::common::Result<LogicalPlan> {
+    let is_all = chunks.len() == proof.chunks() as usize;
+    let kept = |keys: &[KeyExpr], columns: &[Column], is_exact: bool| match is_all || is_exact {
+        true => Ok(None),
+        false => {
+            let numbers = chunks.iter().map(|chunk| lit(*chunk as i32)).collect();
+            Ok(Some(number(proof.function(), keys, columns)?.in_list(numbers, false)))
+        }
+    };
+    read_from(&pass.plan, proof, chunks.contains(&0), provide, &kept)
+}
+
+/// Which of the rows of a partitioned input with these keys and columns are kept, if the rows that are provided are not
+/// exactly those.
+type Kept<'a> = &'a dyn Fn(&[KeyExpr], &[Column], bool) -> datafusion::common::Result<Option<Expr>>;
+
+/// A plan over the scans of `proof` that reads what `provide` gives, and keeps of it what `kept` says.
+fn read_from(
+    plan: &LogicalPlan,
+    proof: &Proof,
+    is_first: bool,
+    provide: &dyn Fn(usize) -> datafusion::common::Result<Provided>,
+    kept: Kept<'_>,
+) -> datafusion::common::Result<LogicalPlan> {
+    let is_chunk_0 = is_chunk_0();
+    let rewritten = plan.clone().transform_up_with_subqueries(|node| {
         let mut scan = match node {
             LogicalPlan::TableScan(scan) => scan,
             LogicalPlan::Filter(filter) if filter.predicate == is_chunk_0 => {
@@ -86,11 +128,10 @@ pub fn rewrite(
         scan.source = provider_as_source(table);
         let plan = LogicalPlan::TableScan(scan);
         match proof.inputs().get(number).map(|input| &input.role) {
-            Some(Role::Partitioned { .. }) if is_exact && piece.parts == 1 => Ok(Transformed::yes(plan)),
-            Some(Role::Partitioned { keys, names: _ }) => {
-                let in_chunk = in_piece(proof.function(), piece, keys, &columns)?;
-                Ok(Transformed::yes(LogicalPlanBuilder::from(plan).filter(in_chunk)?.build()?))
-            }
+            Some(Role::Partitioned { keys, names: _ }) => Ok(Transformed::yes(match kept(keys, &columns, is_exact)? {
+                Some(kept) => LogicalPlanBuilder::from(plan).filter(kept)?.build()?,
+                None => plan,
+            })),
             Some(Role::Replicated { .. }) => Ok(Transformed::yes(plan)),
             None => Err(datafusion::common::DataFusionError::Internal(format!("scan {number} is not in the proof"))),
         }

@@ -14,8 +14,8 @@ use crate::chunk::range::range_of_udf;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::need::Need;
 
-/// Name of the last column of a split's rows: the chunk's number.
-const CHUNK: &str = "$chunk";
+/// Name of the last column of rows that say their chunk: its number.
+pub const CHUNK: &str = "$chunk";
 
 /// A split is worth its writing when it spares the reading of so many bytes.
 const LEAST_SPARED_BYTES: u64 = 64 << 20;
@@ -49,7 +49,11 @@ pub fn split_plan(
     plan.project(needed.chain([number]))?.build()
 }
 
-fn number(function: &ChunkFunction, keys: &[KeyExpr], columns: &[Column]) -> Result<Expr> {
+/// The chunk of a row with these columns, an `Int32`.
+///
+/// # Errors
+/// Where the keys are not those of the function.
+pub fn number(function: &ChunkFunction, keys: &[KeyExpr], columns: &[Column]) -> Result<Expr> {
     let over = |key: &KeyExpr| key.over(columns);
     match (function, keys) {
         (ChunkFunction::Hash(1), _) => Ok(lit(0i32)),

@@ -14,7 +14,9 @@
 //! two phases before the others, the first that cuts four fifths of the bytes of the inputs is taken, else the one that
 //! cuts the most; of equal ones the one with the fewest steps. Where the query can be cut as it is, only parts that
 //! give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar subquery that
-//! reads an input always runs first: every chunk would read all of it.
+//! reads an input always runs first: every chunk would read all of it. What gives one row, reads less than
+//! [`LEAST_CUT_BYTES`] and fits in memory runs whole, whatever the task's number of chunks; so does a query without keys
+//! of that size, where steps would cut less than half of it or store nearly as much as they read.
 
 mod parts;
 
@@ -26,6 +28,8 @@ use crate::chunk::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
+use crate::plan::partitionable::is_partitionable;
+use crate::plan::pass::Pass;
 use crate::plan::prove::effort::Effort;
 use crate::plan::prove::proof::Proof;
 use crate::plan::prove::rule::Rules;
@@ -34,8 +38,12 @@ use crate::plan::push_down::pushed_down;
 use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::{Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
-use crate::plan::steps::parts::{Split, parts_of, scalar_subquery};
+use crate::plan::steps::parts::{Split, gives_one_row, parts_of, scalar_subquery};
+use crate::plan::streamed::groups_little;
 use crate::task::{ReadBy, Task, TaskQuery};
+
+/// What reads less is done by one processor.
+pub const MIN_SHARED_BYTES: u64 = 10 << 20;
 
 /// Ways are sought at most this many splits deep.
 const MAX_DEPTH: usize = 8;
@@ -58,6 +66,8 @@ pub struct Step {
     /// In how many parts, one after the other, each chunk is computed: more than one where memory asks for more chunks
     /// than are kept.
     pub parts: u32,
+    /// How several of its chunks are computed at once; nothing until that is known.
+    pub pass: Option<Pass>,
     /// Whether it runs whole since it holds little of its inputs at a time.
     pub holds_little: bool,
     /// What planning left out, for EXPLAIN.
@@ -76,7 +86,25 @@ impl Step {
         Ok(())
     }
 
-    /// How its chunks, of which `runs` will run, get their slices of a scan, by number.
+    /// How often an input that is not stored by its keys is read where all of its chunks run.
+    pub fn reads(&self) -> u32 {
+        let chunks = self.proof.chunks();
+        self.pass.as_ref().map_or(chunks, |pass| chunks.div_ceil(pass.most_chunks))
+    }
+
+    /// The passes in which some of its chunks are computed, at least `jobs` of them where a plan has one partition; none
+    /// where chunks run one by one.
+    pub fn passes(&self, chunks: &[u32], jobs: usize) -> Vec<Vec<u32>> {
+        let is_range = matches!(self.proof.function(), ChunkFunction::Range(_));
+        let least = if is_range { self.proof.chunks().max(2) as usize } else { 2 };
+        let Some(pass) = self.pass.as_ref().filter(|_| chunks.len() >= least) else { return Vec::new() };
+        let bytes: u64 = self.needs.iter().map(|need| need.bytes).sum();
+        // An expression without a type fails when it runs.
+        let is_shared = bytes < MIN_SHARED_BYTES || is_partitionable(self.proof.plan()).unwrap_or(true);
+        pass.passes(chunks, if is_shared || is_range { 1 } else { jobs })
+    }
+
+    /// How its chunks, for which inputs are read `runs` times, get their slices of a scan, by number.
     pub fn slice(&self, number: usize, runs: u32, read_by: Option<ReadBy>) -> Option<Slice<'_>> {
         let slice = Slice::of(&self.proof, number, self.resolved.scans.get(number)?);
         Some(match self.needs.get(number) {
@@ -119,7 +147,7 @@ pub fn steps(
     task: &Task,
     query: ResolvedTask,
     rules: Rules,
-    fitting: &dyn Fn(&Resolved) -> u64,
+    fitting: &dyn Fn(&Resolved) -> Fit,
     fewest: &dyn Fn(&Resolved, &Proof) -> Option<u64>,
     previous: &[String],
 ) -> Result<Vec<Step>> {
@@ -131,7 +159,7 @@ pub fn steps_and_work(
     task: &Task,
     query: ResolvedTask,
     rules: Rules,
-    fitting: &dyn Fn(&Resolved) -> u64,
+    fitting: &dyn Fn(&Resolved) -> Fit,
     fewest: &dyn Fn(&Resolved, &Proof) -> Option<u64>,
     previous: &[String],
 ) -> (Result<Vec<Step>>, usize) {
@@ -142,12 +170,26 @@ pub fn steps_and_work(
 
 /// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far from
 /// it: another machine, or a source that grew a little, is no reason to run everything again.
-fn kept(wanted: u32, previous: &[String]) -> u32 {
+fn near(wanted: u32, previous: &[String]) -> Option<u32> {
     let numbers = previous.iter().filter_map(|function| function.parse::<u32>().ok());
     let near = numbers.filter(|before| wanted > 1 && *before > 1 && before.is_power_of_two());
-    near.filter(|before| (wanted / KEPT_FACTOR..=wanted.saturating_mul(KEPT_FACTOR)).contains(before))
-        .max()
-        .unwrap_or(wanted)
+    near.filter(|before| (wanted / KEPT_FACTOR..=wanted.saturating_mul(KEPT_FACTOR)).contains(before)).max()
+}
+
+/// That number, or else `wanted`.
+fn kept(wanted: u32, previous: &[String]) -> u32 {
+    near(wanted, previous).unwrap_or(wanted)
+}
+
+/// What it takes to run a query whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fit {
+    /// Into so many chunks it is cut to fit in memory; 0 where it holds little of its inputs at a time.
+    pub chunks: u64,
+    /// Into so many where it holds all that it reads.
+    pub most: u64,
+    /// Bytes that it reads of its inputs' files, about.
+    pub bytes: u64,
 }
 
 /// How a query is to be cut.
@@ -164,6 +206,11 @@ fn is_whole(chunking: &Chunking) -> bool {
     chunking.keys.is_empty() && chunking.chunks == 1
 }
 
+/// Bytes of the inputs of a query, about.
+fn bytes_of(query: &Resolved) -> u64 {
+    query.scans.iter().map(|scan| scan.bytes).sum()
+}
+
 /// Steps in order; the last has no name yet.
 struct Way {
     steps: Vec<Step>,
@@ -172,6 +219,13 @@ struct Way {
 }
 
 impl Way {
+    /// Whether its steps are worth to be stored where the query, whose inputs have so many bytes, could run whole: at
+    /// least half of it is cut, and what is stored is less than what is read.
+    fn saves(&self, bytes: u64) -> bool {
+        let is_small = |step: &Step| step.part != Part::Phase || !groups_little(&step.resolved);
+        self.steps.len() == 1 || (self.cut_bytes >= bytes / 2 && self.steps.iter().all(is_small))
+    }
+
     /// Lets each chunk be computed in so many parts.
     fn in_parts(&mut self, parts: u32) {
         self.steps.iter_mut().filter(|step| step.proof.chunks() > 1).for_each(|step| step.parts = parts);
@@ -195,7 +249,7 @@ struct Planner<'a> {
     task: &'a Task,
     rules: Rules,
     previous: &'a [String],
-    fitting: &'a dyn Fn(&Resolved) -> u64,
+    fitting: &'a dyn Fn(&Resolved) -> Fit,
     fewest: &'a dyn Fn(&Resolved, &Proof) -> Option<u64>,
     effort: Effort,
     /// Nodes that were looked at for parts of the query before the one at hand.
@@ -271,6 +325,9 @@ impl Planner<'_> {
             Ok(way) => way,
             Err(unproved) => self.assumed(resolved, &chunking, *unproved)?,
         };
+        if chunking.keys.is_empty() && self.is_little(resolved) && !way.saves(bytes_of(resolved)) {
+            return Ok(self.whole(resolved, Vec::new()));
+        }
         way.in_parts(parts);
         Ok(way)
     }
@@ -313,7 +370,7 @@ impl Planner<'_> {
     /// How a query is to be cut, by size and memory where that is the engine's choice.
     fn sized(&self, resolved: &Resolved, chunking: Option<&Chunking>, previous: &[String]) -> Sized {
         // Powers of two, so that tasks over each other read stored chunks.
-        let fitting = || (self.fitting)(resolved).min(MAX_CHUNKS.into());
+        let fitting = || (self.fitting)(resolved).chunks.min(MAX_CHUNKS.into());
         let power = |chunks: u64| chunks.max(1).next_power_of_two() as u32;
         match chunking {
             Some(chunking) if chunking.by == ChunkBy::Auto => {
@@ -322,15 +379,18 @@ impl Planner<'_> {
             }
             Some(chunking) => Sized { chunking: chunking.clone(), parts: 1, holds_little: false },
             None => {
-                let bytes: u64 = resolved.scans.iter().map(|scan| scan.bytes).sum();
+                let bytes = bytes_of(resolved);
                 let chunks = match bytes < LEAST_CUT_BYTES {
                     true => 1,
                     false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
                 };
-                let needed = fitting();
-                let fitting = power(needed);
-                let chunks = match needed {
-                    0 => 1,
+                let Fit { chunks: needed, most, bytes: _ } = (self.fitting)(resolved);
+                let fitting = power(needed.min(MAX_CHUNKS.into()));
+                let cut_before = if needed < most { near(power(most.min(MAX_CHUNKS.into())), previous) } else { None };
+                let chunks = match (cut_before, needed) {
+                    // What fits in more memory was cut, and can stay so.
+                    (Some(before), 0 | 1) => before,
+                    (_, 0) => 1,
                     _ => kept((1 << chunks.ilog2()).max(fitting), previous),
                 };
                 let chunking = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
@@ -397,7 +457,7 @@ impl Planner<'_> {
         before: usize,
         depth: usize,
     ) -> std::result::Result<Way, Box<Unproved>> {
-        let all: u64 = rest.scans.iter().map(|scan| scan.bytes).sum();
+        let all = bytes_of(rest);
         let Found { proof, mut unproved, considered } = self.prove(rest, chunking, false);
         let mut best = proof.map(|proof| self.one_step(rest, proof, Part::Rest, considered.clone()));
         let mut refused = None;
@@ -432,8 +492,10 @@ impl Planner<'_> {
                 splits.extend(parts_of(rest, unproved, chunking, self.rules).unwrap_or_default());
             }
         }
-        // Two phases store the least.
+        // Two phases store the least; one row of what is little is better found at once.
         splits.sort_by_key(|split| split.part != Part::Phase);
+        let is_one_row = |split: &Split| split.part == Part::Phase && gives_one_row(&split.step.plan);
+        splits.retain(|split| !(chunking.keys.is_empty() && is_one_row(split) && self.is_little(&split.step)));
         for split in splits.into_iter().filter(|split| !is_right || split.is_small) {
             if best.as_ref().is_some_and(|best| best.cut_bytes >= enough) || self.effort.is_spent() {
                 break;
@@ -482,8 +544,11 @@ impl Planner<'_> {
         let Split { step, part, is_small: _, rest } = split;
         let first = match part {
             Part::First => {
-                let way = self.way(&step, &chunking.by_any_key(), before, depth + 1);
-                let mut way = way.unwrap_or_else(|_| self.whole(&step, Vec::new()));
+                let way = match gives_one_row(&step.plan) && self.is_little(&step) {
+                    true => None,
+                    false => self.way(&step, &chunking.by_any_key(), before, depth + 1).ok(),
+                };
+                let mut way = way.unwrap_or_else(|| self.whole(&step, Vec::new()));
                 way.steps.last_mut()?.part = Part::First;
                 way
             }
@@ -506,12 +571,29 @@ impl Planner<'_> {
         Some(Way { steps, cut_bytes })
     }
 
+    /// Whether to cut a part would cost more than it saves: it is read at once, and fits in memory.
+    fn is_little(&self, step: &Resolved) -> bool {
+        let Fit { chunks, bytes, most: _ } = (self.fitting)(step);
+        chunks <= 1 && bytes < LEAST_CUT_BYTES && !self.rules.are_one_by_one()
+    }
+
     fn one_step(&self, resolved: &Resolved, proof: Proof, part: Part, considered: Vec<Considered>) -> Way {
         let cut_bytes = proof.cut_bytes(resolved);
         let (name, resolved) = (String::new(), resolved.clone());
         let (needs, notes) = (Vec::new(), Vec::new());
         Way {
-            steps: vec![Step { name, resolved, proof, part, considered, needs, parts: 1, holds_little: false, notes }],
+            steps: vec![Step {
+                name,
+                resolved,
+                proof,
+                part,
+                considered,
+                needs,
+                parts: 1,
+                pass: None,
+                holds_little: false,
+                notes,
+            }],
             cut_bytes,
         }
     }

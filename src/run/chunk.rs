@@ -19,15 +19,12 @@ use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::Step;
+use crate::plan::steps::{MIN_SHARED_BYTES, Step};
 use crate::run::Context;
 use crate::run::planned::PlannedTask;
 use crate::run::served::Served;
 use crate::run::sliced::Sliced;
 use crate::source::Snapshot;
-
-/// A chunk that reads less has one partition: DataFusion reads a file of less in one, too.
-const MIN_PARTITIONED_BYTES: u64 = 10 << 20;
 
 /// What the chunks of one step have in common.
 pub struct ChunkJob {
@@ -66,16 +63,13 @@ impl ChunkJob {
     pub async fn run_within(&self, chunk: u32, permits: &Semaphore) -> Result<(Arc<ChunkEntry>, bool)> {
         let cache = &self.context.cache;
         let fingerprint = self.fingerprints[chunk as usize];
-        // Made by this run, where all chunks are made again: by another task with the same query.
-        let is_believed = |entry: &Arc<ChunkEntry>| !self.force || entry.written_unix_ns >= self.context.start_unix_ns;
-        let made = || cache.find(&[fingerprint]).map(|found| found.into_iter().flatten().find(is_believed));
         // A permit comes first: who waits for one must not keep others from the chunk.
         let mut waiting = Waiting::begin(&self.context.events);
         let (lock, permit) = loop {
             // The semaphore is never closed, so such calls wait and succeed.
             let Ok(permit) = permits.acquire().await else { continue };
             let lock = cache.lock(&fingerprint)?;
-            if let Some(entry) = made()? {
+            if let Some(entry) = self.made(&fingerprint)? {
                 return Ok((entry, false));
             }
             if let Some(lock) = lock {
@@ -88,7 +82,15 @@ impl ChunkJob {
         };
         self.context.events.send(Event::ChunkStarted { task: self.planned.task.name.clone(), chunk });
         let (pending, entry) = self.compute(chunk, permits, Some(permit)).await?;
-        Ok((self.commit(chunk, pending, entry, lock).await?, true))
+        let committed = self.commit(vec![Computed { lock, pending, entry }]).await?;
+        let nothing = || Error::new(ErrorKind::Storage, "a chunk was not stored; this is a bug");
+        Ok((committed.into_iter().next().ok_or_else(nothing)?.1, true))
+    }
+
+    /// The chunk, if it is there: of this run where all chunks are made again, by another task with the same query.
+    pub(super) fn made(&self, fingerprint: &Fingerprint) -> Result<Option<Arc<ChunkEntry>>> {
+        let is_believed = |entry: &Arc<ChunkEntry>| !self.force || entry.written_unix_ns >= self.context.start_unix_ns;
+        Ok(self.context.cache.find(&[*fingerprint])?.into_iter().flatten().find(is_believed))
     }
 
     /// Computes a chunk that is in the cache again, and compares.
@@ -113,7 +115,7 @@ impl ChunkJob {
         mut first: Option<SemaphorePermit<'_>>,
     ) -> Result<(PendingChunk, ChunkEntry)> {
         let (mut parts, mut joins) = (self.step().parts.min(self.most_parts()), Joins::Hash);
-        let mut most_partitions = self.most_partitions();
+        let mut most_partitions = self.most_partitions(1);
         loop {
             match self.try_compute(chunk, parts, joins, most_partitions, permits, first.take()).await {
                 // The rows of a part can't be taken back: all begins from the start, with one partition, in smaller
@@ -128,7 +130,7 @@ impl ChunkJob {
     }
 
     /// What sees the rows of a chunk, one after the other.
-    fn rows_hooks(&self, chunk: u32) -> Result<RowsHooks> {
+    pub(super) fn rows_hooks(&self, chunk: u32) -> Result<RowsHooks> {
         let step = self.step();
         let mut schema = Arc::clone(&step.resolved.schema);
         let mut hooks = RowsHooks::new(Arc::clone(&schema));
@@ -153,7 +155,7 @@ impl ChunkJob {
         if self.step().name == task.name { &task.materialization } else { &[] }
     }
 
-    fn step(&self) -> &Step {
+    pub(super) fn step(&self) -> &Step {
         &self.planned.steps[self.step]
     }
 
@@ -163,11 +165,13 @@ impl ChunkJob {
         if proof.keys().is_empty() || !proof.function().has_parts() { 1 } else { MAX_PARTS }
     }
 
-    /// How many partitions its plans may have, where processors are free: one for the little that they would share.
-    fn most_partitions(&self) -> usize {
+    /// How many partitions a plan for so many chunks may have, where processors are free: one for the little that they
+    /// would share.
+    pub(super) fn most_partitions(&self, chunks: usize) -> usize {
         let Step { needs, proof, .. } = self.step();
-        let bytes = needs.iter().map(|need| need.bytes).sum::<u64>() / u64::from(proof.chunks().max(1));
-        let is_little = bytes < MIN_PARTITIONED_BYTES && !self.context.always_partitions;
+        let all = needs.iter().map(|need| need.bytes).sum::<u64>();
+        let bytes = all.saturating_mul(chunks as u64) / u64::from(proof.chunks().max(1));
+        let is_little = bytes < MIN_SHARED_BYTES && !self.context.always_partitions;
         if is_little || !self.hooks().is_empty() { 1 } else { self.context.budget.jobs }
     }
 
@@ -228,43 +232,56 @@ impl ChunkJob {
                 Ok(()) => {}
             }
         }
-        let mut entry = ChunkEntry::new(self.fingerprints[chunk as usize], name, chunk, proof);
-        entry.written_unix_ns = unix_ns();
-        let footer =
-            |rows, content| ChunkEntry { rows, content, ..entry.clone() }.footer(&self.components, proof.schema());
-        let Written { rows, content, checksum } = writer.finish(footer)?;
-        (entry.rows, entry.content, entry.checksum, entry.bytes) = (rows, content, checksum, pending.bytes()?);
+        let entry = self.finish(chunk, name, writer, &pending)?;
         // A chunk of a source that changed meanwhile must never be found under the old identity.
         self.check_sources(chunk).await?;
         Ok((pending, entry))
     }
 
-    /// Without a permit: others go on while the file reaches the disk. The lock is released after that, also when the
-    /// future is dropped before.
-    async fn commit(
+    /// Ends a chunk's file; returns its entry.
+    pub(super) fn finish(
         &self,
         chunk: u32,
-        pending: PendingChunk,
-        entry: ChunkEntry,
-        lock: Lock,
-    ) -> Result<Arc<ChunkEntry>> {
+        table: &str,
+        writer: ChunkWriter,
+        pending: &PendingChunk,
+    ) -> Result<ChunkEntry> {
+        let proof = &self.step().proof;
+        let mut entry = ChunkEntry::new(self.fingerprints[chunk as usize], table, chunk, proof);
+        entry.written_unix_ns = unix_ns();
+        let footer =
+            |rows, content| ChunkEntry { rows, content, ..entry.clone() }.footer(&self.components, proof.schema());
+        let Written { rows, content, checksum } = writer.finish(footer)?;
+        (entry.rows, entry.content, entry.checksum, entry.bytes) = (rows, content, checksum, pending.bytes()?);
+        Ok(entry)
+    }
+
+    /// The entries of chunks in the cache, by number. Without a permit: others go on while the files reach the disk. The locks are released after that, also when the
+    /// future is dropped before.
+    pub(super) async fn commit(&self, computed: Vec<Computed>) -> Result<Vec<(u32, Arc<ChunkEntry>)>> {
         let (cache, components, force) = (Arc::clone(&self.context.cache), self.components.clone(), self.force);
         let in_use = Arc::clone(&self.context.in_use);
+        // The entry of a file that another wrote may have another number.
+        let chunks: Vec<u32> = computed.iter().map(|computed| computed.entry.chunk).collect();
         let commit = move || {
-            let committed = cache.commit(pending, entry, &components, force);
-            drop((lock, in_use));
+            let (locks, written): (Vec<_>, _) = computed.into_iter().map(Computed::written).unzip();
+            let committed = cache.commit(written, &components, force);
+            drop((locks, in_use));
             committed
         };
-        let entry = tokio::task::spawn_blocking(commit)
+        let entries = tokio::task::spawn_blocking(commit)
             .await
             .map_err(|e| Error::new(ErrorKind::Storage, "a chunk can't be stored").with_source(e))??;
-        let (task, rows, bytes) = (self.planned.task.name.clone(), entry.rows, entry.bytes);
-        self.context.events.send(Event::ChunkDone { task, chunk, rows, bytes });
-        let file = chunk_file(&entry, self.context.cache.folder());
-        for hook in self.hooks() {
-            hook.committed(&file, &self.hook_context).await?;
+        let entries: Vec<_> = chunks.into_iter().zip(entries).collect();
+        for (chunk, entry) in &entries {
+            let (task, chunk, rows, bytes) = (self.planned.task.name.clone(), *chunk, entry.rows, entry.bytes);
+            self.context.events.send(Event::ChunkDone { task, chunk, rows, bytes });
+            let file = chunk_file(entry, self.context.cache.folder());
+            for hook in self.hooks() {
+                hook.committed(&file, &self.hook_context).await?;
+            }
         }
-        Ok(entry)
+        Ok(entries)
     }
 
     async fn append(&self, writer: &mut ChunkWriter, piece: Piece, joins: Joins, partitions: usize) -> Result<()> {
@@ -291,7 +308,7 @@ impl ChunkJob {
         appended
     }
 
-    async fn check_sources(&self, chunk: u32) -> Result<()> {
+    pub(super) async fn check_sources(&self, chunk: u32) -> Result<()> {
         for source in &self.sources {
             source.check_unchanged().await?;
         }
@@ -299,6 +316,19 @@ impl ChunkJob {
             served.check_unchanged(chunk).await?;
         }
         Ok(())
+    }
+}
+
+/// A chunk that was computed, and may be committed by who holds the lock.
+pub(super) struct Computed {
+    pub(super) lock: Lock,
+    pub(super) pending: PendingChunk,
+    pub(super) entry: ChunkEntry,
+}
+
+impl Computed {
+    fn written(self) -> (Lock, (PendingChunk, ChunkEntry)) {
+        (self.lock, (self.pending, self.entry))
     }
 }
 

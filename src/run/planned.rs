@@ -14,14 +14,15 @@ use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
 use crate::hook::{InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
-use crate::plan::need::{needs_of_chunks, needs_of_query};
+use crate::plan::need::{needs_and_held, needs_of_chunks, needs_of_query};
 use crate::plan::partitionable::is_partitionable;
+use crate::plan::pass::Pass;
 use crate::plan::prove::never_null::never_null;
 use crate::plan::prove::proof::Proof;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, published, resolve};
 use crate::plan::slice::Stored;
-use crate::plan::steps::{Step, steps};
+use crate::plan::steps::{Fit, Part, Step, steps};
 use crate::plan::streamed::{Cut, cut, holds_little};
 use crate::run::served::Served;
 use crate::source::Snapshot;
@@ -144,12 +145,17 @@ pub async fn plan(
         let schema = Arc::clone(&query.last.resolved.schema);
         let fitting = |query: &Resolved| {
             // What can't be optimised fails later, with a reason.
-            let needed = needs_of_query(query, state).unwrap_or_default();
+            let (needed, held) = needs_and_held(query, state).unwrap_or_default();
             // Whole it has all processors, too.
-            match is_partitionable(&query.plan).unwrap_or(false) && holds_little(query, &needed, budget.held_bytes()) {
+            let little = budget.held_bytes();
+            let holds_little = || is_little(held, little) || holds_little(query, &needed, little);
+            let most = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
+            let chunks = match is_partitionable(&query.plan).unwrap_or(false) && holds_little() {
                 true => 0,
-                false => budget.chunks(needed.iter().map(|need| need.memory_bytes).sum()),
-            }
+                false if is_little(held, budget.pool_bytes().map_or(u64::MAX, |pool| pool as u64)) => 1,
+                false => most,
+            };
+            Fit { chunks, most, bytes: needed.iter().map(|need| need.bytes).sum() }
         };
         let fewest = |query: &Resolved, proof: &Proof| {
             let Cut { held, chunks_worth } = cut(query, &needs_of_query(query, state).unwrap_or_default(), proof)?;
@@ -170,7 +176,9 @@ pub async fn plan(
                 }
                 for step in &mut steps {
                     // Who can't be optimised fails when it runs, and needs all until then.
-                    step.needs = needs_of_chunks(&step.proof, &step.resolved, state).unwrap_or_default();
+                    let (needs, held) = needs_of_chunks(&step.proof, &step.resolved, state).unwrap_or_default();
+                    step.needs = needs;
+                    step.pass = if rules.are_one_by_one() { None } else { pass(step, held, task, budget) };
                 }
                 Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
             }
@@ -189,6 +197,32 @@ pub async fn plan(
         tasks.insert(task.name.clone(), planned);
     }
     Plans { tasks, sources, served }
+}
+
+/// Whether a query that holds so many bytes at a time, if that is known, holds no more than `most_bytes`.
+fn is_little(held: Option<f64>, most_bytes: u64) -> bool {
+    held.is_some_and(|held| held <= most_bytes as f64)
+}
+
+/// How several chunks of a step, which holds so many bytes where it runs whole, are computed at once. Hooks see the rows of one chunk after those of another, and where
+/// the task says how chunks read their inputs each chunk does.
+fn pass(step: &Step, held: Option<f64>, task: &Task, budget: Budget) -> Option<Pass> {
+    if step.parts > 1
+        || task.read_by.is_some()
+        || step.resolved.scans.iter().any(|scan| scan.is_served)
+        || !task.materialization.is_empty() && step.name == task.name
+    {
+        return None;
+    }
+    let bytes = step.needs.iter().map(|need| need.bytes).sum();
+    let in_memory = step.needs.iter().map(|need| need.memory_bytes).sum();
+    let little = budget.held_bytes();
+    let passes = match is_little(held, little) || holds_little(&step.resolved, &step.needs, little) {
+        true => 1,
+        false => budget.passes(in_memory),
+    };
+    // What can't be built is not needed: chunks run one by one.
+    Pass::of(&step.proof, step.part == Part::Phase, bytes, passes).ok().flatten()
 }
 
 /// Does a part of planning a task, on a stack that is enough for the deepest query. It catches a panic, also that there

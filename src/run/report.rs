@@ -134,6 +134,22 @@ impl TaskReport {
             steps: Vec::new(),
         }
     }
+
+    /// Adds what step number `number` did, of which `step` is a report. The first that ran has the reason.
+    pub(crate) fn add_step(&mut self, number: usize, step: Self) {
+        if self.status == Status::Reused {
+            (self.status, self.reason) = (step.status, step.reason);
+        }
+        self.executed += step.executed;
+        self.reused += step.reused;
+        self.audited += step.audited;
+        self.split_bytes += step.split_bytes;
+        self.scanned_bytes += step.scanned_bytes;
+        self.spilled_bytes += step.spilled_bytes;
+        if let (Some(own), Some(step)) = (self.steps.get_mut(number), step.steps.into_iter().nth(number)) {
+            *own = step;
+        }
+    }
 }
 
 /// What became of a task.

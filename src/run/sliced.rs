@@ -1,5 +1,6 @@
 //! An input as the chunks of a step read it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -11,6 +12,7 @@ use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
 use crate::plan::prove::proof::Proof;
+use crate::plan::rewrite::Provided;
 use crate::plan::slice::{InputMode, Slice};
 use crate::run::split::Split;
 use crate::run::{Input, Output};
@@ -34,6 +36,23 @@ pub struct Sliced {
     splits: Vec<SplitId>,
     /// Whether the order of its rows counts.
     is_ordered: bool,
+    /// Where several chunks find their rows at once.
+    together: Together,
+}
+
+/// What several chunks read at once.
+#[derive(Debug)]
+enum Together {
+    /// The table that each of them reads.
+    Same,
+    /// Their parts of a split, with these columns.
+    Split(Split, SchemaRef),
+    /// Stored chunks in a folder, for each chunk those that it opens, with these columns.
+    Stored(PathBuf, Vec<Vec<Arc<ChunkEntry>>>, SchemaRef),
+    /// The whole of the input: if they are all.
+    Whole(Arc<FilesTable>),
+    /// Nothing: each is asked for alone.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -57,7 +76,8 @@ impl Sliced {
         let is_exact = vec![true; chunks as usize];
         let rows = (0..chunks).map(|chunk| split.files.iter().map(|file| file.rows(chunk)).sum()).collect();
         let (mode, splits) = (InputMode::Split, split.ids.clone());
-        Ok(Self { tables, is_exact, rows, mode, splits, is_ordered: false })
+        let together = Together::Split(split.clone(), Arc::clone(schema));
+        Ok(Self { tables, is_exact, rows, mode, splits, is_ordered: false, together })
     }
 
     /// What the chunks of `proof` read of `input`, its scan number `scan`, as `slice` says.
@@ -67,13 +87,16 @@ impl Sliced {
     pub fn new(input: &Input, slice: &Slice, proof: &Proof, scan: usize, cache: &Cache) -> Result<Self> {
         let chunks = proof.chunks();
         let mut rows = Vec::new();
+        let mut together = Together::Same;
         let tables = match (input, slice.mode()) {
             (Input::Source(source), InputMode::Range) => {
                 rows = (0..chunks).map(|chunk| slice.row_groups(chunk).iter().map(|group| group.rows).sum()).collect();
+                together = Together::Whole(source.table());
                 Ok((0..chunks).map(|chunk| Table::Files(of_row_groups(source, slice, chunk))).collect())
             }
             (Input::Source(source), _) => Ok(vec![Table::Files(source.table())]),
             (Input::Served(served), InputMode::Serve) => {
+                together = Together::Nothing;
                 let slice = |chunk| Ok(Table::Served(served.table(served.slice(proof, scan, chunk)?)));
                 (0..chunks).map(slice).collect()
             }
@@ -89,7 +112,10 @@ impl Sliced {
                         let entries =
                             (0..chunks).map(|chunk| stored(output, slice, chunk)).collect::<Result<Vec<_>>>()?;
                         rows = entries.iter().map(|entries| entries.iter().map(|entry| entry.rows).sum()).collect();
-                        entries.iter().map(|entries| opened(entries)).collect()
+                        let tables = entries.iter().map(|entries| opened(entries)).collect();
+                        let folder = cache.folder().to_path_buf();
+                        together = Together::Stored(folder, entries, Arc::clone(&output.schema));
+                        tables
                     }
                     InputMode::Range
                     | InputMode::Serve
@@ -100,7 +126,8 @@ impl Sliced {
             }
         };
         let is_exact = (0..chunks).map(|chunk| slice.is_exact(chunk)).collect();
-        Ok(Self { tables: tables?, is_exact, rows, mode: slice.mode(), splits: Vec::new(), is_ordered: false })
+        let (mode, splits) = (slice.mode(), Vec::new());
+        Ok(Self { tables: tables?, is_exact, rows, mode, splits, is_ordered: false, together })
     }
 
     /// The same, as needed: where the order of rows counts for chunks that each see their own, they are read in it.
@@ -118,6 +145,37 @@ impl Sliced {
             Table::Served(served) => Arc::clone(served),
             Table::Split(split) => Arc::clone(split) as _,
         }
+    }
+
+    /// What a pass reads that computes `chunks`, and whether it has no other rows than theirs; `None` where they can't
+    /// be read at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when a file is gone.
+    pub fn of_chunks(&self, chunks: &[u32]) -> Result<Option<Provided>> {
+        let is_all = chunks.len() == self.is_exact.len();
+        let table: Arc<dyn TableProvider> = match &self.together {
+            Together::Same => match self.tables.first() {
+                Some(Table::Files(files)) => Arc::clone(files) as _,
+                Some(Table::Served(served)) => Arc::clone(served),
+                Some(Table::Split(split)) => Arc::clone(split) as _,
+                None => return Ok(None),
+            },
+            Together::Split(Split { ids: _, files, columns }, schema) => {
+                Arc::new(SplitTable::try_new(Arc::clone(schema), columns, files.clone(), chunks.to_vec())?)
+            }
+            Together::Stored(folder, entries, schema) => {
+                let mut opened: Vec<Arc<ChunkEntry>> =
+                    chunks.iter().flat_map(|chunk| &entries[*chunk as usize]).cloned().collect();
+                opened.sort_by_key(|entry| entry.chunk);
+                opened.dedup_by_key(|entry| entry.chunk);
+                Arc::new(of_chunks(folder, &opened, Arc::clone(schema))?)
+            }
+            Together::Whole(files) if is_all => Arc::clone(files) as _,
+            Together::Whole(_) | Together::Nothing => return Ok(None),
+        };
+        let is_exact = chunks.iter().all(|chunk| self.is_exact(*chunk));
+        Ok(Some(Provided { table, is_exact }))
     }
 
     /// Rows that a chunk reads, about; 0 when all read the same.

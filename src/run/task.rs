@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures::FutureExt;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, debug, info_span};
 
 use crate::cache::Prepared;
 use crate::cache::publish::Guard;
@@ -143,14 +143,35 @@ impl TaskJob {
         let mut whole = Components::default();
         let mut output = Output::default();
         let mut before_last: Vec<Fingerprint> = Vec::new();
-        for number in 0..planned.steps.len() {
-            let prefix = prefix(planned.steps.len(), number);
-            let before = before.as_ref().map(|before| before.below(&prefix));
-            let components;
+        let mut left: Vec<usize> = (0..planned.steps.len()).collect();
+        let mut done: BTreeMap<usize, (Output, Components)> = BTreeMap::new();
+        while !left.is_empty() {
+            let is_left = |table: &String| left.iter().any(|other| planned.steps[*other].name == *table);
+            let waits = |number: &usize| planned.steps[*number].resolved.scans.iter().any(|scan| is_left(&scan.table));
+            let (later, ready): (Vec<usize>, Vec<usize>) = left.iter().copied().partition(waits);
+            let run = ready.iter().map(|number| {
+                let before = before.as_ref().map(|before| before.below(&prefix(planned.steps.len(), *number)));
+                let mut own = TaskReport { steps: report.steps.clone(), ..TaskReport::new(&task.name, Status::Reused) };
+                let (this, sources, context) = (&*self, &sources, &hook_context);
+                async move {
+                    let ran = this.run_step(*number, before.as_ref(), sources, context, &mut own).await;
+                    (*number, own, ran)
+                }
+            });
+            // Those that don't wait for each other side by side; what one of them has committed stays if another fails.
+            for (number, own, ran) in join_all(run).await {
+                report.add_step(number, own);
+                done.insert(number, ran?);
+            }
+            let outputs = ready.iter().filter_map(|number| Some((*number, Arc::new(done.get(number)?.0.clone()))));
+            let outputs = outputs.map(|(number, output)| (planned.steps[number].name.clone(), Input::Output(output)));
+            self.inputs.extend(outputs);
+            left = later;
+        }
+        for (number, (of_step, components)) in done {
             before_last.extend(output.entries.iter().map(|entry| entry.fingerprint));
-            (output, components) = self.run_step(number, before.as_ref(), &sources, &hook_context, report).await?;
-            whole.add(&prefix, components);
-            self.inputs.insert(planned.steps[number].name.clone(), Input::Output(Arc::new(output.clone())));
+            whole.add(&prefix(planned.steps.len(), number), components);
+            output = of_step;
         }
         report.rows = output.entries.iter().map(|e| e.rows).sum();
         report.bytes = output.entries.iter().map(|e| e.bytes).sum();
@@ -239,7 +260,9 @@ impl TaskJob {
             if !missing.is_empty() {
                 report.status = Status::Executed;
             }
-            let (inputs, split_bytes) = self.sliced(number, runs as u32).await?;
+            let passes = step.passes(&missing, self.context.budget.jobs).len();
+            let reads = if passes > 0 { passes + audited.len() } else { runs };
+            let (inputs, split_bytes) = self.sliced(number, reads as u32).await?;
             report.split_bytes += split_bytes;
             if let Some(step) = report.steps.get_mut(number) {
                 step.inputs.iter_mut().zip(&inputs).for_each(|(input, sliced)| input.mode = sliced.mode());
@@ -317,7 +340,26 @@ impl TaskJob {
                 run.instrument(span).boxed()
             }
         };
+        let run_together = {
+            let (job, permits, ran) = (Arc::clone(job), Arc::clone(&self.permits), Arc::clone(&ran));
+            move |chunks: Vec<u32>| {
+                let (job, permits, ran) = (Arc::clone(&job), Arc::clone(&permits), Arc::clone(&ran));
+                let span = info_span!("pass", chunks = chunks.len());
+                let run = async move {
+                    let made = job.run_pass(&chunks, &permits).await.unwrap_or_else(|error| {
+                        debug!(%error, "the chunks of a pass run one by one");
+                        Vec::new()
+                    });
+                    let chunks = made.iter().map(|(chunk, ..)| *chunk).collect();
+                    ran.lock().unwrap_or_else(PoisonError::into_inner).extend(made);
+                    chunks
+                };
+                run.instrument(span).boxed()
+            }
+        };
+        let passes = job.passes(&missing)?;
         let chunks = Chunks::new(missing, job.fingerprints.len() as u32, Arc::new(run));
+        let chunks = chunks.with_passes(passes, Arc::new(run_together));
         match &self.planned.task.invocation {
             Some(hook) => hook.run(&chunks, &job.hook_context).await?,
             None => chunks.run_all().await?,
@@ -350,7 +392,7 @@ impl TaskJob {
         Ok(())
     }
 
-    /// What the chunks of a step, of which `runs` will run, read of each scan, by number, and how; and the bytes of the
+    /// What the chunks of a step, for which inputs are read `runs` times, read of each scan, by number, and how; and the bytes of the
     /// splits that were made for it.
     async fn sliced(&self, number: usize, runs: u32) -> Result<(Vec<Sliced>, u64)> {
         let scans = 0..self.planned.steps[number].resolved.scans.len();
@@ -478,7 +520,7 @@ fn step_report(task: &Task, step: &Step) -> StepReport {
     };
     let chunks = step.proof.chunks();
     let input = |(number, scan): (usize, &Scan)| {
-        let mode = step.slice(number, chunks, task.read_by).map_or(InputMode::Replicate, |slice| slice.mode());
+        let mode = step.slice(number, step.reads(), task.read_by).map_or(InputMode::Replicate, |slice| slice.mode());
         InputReport { table: scan.table.clone(), mode }
     };
     let inputs = step.resolved.scans.iter().enumerate().map(input).collect();

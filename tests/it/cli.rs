@@ -624,7 +624,7 @@ fn a_cache_that_cannot_be_used_is_said_before_anything_runs() {
 fn a_full_disk_fails_cleanly_and_the_next_run_completes() {
     let big = "CREATE TABLE big WITH (compression = 'uncompressed') AS
                SELECT id, id * 7919 AS a, id * 104729 AS b, id * 1299709 AS c FROM wide;";
-    let many = "CREATE TABLE big CLUSTERED BY (id) INTO 64 BUCKETS AS
+    let many = "CREATE TABLE big CLUSTERED BY (id) INTO 64 BUCKETS WITH (read_by = 'rescan') AS
                 SELECT id, id * 7919 AS a, id * 104729 AS b, id * 1299709 AS c FROM wide;";
     let wide = "CREATE EXTERNAL TABLE wide STORED AS PARQUET LOCATION '../data/wide.parquet';\n";
     // Blocks of 512 bytes: not enough for an index, for one big chunk, for the index of many chunks.
@@ -838,7 +838,7 @@ impl Slow {
         lab.write(
             "sql/pairs.sql",
             "CREATE EXTERNAL TABLE rows STORED AS PARQUET LOCATION '../data/rows.parquet';
-             CREATE TABLE pairs CLUSTERED BY (k) INTO 32 BUCKETS AS
+             CREATE TABLE pairs CLUSTERED BY (k) INTO 32 BUCKETS WITH (read_by = 'rescan') AS
              SELECT a.k, count(*) AS pairs, sum(a.v + b.v) AS total FROM rows a JOIN rows b ON a.k = b.k GROUP BY a.k;",
         );
         let mut command = lab.command(&["run", "sql", "--cache", "cache", "--jobs", "1"]);

@@ -454,9 +454,9 @@ async fn the_engines_own_number_of_chunks_outlives_another_memory_and_number_of_
         let sums = report.task("sums").unwrap();
         (sums.chunks, sums.executed)
     };
-    let (chunks, executed) = run(32, 2).await;
+    let (chunks, executed) = run(8, 2).await;
     assert!(chunks > 1 && executed == chunks, "{executed} of {chunks}");
-    for (mib, jobs) in [(16, 2), (64, 2), (32, 1), (32, 4)] {
+    for (mib, jobs) in [(4, 2), (16, 2), (8, 1), (8, 4)] {
         assert_eq!(run(mib, jobs).await, (chunks, 0), "{mib} MiB, {jobs} jobs");
     }
     // What memory asks for beyond that is done in parts.
@@ -464,7 +464,7 @@ async fn the_engines_own_number_of_chunks_outlives_another_memory_and_number_of_
     let query = "SELECT k, sum(v) AS v FROM t GROUP BY k";
     let expected = crate::support::query_rows(&oracle(&statements).await, query).await;
     let engine = Engine::builder().cache_folder(folder.path().join("cache")).jobs(2);
-    let engine = engine.memory_limit_bytes(16 << 20).build().unwrap();
+    let engine = engine.memory_limit_bytes(4 << 20).build().unwrap();
     let pipeline = chunkwise::sql::parse(&sql, "test.sql", folder.path()).unwrap();
     let forced = engine.run(&pipeline, &RunOptions { force: true, ..RunOptions::default() }).await.unwrap();
     assert_eq!((forced.succeeded(), forced.task("sums").unwrap().executed), (true, chunks), "{forced:#?}");

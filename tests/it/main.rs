@@ -20,6 +20,7 @@ mod materialize;
 mod memory;
 mod mutations;
 mod order;
+mod passes;
 mod planning;
 mod plans;
 mod prove;

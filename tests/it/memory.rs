@@ -70,7 +70,7 @@ async fn the_number_of_chunks_follows_from_the_memory() {
     let query = "SELECT l.k, count(*) AS n, max(l.s) AS s FROM l JOIN r ON l.k = r.k GROUP BY l.k";
     let sql = format!("{sources}CREATE TABLE t AS {query};");
     let mut found = Vec::new();
-    for mib in [4096, 64, 16] {
+    for mib in [4096, 16, 4] {
         let engine = Engine::builder().cache_folder(folder.path().join(format!("cache {mib}"))).jobs(2);
         let engine = engine.memory_limit_bytes(mib << 20).build().unwrap();
         let report = run(&engine, &sql, folder.path()).await;

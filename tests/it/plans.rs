@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;
 
-use crate::support::{engine, make_parquet, parquet_source};
+use crate::support::{engine_one_by_one, make_parquet, parquet_source};
 
 const TABLES: [(&str, &str); 4] = [
     (
@@ -271,7 +271,7 @@ async fn explain_says_how_each_operator_is_cut_or_why_not() {
         make_parquet(folder.path(), name, query).await;
     }
     let sources: Vec<String> = TABLES.iter().map(|(name, _)| parquet_source(folder.path(), name)).collect();
-    let engine = engine(&folder.path().join("cache"));
+    let engine = engine_one_by_one(&folder.path().join("cache"));
     for (name, tasks) in CASES {
         let mut text = String::new();
         for (cut, query) in *tasks {

@@ -534,7 +534,7 @@ async fn a_dropped_run_leaves_no_unfinished_file_and_keeps_its_chunks() {
     let mut lab = Lab::new();
     lab.close();
     let sql = format!(
-        "{SOURCES} CREATE TABLE pairs CLUSTERED BY (customer) INTO 32 BUCKETS AS
+        "{SOURCES} CREATE TABLE pairs CLUSTERED BY (customer) INTO 32 BUCKETS WITH (read_by = 'rescan') AS
          SELECT a.customer, a.id AS one, b.id AS other FROM orders a JOIN orders b ON a.customer = b.customer"
     );
     let log = Arc::clone(&lab.events);

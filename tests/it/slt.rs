@@ -40,7 +40,7 @@ use sqllogictest::{
     default_normalizer, default_validator, parse, parse_file, strict_column_validator,
 };
 
-use crate::support::{engine, parquet_source};
+use crate::support::{engine_one_by_one, parquet_source};
 
 /// Rows of a Parquet row group: few, so that small tables have several.
 const ROW_GROUP_ROWS: usize = 4;
@@ -202,7 +202,13 @@ struct Chunked {
 
 impl Chunked {
     fn new(tables: &Path, cache: &Path, is_warm: bool) -> Self {
-        Self { engine: engine(cache), tables: tables.to_path_buf(), definitions: Vec::new(), query: 0, is_warm }
+        Self {
+            engine: engine_one_by_one(cache),
+            tables: tables.to_path_buf(),
+            definitions: Vec::new(),
+            query: 0,
+            is_warm,
+        }
     }
 
     /// Runs `sql` as a task that is cut as `cut` says.

@@ -98,6 +98,11 @@ pub fn engine(cache: &Path) -> Engine {
     Engine::builder().cache_folder(cache).jobs(2).build().unwrap()
 }
 
+/// As [`engine`], with chunks that run one by one, also where a task is too little to be cut.
+pub fn engine_one_by_one(cache: &Path) -> Engine {
+    Engine::builder().cache_folder(cache).jobs(2).one_by_one().build().unwrap()
+}
+
 /// The inputs that the task at `at` cuts, in alphabetical order, a word for each reading.
 pub fn cut(report: &RunReport, at: usize) -> String {
     let inputs = report.tasks[at].inputs.iter().filter(|input| input.mode != InputMode::Replicate);

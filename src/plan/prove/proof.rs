@@ -1,5 +1,6 @@
 //! A plan that may be cut, what every chunk sees of its inputs, and what was found at its nodes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -21,6 +22,7 @@ pub struct Proof {
     pub(super) schema: SchemaRef,
     pub(super) keys: Vec<String>,
     pub(super) stored_by: Vec<String>,
+    pub(super) visible: BTreeMap<Vec<usize>, Vec<KeyExpr>>,
     pub(super) function: ChunkFunction,
     pub(super) inputs: Vec<Input>,
     pub(super) once: Vec<Vec<usize>>,
@@ -75,6 +77,7 @@ impl Proof {
             schema: resolved.schema.clone(),
             keys: Vec::new(),
             stored_by: Vec::new(),
+            visible: BTreeMap::new(),
             function: ChunkFunction::Hash(1),
             inputs: inputs
                 .map(|s| Input { table: s.table.clone(), role: Role::Replicated { why: why.clone() } })
@@ -101,6 +104,7 @@ impl Proof {
             schema: Arc::new(Schema::empty()),
             keys: Vec::new(),
             stored_by: Vec::new(),
+            visible: BTreeMap::new(),
             function: ChunkFunction::Hash(1),
             inputs: vec![Input { table: table.to_string(), role }],
             once: Vec::new(),
@@ -140,6 +144,12 @@ impl Proof {
     /// when not every key is such a column.
     pub fn stored_by(&self) -> &[String] {
         &self.stored_by
+    }
+
+    /// The keys over the columns of nodes where all of them are visible, by the way to the node from the root, by number
+    /// of the input.
+    pub fn visible(&self) -> &BTreeMap<Vec<usize>, Vec<KeyExpr>> {
+        &self.visible
     }
 
     /// Number of chunks, at least 1.

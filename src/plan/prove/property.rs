@@ -179,6 +179,16 @@ impl Property {
         }
     }
 
+    /// One expression for each key, a column where there is one, if all of them are visible.
+    pub fn visible(&self) -> Option<Vec<KeyExpr>> {
+        let Self::Partitioned { keys } = self else { return None };
+        let one = |key: &Key| {
+            let column = key.exprs.iter().find(|expr| expr.as_column().is_some());
+            column.or(key.exprs.first()).cloned()
+        };
+        keys.iter().map(one).collect()
+    }
+
     /// Whether more equals a key than is kept.
     pub fn left_out(&self) -> bool {
         matches!(self, Self::Partitioned { keys } if keys.iter().any(|key| key.left_out))

@@ -79,7 +79,6 @@ rules! {
     OffsetLast "offset-last" "OFFSET counts the rows of the whole",
     /// An aggregate with an ORDER BY of its own is not done in two phases.
     UnorderedStates "unordered-states" "the states of an ordered aggregate depend on the order of chunks",
-    /// A DISTINCT aggregate of floats is not done in two phases.
     /// Two plans are one step only where they read the same.
     SameSources "same-sources" "plans over different table functions look the same",
 }
@@ -105,13 +104,34 @@ impl FromStr for Rule {
 pub struct Rules {
     #[cfg(feature = "testing")]
     without: Option<Rule>,
+    #[cfg(feature = "testing")]
+    one_by_one: bool,
 }
 
 impl Rules {
-    /// All rules but one.
+    /// These rules but one.
     #[cfg(feature = "testing")]
-    pub fn without(rule: Rule) -> Self {
-        Self { without: Some(rule) }
+    pub fn without(self, rule: Rule) -> Self {
+        Self { without: Some(rule), ..self }
+    }
+
+    /// These rules, for chunks that run one by one, also where that costs more than it saves: what is wrong with a cut
+    /// shows there.
+    #[cfg(feature = "testing")]
+    pub fn one_by_one(self) -> Self {
+        Self { one_by_one: true, ..self }
+    }
+
+    /// Whether chunks run one by one, also where that costs more than it saves.
+    #[cfg(feature = "testing")]
+    pub fn are_one_by_one(self) -> bool {
+        self.one_by_one
+    }
+
+    /// Whether chunks run one by one, also where that costs more than it saves.
+    #[cfg(not(feature = "testing"))]
+    pub fn are_one_by_one(self) -> bool {
+        false
     }
 
     /// Whether `rule` is asked for.

@@ -1,5 +1,7 @@
 //! The rules of the prover, one for each operator.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::DataType;
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -27,6 +29,8 @@ pub struct Accepted {
     pub steps: Vec<Step>,
     /// The keys among the plan's columns.
     pub keys: Vec<Key>,
+    /// The keys over the columns of nodes where all of them are visible, by the way to each from the root.
+    pub visible: BTreeMap<Vec<usize>, Vec<KeyExpr>>,
     /// Nodes that chunk 0 alone computes: the way to each from the root, by number of the input.
     pub once: Vec<Vec<usize>>,
 }
@@ -64,14 +68,15 @@ pub fn attempt(
         }
     };
     // Words are made only for what is accepted, since most attempts are not.
-    let Proved { steps, once, property: _ } = prove(resolved, assignment, keys, search, true)?;
-    Ok(Accepted { steps, keys: keys_of_root, once })
+    let Proved { steps, visible, once, property: _ } = prove(resolved, assignment, keys, search, true)?;
+    Ok(Accepted { steps, keys: keys_of_root, visible, once })
 }
 
 /// What one attempt found.
 struct Proved {
     property: Property,
     steps: Vec<Step>,
+    visible: BTreeMap<Vec<usize>, Vec<KeyExpr>>,
     once: Vec<Vec<usize>>,
 }
 
@@ -82,14 +87,17 @@ fn prove(
     Search { is_phase, rules, effort, task: _, chunking: _ }: Search,
     tells: bool,
 ) -> Result<Proved, Refused> {
-    let (steps, way, once) = (Vec::new(), Vec::new(), Vec::new());
-    let mut prover = Prover { assignment, keys, rules, effort, tells, steps, refused: None, way, once };
+    let (steps, visible, way, once) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
+    let mut prover = Prover { assignment, keys, rules, effort, tells, steps, visible, refused: None, way, once };
     let found = match is_phase {
         true => prover.phase(&resolved.plan),
         false => prover.root(&resolved.plan),
     };
     match found {
-        Ok(property) => Ok(Proved { property, steps: prover.steps, once: prover.once }),
+        Ok(property) => {
+            let Prover { steps, visible, once, .. } = prover;
+            Ok(Proved { property, steps, visible, once })
+        }
         Err(refusal) => {
             let blocked = prover.refused.as_ref().map_or(Blocked::Unknown, |at| blocked(&refusal, at));
             let at = prover.refused.filter(|_| !refusal.is_final).map(Box::new);
@@ -147,9 +155,10 @@ struct Prover<'a> {
     keys: &'a [String],
     rules: Rules,
     effort: &'a Effort,
-    /// Whether what is found is put in words.
+    /// Whether what is found is kept, and put in words.
     tells: bool,
     steps: Vec<Step>,
+    visible: BTreeMap<Vec<usize>, Vec<KeyExpr>>,
     /// The first node that was refused.
     refused: Option<LogicalPlan>,
     /// The way from the root to the node at hand.
@@ -268,6 +277,9 @@ impl Prover<'_> {
         }
         if self.tells {
             self.steps[step].finding = found.in_words(plan.schema());
+            if let Some(keys) = found.visible() {
+                self.visible.insert(self.way.clone(), keys);
+            }
         }
         Ok(found)
     }

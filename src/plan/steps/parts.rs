@@ -163,6 +163,19 @@ fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<
     Ok(is_same || !rules.ask(Rule::SameSources))
 }
 
+/// Whether a plan gives one row at most: the aggregates of all rows.
+pub fn gives_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_) => plan.inputs().into_iter().all(gives_one_row),
+        _ => false,
+    }
+}
+
 /// Whether the rows of a plan are groups, distinct or first rows.
 fn gives_few_rows(plan: &LogicalPlan) -> bool {
     match plan {

@@ -1,0 +1,165 @@
+//! Chunks that are computed several at once are those that are computed one by one.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use chunkwise::{Engine, Event, InputMode, RunOptions, Status};
+
+use crate::support::{engine, make_parquet, oracle, parquet_source, query_rows, read_rows, rows_as_text, run, try_run};
+
+/// The tables of the tests, as statements.
+async fn sources(folder: &Path) -> String {
+    for (name, rows) in [
+        (
+            "a",
+            "SELECT nullif(value % 31, 0) AS k, value % 7 AS g, value AS v, value / 8e0 AS f FROM generate_series(1, 400)",
+        ),
+        ("b", "SELECT CAST(nullif(value % 37, 1) AS INT) AS k, value % 5 AS w FROM generate_series(1, 90)"),
+        ("r", "SELECT value AS g, concat('label ', value % 3) AS label FROM generate_series(0, 5)"),
+    ] {
+        make_parquet(folder, name, rows).await;
+    }
+    ["a", "b", "r"].map(|name| format!("{};\n", parquet_source(folder, name))).concat()
+}
+
+/// How a task is cut, and its query.
+const TASKS: &[(&str, &str)] = &[
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT k, sum(v) AS v, count(*) AS n FROM a GROUP BY k"),
+    // The key is not among the columns.
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT sum(v) AS v, count(*) AS n FROM a GROUP BY k"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT a.v, b.w FROM a JOIN b ON a.k = b.k JOIN r ON a.g = r.g"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT r.label, a.v FROM r JOIN (SELECT * FROM a WHERE v > 9) a ON r.g = a.g"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT a.v, b.w FROM a LEFT JOIN b ON a.k = b.k AND b.w > 1"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT b.w, a.v FROM a RIGHT JOIN b ON a.k = b.k AND a.v > 100"),
+    (
+        "CLUSTERED BY (k) INTO 7 BUCKETS",
+        "SELECT coalesce(a.k, b.k) AS k, count(*) AS n FROM a FULL JOIN b ON a.k = b.k GROUP BY 1",
+    ),
+    (
+        "CLUSTERED BY (k) INTO 7 BUCKETS",
+        "SELECT v FROM a WHERE k IN (SELECT k FROM b) AND NOT EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND w = 3)",
+    ),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) AS at FROM a"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT v AS n FROM a UNION ALL SELECT w FROM b"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT DISTINCT k, g FROM a"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT k, unnest(make_array(v, g)) AS n FROM a ORDER BY k"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT k, min(f) AS least, sum(f) AS f FROM a GROUP BY k"),
+    // Two phases.
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT g, sum(v) AS v, avg(v) AS mean FROM a GROUP BY g"),
+    (
+        "CLUSTERED BY (k) INTO 7 BUCKETS",
+        "SELECT g, w, sum(v) AS v, grouping(w) AS total FROM a JOIN b ON a.k = b.k GROUP BY ROLLUP (g, w)",
+    ),
+    (
+        "CLUSTERED BY (k) INTO 7 BUCKETS",
+        "SELECT g, w, count(*) AS n FROM a JOIN b ON a.k = b.k GROUP BY GROUPING SETS ((g, w), (w), ())",
+    ),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT count(*) AS n, sum(v) AS v, max(f) AS f FROM a"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT g, count(*) AS n FROM a WHERE k = 3 GROUP BY ROLLUP (g)"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT count(*) AS n, sum(v) AS v FROM a WHERE k = 3 AND v > 1000"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT DISTINCT g FROM a"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT k, v FROM a ORDER BY g DESC, v LIMIT 5"),
+    ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT v FROM a ORDER BY v LIMIT 4 OFFSET 3"),
+    ("WITH (chunk_by = 'range', chunks = 5)", "SELECT v, count(*) AS n FROM a GROUP BY v"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_gives_each_chunk_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path()).await;
+    let tasks: String =
+        TASKS.iter().enumerate().map(|(at, (cut, query))| format!("CREATE TABLE t{at} {cut} AS {query};\n")).collect();
+    let sql = format!("{sources}{tasks}");
+    let engine = engine(&folder.path().join("cache"));
+    let pipeline = chunkwise::sql::parse(&sql, "f.sql", folder.path()).unwrap();
+    let statements: Vec<String> = sources.split_inclusive(";\n").map(String::from).collect();
+    let oracle = oracle(&statements).await;
+    let report = engine.run(&pipeline, &RunOptions::default()).await.unwrap();
+    let audit = RunOptions { audit_percent: 100.0, ..RunOptions::default() };
+    let audited = engine.run(&pipeline, &audit).await.unwrap();
+    for (at, (_, query)) in TASKS.iter().enumerate() {
+        let name = format!("t{at}");
+        let explained = engine.explain(&pipeline, Some(&name)).await.unwrap().remove(0).unwrap();
+        assert!(explained.contains("computed in one pass"), "{explained}");
+        assert_eq!(read_rows(&engine, &name).await.unwrap(), query_rows(&oracle, query).await, "{query}");
+        let (ran, again) = (report.task(&name).unwrap(), audited.task(&name).unwrap());
+        assert_eq!((again.status, again.audited), (Status::Reused, ran.executed), "{query}: {}", again.reason);
+    }
+}
+
+/// An engine that tells how many rows splits have.
+fn watched(cache: &Path) -> (Engine, Arc<Mutex<u64>>) {
+    let split = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&split);
+    let listen = move |event| {
+        if let Event::Split { rows, .. } = event {
+            *seen.lock().unwrap() += rows;
+        }
+    };
+    (Engine::builder().cache_folder(cache).jobs(2).on_event(listen).build().unwrap(), split)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_reads_once_what_each_chunk_would_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT value % 999 AS k, encode(sha256(CAST(value AS VARCHAR)), 'base64') AS s FROM generate_series(1, 30000) AS t(value)";
+    make_parquet(folder.path(), "wide", rows).await;
+    let source = parquet_source(folder.path(), "wide");
+    let task = |with: &str| {
+        format!(
+            "{source};\nCREATE TABLE t CLUSTERED BY (k) INTO 64 BUCKETS {with} AS SELECT k, max(s) AS s FROM wide GROUP BY k;"
+        )
+    };
+    let scanned = async |name: &str, with: &str| {
+        let (engine, split) = watched(&folder.path().join(name));
+        let report = run(&engine, &task(with), folder.path()).await;
+        let task = report.task("t").unwrap();
+        assert_eq!((task.executed, task.inputs[0].mode), (64, InputMode::Rescan), "{task:#?}");
+        assert_eq!(*split.lock().unwrap(), 0);
+        task.scanned_bytes
+    };
+    let (once, each) = (scanned("pass", "").await, scanned("alone", "WITH (read_by = 'rescan')").await);
+    println!("64 chunks read {:.1} times what a pass reads", each as f64 / once as f64);
+    assert!(each > 50 * once, "{each} of {once}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_computes_only_the_chunks_that_are_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path()).await;
+    let sql =
+        format!("{sources}CREATE TABLE t CLUSTERED BY (k) INTO 31 BUCKETS AS SELECT k, sum(v) AS v FROM a GROUP BY k;");
+    let engine = engine(&folder.path().join("cache"));
+    let first = run(&engine, &sql, folder.path()).await;
+    assert_eq!(first.task("t").unwrap().executed, 31);
+    let changed =
+        "SELECT nullif(value % 31, 0) AS k, value % 7 AS g, CASE WHEN value % 31 < 9 THEN 0 ELSE value END AS v,
+                   value / 8e0 AS f FROM generate_series(1, 400)";
+    make_parquet(folder.path(), "a", changed).await;
+    let report = run(&engine, &sql, folder.path()).await;
+    let task = report.task("t").unwrap();
+    assert!((2..=9).contains(&task.executed) && task.executed + task.reused == 31, "{task:#?}");
+    let zeros = "SELECT count(*) AS n FROM t WHERE v = 0";
+    assert_eq!(rows_as_text(&engine, zeros).await, rows_as_text(&engine, "SELECT 9 AS n").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_pass_fails_its_chunks_say_which_of_them_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path()).await;
+    let sql = format!(
+        "{sources}CREATE TABLE t CLUSTERED BY (k) INTO 5 BUCKETS AS SELECT k, sum(100 / (v - 7)) AS n FROM a GROUP BY k;"
+    );
+    let engine = engine(&folder.path().join("cache"));
+    let report = try_run(&engine, &sql, folder.path()).await;
+    let task = report.task("t").unwrap();
+    assert_eq!(task.status, Status::Failed);
+    assert!(task.reason.contains("chunk ") && task.reason.contains("Divide by zero"), "{task:#?}");
+    // Where none fails any more all come of it.
+    let sound = "SELECT nullif(value % 31, 0) AS k, value % 7 AS g, CASE WHEN value = 7 THEN 8 ELSE value END AS v,
+                 value / 8e0 AS f FROM generate_series(1, 400)";
+    make_parquet(folder.path(), "a", sound).await;
+    let report = run(&engine, &sql, folder.path()).await;
+    let task = &report.tasks[0];
+    assert!(task.executed + task.reused == 5 && task.status == Status::Executed, "{report:#?}");
+}
