@@ -31,11 +31,11 @@ pub struct RowGroups {
 }
 
 /// How much a column of a table holds, about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ColumnSize {
     /// How many values it has; `None` where the files don't tell.
     pub values: Option<u64>,
-    /// Bytes of all rows' values in memory.
+    /// Bytes of all rows' values in memory; 0 where that is not known.
     pub bytes: u64,
 }
 

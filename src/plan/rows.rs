@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::chunk::bucket::chunk_of_udf;
+use crate::plan::clustering::ColumnSize;
 use crate::plan::resolve::InputSource;
 
 /// The share of rows that pass a condition of which nothing is known.
@@ -119,31 +120,30 @@ impl Input {
 
     fn of_scan(scan: &TableScan) -> Option<Self> {
         let columns = scan.projected_schema.columns();
-        let (rows, sizes): (f64, Vec<(Option<f64>, Option<f64>)>) = match scan.source.downcast_ref::<InputSource>() {
+        let (rows, sizes): (u64, Vec<ColumnSize>) = match scan.source.downcast_ref::<InputSource>() {
             Some(input) => {
                 let groups = input.row_groups()?;
-                let rows = groups.rows() as f64;
-                let size = |column: &Column| match groups.size(column.name()) {
-                    Some(size) => (size.values.map(|values| values as f64), Some(size.bytes as f64 / rows.max(1.0))),
-                    None => (None, None),
-                };
-                (rows, columns.iter().map(size).collect())
+                let size = |column: &Column| groups.size(column.name()).unwrap_or_default();
+                (groups.rows(), columns.iter().map(size).collect())
             }
             None => {
                 let provider = source_as_provider(&scan.source).ok()?;
                 let statistics = TableProvider::statistics(provider.as_ref())?;
-                let known = |precision: &Precision<usize>| precision.get_value().map(|value| *value as f64);
+                let known = |precision: &Precision<usize>| precision.get_value().map(|value| *value as u64);
                 let schema = provider.schema();
                 let values = |column: &Column| {
                     let at = schema.index_of(column.name()).ok()?;
                     known(&statistics.column_statistics.get(at)?.distinct_count)
                 };
-                (known(&statistics.num_rows)?, columns.iter().map(|column| (values(column), None)).collect())
+                let size = |column| ColumnSize { values: values(column), bytes: 0 };
+                (known(&statistics.num_rows)?, columns.iter().map(size).collect())
             }
         };
-        let values = columns.into_iter().zip(sizes).map(|(column, (count, bytes))| {
-            let (is_key, bytes) = (count.is_none_or(|count| count >= rows), bytes.unwrap_or(VALUE_BYTES));
-            (column, Values { count: count.unwrap_or(rows).min(rows), is_key, bytes })
+        let rows = rows as f64;
+        let values = columns.into_iter().zip(sizes).map(|(column, ColumnSize { values, bytes })| {
+            let count = values.map_or(rows, |values| rows.min(values as f64));
+            let bytes = if bytes > 0 { bytes as f64 / rows.max(1.0) } else { VALUE_BYTES };
+            (column, Values { count, is_key: count >= rows, bytes })
         });
         let values = values.collect();
         Some(Self { rows, values }).map(|input| input.at_most(scan.fetch))
