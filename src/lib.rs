@@ -225,7 +225,8 @@
 //!
 //! Chunks that fit in memory together are computed in one *pass*, if the rows of the result say their chunk: the query
 //! runs once over the rows of all of them, with the chunk's number as one column more, and its rows are dealt to the
-//! chunks' files. A pass reads at most 512 MiB of the inputs' files. Where one fails, its chunks run one by one.
+//! chunks' files. That is so for steps that read at most 512 MiB of the inputs' files. Where a pass fails, its chunks run
+//! one by one.
 //!
 //! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the numbers
 //! of rows and of distinct values that Parquet files tell, where that is clearly better than the order in the query.

@@ -40,7 +40,7 @@ pub struct Pass {
     pub most_chunks: u32,
 }
 
-/// A pass reads at most so many bytes of its inputs: what it computes is lost when it ends before its time.
+/// All passes of a step read at most so many bytes of its inputs: what one computes is lost when it ends before its time.
 const MOST_BYTES: u64 = 512 << 20;
 
 /// The files of all chunks of a pass are written at the same time, and have at most so many columns together.
@@ -57,7 +57,10 @@ impl Pass {
     pub fn of(proof: &Proof, is_phase: bool, bytes: u64, passes: u64) -> Result<Option<Self>> {
         let chunks = u64::from(proof.chunks());
         let files = MOST_COLUMNS / proof.schema().fields().len().max(1);
-        let most_chunks = (chunks / passes.max(bytes.div_ceil(MOST_BYTES)).max(1)).min(files as u64) as u32;
+        if bytes > MOST_BYTES {
+            return Ok(None);
+        }
+        let most_chunks = (chunks / passes.max(1)).min(files as u64) as u32;
         // The row groups of some ranges are not read at once.
         let is_range = matches!(proof.function(), ChunkFunction::Range(_));
         if most_chunks < if is_range { proof.chunks().max(2) } else { 2 } {

@@ -9,6 +9,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use futures::FutureExt;
 
+use crate::chunk::LEAST_CUT_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
@@ -146,6 +147,9 @@ pub async fn plan(
         let fitting = |query: &Resolved| {
             // What can't be optimised fails later, with a reason.
             let (needed, held) = needs_and_held(query, state).unwrap_or_default();
+            let bytes = needed.iter().map(|need| need.bytes).sum();
+            // What DataFusion holds of large inputs may be more: not always the smaller side of a join.
+            let held = held.filter(|_| bytes < LEAST_CUT_BYTES);
             // Whole it has all processors, too.
             let little = budget.held_bytes();
             let holds_little = || is_little(held, little) || holds_little(query, &needed, little);
@@ -155,7 +159,7 @@ pub async fn plan(
                 false if is_little(held, budget.pool_bytes().map_or(u64::MAX, |pool| pool as u64)) => 1,
                 false => most,
             };
-            Fit { chunks, most, bytes: needed.iter().map(|need| need.bytes).sum() }
+            Fit { chunks, most, bytes }
         };
         let fewest = |query: &Resolved, proof: &Proof| {
             let Cut { held, chunks_worth } = cut(query, &needs_of_query(query, state).unwrap_or_default(), proof)?;
