@@ -1,11 +1,11 @@
 //! How much a query that runs whole holds in memory at a time, about.
 //!
 //! An estimate by what Parquet files say: rows never depend on it, and where it is wrong operators spill, or the query
-//! is cut. What streams is not held: the larger input of a join, through filters and projections. Held are the smaller
+//! is cut. What streams is not held: the larger input of an inner join, through filters and projections. Held are the other
 //! inputs of joins with hash tables over them, groups, and what is sorted or seen by a window.
 
-use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{JoinType, Result};
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
 
 use crate::plan::order::function::{Reads, call_reads};
@@ -31,7 +31,10 @@ fn held_by(node: &LogicalPlan) -> Result<Option<f64>> {
     let bytes = |plan: &LogicalPlan| Input::of(plan).map(|input| input.bytes(plan.schema()));
     Ok(match node {
         LogicalPlan::Join(join) => {
-            bytes(&join.left).zip(bytes(&join.right)).map(|(left, right)| COPIES * left.min(right))
+            // Of joins that keep one side's rows, DataFusion may hold either.
+            let is_inner = join.join_type == JoinType::Inner;
+            let held = |(left, right): (f64, f64)| if is_inner { left.min(right) } else { left.max(right) };
+            bytes(&join.left).zip(bytes(&join.right)).map(|sides| COPIES * held(sides))
         }
         LogicalPlan::Aggregate(aggregate) => {
             let groups = Input::of(node).map(|groups| groups.rows);
