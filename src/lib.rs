@@ -225,8 +225,8 @@
 //!
 //! Chunks that fit in memory together are computed in one *pass*, if the rows of the result say their chunk: the query
 //! runs once over the rows of all of them, with the chunk's number as one column more, and its rows are dealt to the
-//! chunks' files. That is so for steps that read at most 512 MiB of the inputs' files. Where a pass fails, its chunks run
-//! one by one.
+//! chunks' files. That is so for steps that read at most 512 MiB of the inputs' files. Where a pass fails, its chunks
+//! run one by one.
 //!
 //! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the numbers
 //! of rows and of distinct values that Parquet files tell, where that is clearly better than the order in the query.
@@ -256,10 +256,12 @@
 //! are during one run.
 //!
 //! Content is what rows say, whatever their order, encoding and files: a sum of row hashes for each chunk, made while
-//! chunks and splits are written. So a source that changed in a few rows runs a few chunks, and a chunk that comes out
-//! as it was runs nothing that reads it. Of what a chunk reads by row group or whole from a source, it is the bytes of
-//! the needed columns. A source's files are looked at by path, size, inode and times first; what was found out of
-//! them is noted in the index. [`FreshInput`] and [`RunOptions`] have the ways to look away, or to look again.
+//! chunks and splits are written. So a source that changed in a few rows runs a few chunks, and a chunk that comes
+//! out as it was runs nothing that reads it. Only of a query without keys do small steps that the engine takes out of
+//! it run as one: to tell their chunks' rows apart would cost as much. Of what a chunk reads by row group or whole
+//! from a source, it is the bytes of the needed columns. A source's files are looked at by path, size, inode and
+//! times first; what was found out of them is noted in the index. [`FreshInput`] and [`RunOptions`] have the ways to
+//! look away, or to look again.
 //!
 //! Processes that want the same chunk wait for the one that makes it. [`Engine::collect`] removes what no published or
 //! pinned table is made of, [`EngineBuilder::cache_limit_bytes`] does so after each run.

@@ -26,7 +26,8 @@ use crate::plan::prove::proof::Role;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, ResolvedTask, resolve};
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::{Fit, Step, steps, steps_and_work};
+use crate::plan::steps::size::Fit;
+use crate::plan::steps::{Step, steps, steps_and_work};
 use crate::task::Task;
 
 /// What fits in memory, and is worth to be cut.

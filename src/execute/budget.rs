@@ -10,6 +10,13 @@ pub const PROCESS_BYTES: usize = 64 << 20;
 /// What a running chunk has beside what its operators reserve.
 const CHUNK_BYTES: usize = 32 << 20;
 
+/// What a column of a Parquet file that is being written takes, however few rows it has: 64 files of 64 columns had
+/// 420 MiB.
+pub const COLUMN_BYTES: usize = 128 << 10;
+
+/// At most so many columns are written at a time, whatever the memory.
+const MOST_COLUMNS: usize = 4096;
+
 /// Copies of a chunk's rows that its operators may hold at once, a hash table, sorted runs, groups, and those that the
 /// pool does not count.
 const COPIES: u64 = 4;
@@ -55,6 +62,11 @@ impl Budget {
     pub fn chunks(&self, input_bytes: u64) -> u64 {
         let Some(pool) = self.pool_bytes() else { return 1 };
         (input_bytes.saturating_mul(COPIES * self.jobs as u64)).div_ceil(pool.max(1) as u64).max(1)
+    }
+
+    /// Columns of all files together that a pass may write: those that take a quarter of the pool.
+    pub fn columns_of_files(&self) -> usize {
+        self.pool_bytes().map_or(MOST_COLUMNS, |pool| (pool / 4 / COLUMN_BYTES).min(MOST_COLUMNS))
     }
 
     /// Passes over inputs that take so many bytes in memory: one if that fits in the pool alone, else as many as run at

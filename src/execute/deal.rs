@@ -8,51 +8,35 @@ use arrow::datatypes::{Int32Type, Schema};
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
-use futures::StreamExt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::session::exact;
 use crate::execute::split::buffer::Buffer;
-use crate::execute::write::{ChunkWriter, ROW_GROUP_BYTES, execution_error, scanned_bytes, spilled_bytes};
+use crate::execute::write::{ChunkWriter, ROW_GROUP_BYTES, Running, Traffic};
 
 /// So many bytes of rows wait for others of their chunk, if that can be reserved.
 const BUFFER_BYTES: usize = 16 << 20;
 
-/// What a plan wrote and read on its way.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Traffic {
-    /// Bytes that operators wrote to spill files.
-    pub spilled_bytes: u64,
-    /// Bytes that scans read of Parquet files.
-    pub scanned_bytes: u64,
-}
-
-/// Runs a plan whose rows say their chunk in the last column, an `Int32`, and appends each row to the writer of its
-/// chunk, of `chunks` in all. Dropping the future stops the plan.
+/// Runs a plan whose last column, an `Int32`, is the chunk of each row, and appends the row to that chunk's writer;
+/// there are `chunks` in all. Dropping the future stops the plan.
 ///
 /// The files that are being written have no more in memory together than one that is written alone.
 ///
 /// # Errors
-/// [`ErrorKind::Execute`] when the plan fails or has a row of another chunk, [`ErrorKind::Storage`] when a file can't be
-/// written. Rows that came before are in the files then.
+/// [`ErrorKind::Execute`] when the plan fails or has a row of another chunk, [`ErrorKind::Storage`] when a file can't
+/// be written. Rows that came before are in the files then.
 pub async fn deal(
     state: &SessionState,
     plan: &LogicalPlan,
     writers: &mut BTreeMap<u32, ChunkWriter>,
     chunks: u32,
 ) -> Result<Traffic> {
-    let mut state = exact(state, plan).map_err(execution_error)?;
-    // The first rows of each chunk are found without sorting all.
-    state.config_mut().options_mut().optimizer.enable_window_topn = true;
-    let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
-    let mut batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(execution_error)?;
-    let fields = batches.schema().fields().clone();
+    let mut running = Running::start(state, plan).await?;
+    let fields = running.schema().fields().clone();
     let Some((_, fields)) = fields.split_last() else { return Err(no_numbers()) };
     let mut buffer = Buffer::new(Arc::new(Schema::new(fields.to_vec())), chunks);
     let reserved = MemoryConsumer::new("rows of chunks").register(&state.runtime_env().memory_pool);
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(execution_error)?;
+    while let Some(batch) = running.next().await {
+        let batch = batch?;
         let Some((numbers, columns)) = batch.columns().split_last() else { return Err(no_numbers()) };
         let numbers = numbers.as_primitive_opt::<Int32Type>().ok_or_else(no_numbers)?;
         buffer.add(columns.to_vec(), batch.num_rows(), numbers)?;
@@ -61,8 +45,7 @@ pub async fn deal(
         }
     }
     hand_on(&mut buffer, writers, &reserved)?;
-    let plan = physical.as_ref();
-    Ok(Traffic { spilled_bytes: spilled_bytes(plan), scanned_bytes: scanned_bytes(plan) })
+    Ok(running.traffic())
 }
 
 /// Appends what waits.

@@ -1,5 +1,6 @@
 //! A chunk's plan, streamed into its Parquet file: no more than a row group is ever in memory.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -39,8 +40,7 @@ pub struct ChunkWriter {
     content: Content,
     rows: u64,
     seen_rows: u64,
-    spilled_bytes: u64,
-    scanned_bytes: u64,
+    traffic: Traffic,
 }
 
 /// What was written to a chunk's file.
@@ -72,7 +72,7 @@ impl ChunkWriter {
             .map_err(write_error)?;
         let hasher = RowHasher::try_new(schema).map_err(arrow_error)?;
         let (schema, content) = (Arc::clone(schema), Content::default());
-        Ok(Self { writer, schema, hooks, hasher, content, rows: 0, seen_rows: 0, spilled_bytes: 0, scanned_bytes: 0 })
+        Ok(Self { writer, schema, hooks, hasher, content, rows: 0, seen_rows: 0, traffic: Traffic::default() })
     }
 
     /// Runs a plan and appends its rows. Dropping the future stops the plan.
@@ -81,20 +81,16 @@ impl ChunkWriter {
     /// [`ErrorKind::Execute`] when the plan fails, [`ErrorKind::Storage`] when the file can't be written. Rows that came
     /// before are in the file then.
     pub async fn append(&mut self, state: &SessionState, plan: &LogicalPlan) -> Result<()> {
-        let state = exact(state, plan).map_err(execution_error)?;
-        let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
-        let batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(execution_error)?;
-        let written = self.write(batches).await;
-        self.spilled_bytes += spilled_bytes(physical.as_ref());
-        self.scanned_bytes += scanned_bytes(physical.as_ref());
+        let mut running = Running::start(state, plan).await?;
+        let written = loop {
+            match running.next().await.map(|batch| batch.and_then(|batch| self.take(batch))) {
+                None => break Ok(()),
+                Some(Ok(())) => {}
+                Some(Err(error)) => break Err(error),
+            }
+        };
+        self.traffic += running.traffic();
         written
-    }
-
-    async fn write(&mut self, mut batches: SendableRecordBatchStream) -> Result<()> {
-        while let Some(batch) = batches.next().await {
-            self.take(batch.map_err(execution_error)?)?;
-        }
-        Ok(())
     }
 
     /// Appends rows.
@@ -124,14 +120,9 @@ impl ChunkWriter {
         self.writer.flush().map_err(write_error)
     }
 
-    /// Bytes that operators wrote to spill files, those of plans that failed too.
-    pub fn spilled_bytes(&self) -> u64 {
-        self.spilled_bytes
-    }
-
-    /// Bytes that scans read of Parquet files, those of plans that failed too.
-    pub fn scanned_bytes(&self) -> u64 {
-        self.scanned_bytes
+    /// What plans wrote and read on their way, those that failed too.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// Rows that plans gave so far, of which hooks may have kept less.
@@ -149,6 +140,57 @@ impl ChunkWriter {
         self.writer.append_key_value_metadata(footer(rows, content)?);
         let file = self.writer.into_inner().map_err(write_error)?;
         Ok(Written { rows, content, checksum: file.checksum() })
+    }
+}
+
+/// A plan that runs.
+pub struct Running {
+    physical: Arc<dyn ExecutionPlan>,
+    batches: SendableRecordBatchStream,
+}
+
+impl Running {
+    /// Starts a plan. Dropped, it stops.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Execute`] when the plan can't be made.
+    pub async fn start(state: &SessionState, plan: &LogicalPlan) -> Result<Self> {
+        let state = exact(state, plan).map_err(execution_error)?;
+        let physical = state.create_physical_plan(plan).await.map_err(execution_error)?;
+        let batches = execute_stream(Arc::clone(&physical), state.task_ctx()).map_err(execution_error)?;
+        Ok(Self { physical, batches })
+    }
+
+    /// Its columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.batches.schema()
+    }
+
+    /// Its next rows; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        self.batches.next().await.map(|batch| batch.map_err(execution_error))
+    }
+
+    /// What it wrote and read so far.
+    pub fn traffic(&self) -> Traffic {
+        let plan = self.physical.as_ref();
+        Traffic { spilled_bytes: spilled_bytes(plan), scanned_bytes: scanned_bytes(plan) }
+    }
+}
+
+/// What plans write and read on their way.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traffic {
+    /// Bytes that operators wrote to spill files.
+    pub spilled_bytes: u64,
+    /// Bytes that scans read of Parquet files.
+    pub scanned_bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.spilled_bytes += other.spilled_bytes;
+        self.scanned_bytes += other.scanned_bytes;
     }
 }
 
@@ -205,7 +247,7 @@ pub fn spilled_bytes(plan: &dyn ExecutionPlan) -> u64 {
 }
 
 /// What all scans of a plan that has run read of Parquet files.
-pub fn scanned_bytes(plan: &dyn ExecutionPlan) -> u64 {
+fn scanned_bytes(plan: &dyn ExecutionPlan) -> u64 {
     let own = plan.metrics().and_then(|metrics| metrics.sum_by_name("bytes_scanned")).map_or(0, |sum| sum.as_usize());
     own as u64 + plan.children().into_iter().map(|child| scanned_bytes(child.as_ref())).sum::<u64>()
 }

@@ -26,11 +26,11 @@ const VIEW_BYTES: u64 = 16;
 pub struct RowGroups {
     schema: SchemaRef,
     footers: Vec<Arc<ParquetMetaData>>,
-    /// Of each column of the schema, once somebody asked.
+    /// The size of each column of the schema, from the first time that one is asked for.
     sizes: Arc<OnceLock<Vec<ColumnSize>>>,
 }
 
-/// How much a column of a table holds, about.
+/// The estimated size of a column.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ColumnSize {
     /// How many values it has; `None` where the files don't tell.
@@ -99,7 +99,7 @@ impl RowGroups {
         groups.map(|group| u64::try_from(group.num_rows()).unwrap_or_default()).sum()
     }
 
-    /// How much a column holds, about; `None` where there is none of that name.
+    /// The estimated size of a column; `None` if the table has no column of this name.
     pub fn size(&self, name: &str) -> Option<ColumnSize> {
         let size = |field: &FieldRef| {
             let (_, bytes) = self.column_bytes(&[field.name().as_str()].into());

@@ -1,12 +1,12 @@
 //! How much a query that runs whole holds in memory at a time, about.
 //!
 //! An estimate by what Parquet files say: rows never depend on it, and where it is wrong operators spill, or the query
-//! is cut. What streams is not held: the larger input of an inner join, through filters and projections. Held are the other
-//! inputs of joins with hash tables over them, groups, and what is sorted or seen by a window.
+//! is cut. What streams is not held: the larger input of an inner join, through filters and projections. Held are the
+//! other inputs of joins with hash tables over them, groups, and what is sorted or seen by a window.
 
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{JoinType, Result};
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
 use crate::plan::order::function::{Reads, call_reads};
 use crate::plan::prove::stable::unaliased;
@@ -16,46 +16,66 @@ use crate::plan::two_phase::state::aggregate_behind;
 /// Copies of the rows that a join holds: their values, and a hash table over them.
 const COPIES: f64 = 2.0;
 
-/// Bytes that the operators of an optimised plan hold at a time; `None` where that is not known.
-pub fn held_bytes(plan: &LogicalPlan) -> Option<f64> {
-    let mut all = Some(0.0);
-    let summed = plan.apply_with_subqueries(|node| {
-        all = all.zip(held_by(node)?).map(|(all, held)| all + held);
-        Ok(if all.is_some() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
-    });
-    summed.ok().and(all)
+/// What an optimised plan takes, about.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Bytes that its operators hold at a time.
+    pub bytes: f64,
+    /// Whether it computes many more rows than it reads: some join gives more than twice those of its larger input.
+    pub grows: bool,
 }
 
-/// What a node holds.
-fn held_by(node: &LogicalPlan) -> Result<Option<f64>> {
-    let bytes = |plan: &LogicalPlan| Input::of(plan).map(|input| input.bytes(plan.schema()));
-    Ok(match node {
-        LogicalPlan::Join(join) => {
-            // Of joins that keep one side's rows, DataFusion may hold either.
-            let is_inner = join.join_type == JoinType::Inner;
-            let held = |(left, right): (f64, f64)| if is_inner { left.min(right) } else { left.max(right) };
-            bytes(&join.left).zip(bytes(&join.right)).map(|sides| COPIES * held(sides))
+impl Held {
+    /// What a plan takes; `None` where that is not known.
+    pub fn of(plan: &LogicalPlan) -> Option<Self> {
+        Self::with_rows(plan).map(|(held, _)| held)
+    }
+
+    /// The same, and the rows that the plan gives.
+    fn with_rows(plan: &LogicalPlan) -> Option<(Self, Input)> {
+        let mut all = Self { bytes: 0.0, grows: false };
+        let mut inputs = Vec::new();
+        for input in plan.inputs() {
+            let (held, rows) = Self::with_rows(input)?;
+            all = all.and(held);
+            inputs.push(rows);
         }
-        LogicalPlan::Aggregate(aggregate) => {
-            let groups = Input::of(node).map(|groups| groups.rows);
-            // A group may have the longest of its rows' values.
-            groups.zip(Input::of(&aggregate.input)).map(|(groups, input)| {
+        let mut of_subqueries = Some(all);
+        let visited = plan.apply_subqueries(|subquery| {
+            of_subqueries = of_subqueries.zip(Self::of(subquery)).map(|(all, held)| all.and(held));
+            Ok(TreeNodeRecursion::Continue)
+        });
+        all = visited.ok().and(of_subqueries)?;
+        let given = Input::given_by(plan, inputs.clone())?;
+        Some((all.and(Self::by(plan, &inputs, &given)?), given))
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, grows: self.grows || other.grows }
+    }
+
+    /// What the node at the top of a plan takes, whose inputs are these and which gives that.
+    fn by(plan: &LogicalPlan, inputs: &[Input], given: &Input) -> Option<Self> {
+        let little = |bytes| Some(Self { bytes, grows: false });
+        match (plan, inputs) {
+            (LogicalPlan::Join(join), [left, right]) => {
+                let sides = (left.bytes(join.left.schema()), right.bytes(join.right.schema()));
+                // Of joins that keep one side's rows, DataFusion may hold either.
+                let held = if join.join_type == JoinType::Inner { sides.0.min(sides.1) } else { sides.0.max(sides.1) };
+                Some(Self { bytes: COPIES * held, grows: given.rows > 2.0 * left.rows.max(right.rows) })
+            }
+            (LogicalPlan::Aggregate(aggregate), [input]) => {
+                // A group may have the longest of its rows' values.
                 let all = input.bytes(aggregate.input.schema());
-                COPIES * all * (groups / input.rows) + if keeps_rows(aggregate) { all } else { 0.0 }
-            })
+                let kept = if keeps_rows(aggregate) { all } else { 0.0 };
+                little(COPIES * all * (given.rows / input.rows) + kept)
+            }
+            (LogicalPlan::Sort(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(_), _) => {
+                little(given.bytes(plan.schema()))
+            }
+            _ => little(0.0),
         }
-        LogicalPlan::Sort(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(Distinct::All(_)) => bytes(node),
-        LogicalPlan::TableScan(_)
-        | LogicalPlan::EmptyRelation(_)
-        | LogicalPlan::Values(_)
-        | LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Subquery(_)
-        | LogicalPlan::Union(_)
-        | LogicalPlan::Limit(_) => Some(0.0),
-        _ => None,
-    })
+    }
 }
 
 /// Whether the state of an aggregate grows with its rows, or nobody knows.

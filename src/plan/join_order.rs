@@ -1,15 +1,15 @@
 //! The order of inner joins.
 //!
 //! DataFusion joins in the order in which a query names its tables. Where that makes many more rows on the way than
-//! another order would, the joins are made again: of the inputs those two are joined that give the fewest rows, and so
-//! on with what comes of it (greedy operator ordering; Fegaras, *A New Heuristic for Optimizing Large Queries*, 1998).
-//! How many rows there are is estimated from numbers of rows and of distinct values that files tell, see [`crate::plan::rows`]; where
-//! a number of rows is not known, the order stays as it is.
+//! another order would, the joins are made again: of the inputs those two are joined that give the fewest rows, and
+//! so on with what comes of it (greedy operator ordering; Fegaras, *A New Heuristic for Optimizing Large Queries*,
+//! 1998). How many rows there are is estimated from what files say of their rows and distinct values, see
+//! [`crate::plan::rows`]; where a number of rows is not known, the order stays as it is.
 //!
 //! The rows of the result are the same in any order. So that no other errors come of it either, only joins are moved
 //! whose conditions can't fail.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -51,13 +51,19 @@ impl OptimizerRule for JoinOrder {
 }
 
 fn ordered(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let found = match region(&plan) {
-        Some((region, given)) => region.ordered(&plan, &given)?,
-        None => None,
-    };
-    match found {
+    let Some((region, given)) = region(&plan) else { return plan.map_children(ordered) };
+    match region.ordered(&plan, &given)? {
         Some(plan) => Ok(Transformed::yes(plan)),
-        None => plan.map_children(ordered),
+        None => below_region(plan),
+    }
+}
+
+/// Joins below the inputs of a region whose order stays.
+fn below_region(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match &plan {
+        LogicalPlan::Join(_) if is_movable(&plan) => plan.map_children(below_region),
+        LogicalPlan::Projection(projection) if keeps_columns(projection) => plan.map_children(below_region),
+        _ => plan.map_children(ordered),
     }
 }
 
@@ -166,7 +172,11 @@ impl Region {
     fn part_of(&self, tree: &Tree, leaves: &[Part]) -> Part {
         match tree {
             Tree::Input(at) => leaves[*at].clone(),
-            Tree::Join(left, right) => self.joined(&self.part_of(left, leaves), &self.part_of(right, leaves)),
+            Tree::Join(left, right) => {
+                let (left, right) = (self.part_of(left, leaves), self.part_of(right, leaves));
+                let (_, rows) = self.joined_rows(&left, &right);
+                left.joined(right, rows)
+            }
         }
     }
 
@@ -176,16 +186,15 @@ impl Region {
         while parts.len() > 1 {
             let pairs = (0..parts.len()).flat_map(|a| (a + 1..parts.len()).map(move |b| (a, b)));
             let joined = pairs.map(|(a, b)| {
-                let is_connected = self.new_conditions(&parts[a], &parts[b]).next().is_some();
-                (a, b, is_connected, self.joined(&parts[a], &parts[b]))
+                let (conditions, rows) = self.joined_rows(&parts[a], &parts[b]);
+                // Without a condition only where nothing else is left.
+                (conditions == 0, rows, a, b)
             });
-            // Without a condition only where nothing else is left.
-            let order = |a: &(usize, usize, bool, Part), b: &(usize, usize, bool, Part)| {
-                b.2.cmp(&a.2).then(a.3.input.rows.total_cmp(&b.3.input.rows))
-            };
-            let Some((a, b, _, joined)) = joined.min_by(order) else { break };
-            parts.remove(b);
-            parts[a] = joined;
+            let fewest = joined.min_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+            let Some((_, rows, a, b)) = fewest else { break };
+            let second = parts.remove(b);
+            let first = parts.remove(a);
+            parts.insert(a, first.joined(second, rows));
         }
         parts.swap_remove(0)
     }
@@ -198,7 +207,8 @@ impl Region {
         })
     }
 
-    fn joined(&self, a: &Part, b: &Part) -> Part {
+    /// The number of conditions by which two parts are joined, and the rows that come of it.
+    fn joined_rows(&self, a: &Part, b: &Part) -> (usize, f64) {
         let is_of = |expr: &Expr, part: &Part| expr.column_refs().into_iter().all(|c| part.columns.contains(c));
         let (mut pairs, mut others) = (Vec::new(), 0);
         for condition in self.new_conditions(a, b) {
@@ -208,15 +218,7 @@ impl Region {
                 _ => others += 1,
             }
         }
-        let input = joined_rows(&a.input, &b.input, &pairs, others);
-        // The smaller one is held in memory.
-        let (first, second) = if a.input.rows <= b.input.rows { (a, b) } else { (b, a) };
-        Part {
-            made: a.made + b.made + input.rows,
-            input,
-            columns: a.columns.union(&b.columns).cloned().collect(),
-            tree: Tree::Join(Box::new(first.tree.clone()), Box::new(second.tree.clone())),
-        }
+        (pairs.len() + others, joined_rows(&a.input, &b.input, &pairs, others))
     }
 
     /// The plan of a tree, which takes from `left` the conditions that it meets.
@@ -253,7 +255,7 @@ impl Region {
 #[derive(Debug, Clone)]
 struct Part {
     input: Input,
-    columns: BTreeSet<Column>,
+    columns: HashSet<Column>,
     tree: Tree,
     /// Rows of all joins together.
     made: f64,
@@ -264,6 +266,20 @@ impl Part {
     fn of_input(at: usize, plan: &LogicalPlan) -> Option<Self> {
         let columns = plan.schema().columns().into_iter().collect();
         Some(Self { input: Input::of(plan)?, columns, tree: Tree::Input(at), made: 0.0 })
+    }
+
+    /// Both, of which so many `rows` come.
+    fn joined(self, other: Self, rows: f64) -> Self {
+        // The smaller one is held in memory.
+        let (first, second) = if self.input.rows <= other.input.rows { (self, other) } else { (other, self) };
+        let mut columns = first.columns;
+        columns.extend(second.columns);
+        Self {
+            input: first.input.joined(second.input, rows),
+            columns,
+            tree: Tree::Join(Box::new(first.tree), Box::new(second.tree)),
+            made: first.made + second.made + rows,
+        }
     }
 }
 

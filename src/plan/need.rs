@@ -8,7 +8,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::optimizer::Optimizer;
 
-use crate::plan::held::held_bytes;
+use crate::plan::held::Held;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::order::ordered_scans;
 use crate::plan::prove::proof::{Proof, Role};
@@ -43,11 +43,11 @@ pub fn needs_of_query(resolved: &Resolved, state: &SessionState) -> Result<Vec<N
     needs(&resolved.plan, resolved, &[], state).map(|(needs, _)| needs)
 }
 
-/// As [`needs_of_query`], and the bytes that the query holds at a time, about, where that is known.
+/// As [`needs_of_query`], and what the query holds, where that is known.
 ///
 /// # Errors
 /// As [`needs_of_query`].
-pub fn needs_and_held(resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<f64>)> {
+pub fn needs_and_held(resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<Held>)> {
     needs(&resolved.plan, resolved, &[], state)
 }
 
@@ -55,7 +55,7 @@ pub fn needs_and_held(resolved: &Resolved, state: &SessionState) -> Result<(Vec<
 ///
 /// # Errors
 /// As [`needs_of_query`].
-pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<f64>)> {
+pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<Held>)> {
     let keys = proof.inputs().iter().map(|input| match &input.role {
         Role::Partitioned { keys, names: _ } => keys.iter().flat_map(KeyExpr::columns).collect(),
         Role::Replicated { .. } => BTreeSet::new(),
@@ -68,9 +68,9 @@ fn needs(
     Resolved { scans, functions, .. }: &Resolved,
     keys: &[BTreeSet<usize>],
     state: &SessionState,
-) -> Result<(Vec<Need>, Option<f64>)> {
+) -> Result<(Vec<Need>, Option<Held>)> {
     if scans.is_empty() {
-        return Ok((Vec::new(), Some(0.0)));
+        return Ok((Vec::new(), Some(Held { bytes: 0.0, grows: false })));
     }
     let ordered = ordered_scans(plan)?;
     // It is analysed already.
@@ -105,7 +105,7 @@ fn needs(
         let functions = need.filters.iter().flat_map(|filter| called_in(filter, functions)).collect();
         Need { bytes, memory_bytes, functions, is_ordered: ordered.contains(&number), ..need }
     };
-    Ok((scans.iter().enumerate().map(of_scan).collect(), held_bytes(&optimised)))
+    Ok((scans.iter().enumerate().map(of_scan).collect(), Held::of(&optimised)))
 }
 
 fn need(scan: &TableScan) -> Need {

@@ -1,9 +1,11 @@
-//! The plan of a *pass*, which computes several chunks at once: each of its rows says its chunk.
+//! The plan of a *pass*, which computes several chunks at once.
 //!
-//! The chunks of a proof together have the rows of the whole, and where the keys are visible in a row, they say its
-//! chunk. So the plan runs once over the rows of several chunks, with the chunk's number as one column more, and its
-//! rows are dealt to the chunks. Below the node where the keys are last visible nothing changes; above it the number is
-//! carried along, through joins from the side whose rows each row has. The chunks' part of an operator that is done in two phases is done for each number apart:
+//! By the proof, all chunks together have the rows of the whole query, and wherever the keys are visible among a
+//! node's columns, they tell the chunk of each row. So the query can run once over the rows of several chunks, with
+//! the chunk's number as an additional column by which its rows are then dealt out. The plan stays as it is up to the
+//! last node where the keys are visible. Above that node the number is carried along; a join takes it from the side
+//! that each of its rows has a row of. The chunks' part of an operator that is done in two phases is done separately
+//! for each number:
 //!
 //! | operator | in a pass |
 //! |---|---|
@@ -15,7 +17,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
-
 use datafusion::common::{Column, DFSchema, ExprSchema, Result};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{
@@ -36,44 +37,50 @@ pub struct Pass {
     pub plan: LogicalPlan,
     /// What a chunk has that has no rows in the plan, if that is something: totals of nothing.
     pub of_nothing: Option<LogicalPlan>,
+    /// Whether the plan takes the first rows of each chunk, of all that it has below.
+    pub takes_first_rows: bool,
     /// At most so many chunks are computed at once, at least 2.
     pub most_chunks: u32,
 }
 
-/// All passes of a step read at most so many bytes of its inputs: what one computes is lost when it ends before its time.
+/// Chunks of a step that reads more bytes of its inputs run one by one: what a pass has computed is lost when it is
+/// killed.
 const MOST_BYTES: u64 = 512 << 20;
 
-/// The files of all chunks of a pass are written at the same time, and have at most so many columns together.
-const MOST_COLUMNS: usize = 4096;
-
 impl Pass {
-    /// How the chunks of `proof` are computed at once, if its inputs, of which all chunks need `bytes`, take `passes` of
-    /// them to fit in memory. The plan is the chunks' part of an operator that is done in two phases if `is_phase`.
+    /// How the chunks of `proof`, which together read `bytes` of their inputs, are computed in `passes` or a few more
+    /// of them, the files of each with at most so many `columns` together. The plan is the chunks' part of an operator
+    /// that is done in two phases if `is_phase`.
     ///
-    /// `None` where rows don't say their chunk, or no two chunks can be computed at once.
+    /// `None` where rows don't tell their chunk, or no two chunks can be computed at once.
     ///
     /// # Errors
     /// DataFusion's, of a plan that can't be built.
-    pub fn of(proof: &Proof, is_phase: bool, bytes: u64, passes: u64) -> Result<Option<Self>> {
-        let chunks = u64::from(proof.chunks());
-        let files = MOST_COLUMNS / proof.schema().fields().len().max(1);
-        if bytes > MOST_BYTES {
-            return Ok(None);
-        }
-        let most_chunks = (chunks / passes.max(1)).min(files as u64) as u32;
-        // The row groups of some ranges are not read at once.
-        let is_range = matches!(proof.function(), ChunkFunction::Range(_));
-        if most_chunks < if is_range { proof.chunks().max(2) } else { 2 } {
+    pub fn of(proof: &Proof, is_phase: bool, bytes: u64, passes: u64, columns: usize) -> Result<Option<Self>> {
+        let files = columns / proof.schema().fields().len().max(1);
+        let most_chunks = (u64::from(proof.chunks()) / passes.max(1)).min(files as u64) as u32;
+        // The row groups of only some ranges can't be read at once.
+        let least = if matches!(proof.function(), ChunkFunction::Range(_)) { proof.chunks() } else { 2 };
+        if bytes > MOST_BYTES || most_chunks < least.max(2) {
             return Ok(None);
         }
         let numbered = numbered(proof, is_phase)?;
-        Ok(numbered.map(|(plan, of_nothing)| Self { plan, of_nothing, most_chunks }))
+        let takes_first_rows = is_phase && is_limit(proof.plan());
+        Ok(numbered.map(|(plan, of_nothing)| Self { plan, of_nothing, takes_first_rows, most_chunks }))
     }
 
-    /// These chunks in as few passes as can be, but at least `least` of them where there are so many, all about as large.
-    pub fn passes(&self, chunks: &[u32], least: usize) -> Vec<Vec<u32>> {
-        let passes = chunks.len().div_ceil(self.most_chunks as usize).max(least.min(chunks.len() / 2)).max(1);
+    /// These chunks in as few passes as can be, all about as large.
+    pub fn passes(&self, chunks: &[u32]) -> Vec<Vec<u32>> {
+        let passes = chunks.len().div_ceil(self.most_chunks as usize);
         (0..passes).map(|at| chunks.iter().copied().skip(at).step_by(passes).collect()).collect()
+    }
+}
+
+/// Whether the operator below projections is a LIMIT.
+fn is_limit(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => is_limit(&projection.input),
+        other => matches!(other, LogicalPlan::Limit(_)),
     }
 }
 
@@ -208,7 +215,7 @@ impl Carrier<'_> {
     }
 }
 
-/// A node that leaves its rows as they are, or some out, over an input that has their chunk's number as its last column.
+/// A node that gives its input's rows, or some of them, over an input whose last column is their chunk's number.
 fn above(plan: &LogicalPlan, input: LogicalPlan) -> Result<LogicalPlan> {
     let number = number_of(&input);
     match plan {
@@ -280,8 +287,9 @@ fn grouped(node: &Aggregate, input: LogicalPlan) -> Result<Option<LogicalPlan>> 
     LogicalPlanBuilder::from(LogicalPlan::Aggregate(grouped)).project(columns)?.build().map(Some)
 }
 
-/// What is grouped by, and the number. In grouping sets it comes first, since they are told apart by a bit for each group
-/// column, the first the highest; `None` where one of them stands twice, which higher bits say.
+/// The group columns, and the number. In grouping sets it comes first: DataFusion tells sets apart by a number with a
+/// bit for each group column, the first column's the highest. `None` where a set stands twice, for which there are
+/// bits above these.
 fn with_number(group_expr: &[Expr], number: &Expr) -> Option<Vec<Expr>> {
     let set = match group_expr {
         [Expr::GroupingSet(set)] => set,

@@ -13,11 +13,12 @@ use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, FetchType, JoinType, LogicalPlan, Operator, SkipType, TableScan,
+    BinaryExpr, Distinct, Expr, FetchType, JoinType, LogicalPlan, Operator, SkipType, TableScan,
 };
 
 use crate::chunk::bucket::chunk_of_udf;
 use crate::plan::clustering::ColumnSize;
+use crate::plan::prove::unaliased;
 use crate::plan::resolve::InputSource;
 
 /// The share of rows that pass a condition of which nothing is known.
@@ -56,57 +57,74 @@ const VALUE_BYTES: f64 = 32.0;
 impl Input {
     /// What a plan gives; `None` where nothing is known of its rows.
     pub fn of(plan: &LogicalPlan) -> Option<Self> {
+        let inputs = plan.inputs().into_iter().map(Self::of).collect::<Option<Vec<_>>>()?;
+        Self::given_by(plan, inputs)
+    }
+
+    /// What the node at the top of a plan gives, if its inputs are these.
+    pub fn given_by(plan: &LogicalPlan, inputs: Vec<Self>) -> Option<Self> {
+        let mut inputs = inputs.into_iter();
         let found = match plan {
             LogicalPlan::TableScan(scan) => Self::of_scan(scan)?,
             LogicalPlan::EmptyRelation(_) => Self { rows: 1.0, values: HashMap::new() },
             LogicalPlan::Values(values) => Self { rows: values.values.len() as f64, values: HashMap::new() },
-            LogicalPlan::Filter(filter) => Self::of(&filter.input)?.filtered(&filter.predicate),
+            LogicalPlan::Filter(filter) => inputs.next()?.filtered(&filter.predicate),
             LogicalPlan::Projection(projection) => {
-                let input = Self::of(&projection.input)?;
-                let columns = plan.schema().columns();
-                let values = columns.into_iter().zip(&projection.expr).filter_map(|(column, expr)| {
-                    let values = input.values.get(expr.clone().unalias_nested().data.try_as_col()?)?;
-                    Some((column, *values))
+                let input = inputs.next()?;
+                let named = plan.schema().iter().zip(&projection.expr);
+                let values = named.filter_map(|(column, expr)| {
+                    let values = input.values.get(unaliased(expr).try_as_col()?)?;
+                    Some((Column::from(column), *values))
                 });
                 Self { values: values.collect(), rows: input.rows }
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                let input = Self::of(&alias.input)?;
+                let input = inputs.next()?;
                 let named = alias.input.schema().columns().into_iter().zip(plan.schema().columns());
                 let values = named.filter_map(|(inner, column)| Some((column, *input.values.get(&inner)?)));
                 Self { values: values.collect(), rows: input.rows }
             }
-            LogicalPlan::Sort(sort) => Self::of(&sort.input)?.at_most(sort.fetch),
+            LogicalPlan::Sort(sort) => inputs.next()?.at_most(sort.fetch),
             LogicalPlan::Limit(limit) => match (limit.get_skip_type().ok()?, limit.get_fetch_type().ok()?) {
-                (SkipType::Literal(_), FetchType::Literal(fetch)) => Self::of(&limit.input)?.at_most(fetch),
+                (SkipType::Literal(_), FetchType::Literal(fetch)) => inputs.next()?.at_most(fetch),
                 _ => return None,
             },
-            LogicalPlan::Aggregate(aggregate) => Self::of_groups(aggregate)?,
-            LogicalPlan::Distinct(Distinct::All(input)) => {
-                let input = Self::of(input)?;
-                let columns = plan.schema().columns();
-                let groups = columns.iter().map(|column| input.values_of(column)).product::<Option<f64>>();
-                let rows = groups.map_or(input.rows, |groups| groups.min(input.rows));
+            LogicalPlan::Aggregate(aggregate) => {
+                let input = inputs.next()?;
+                let values = aggregate.group_expr.iter().map(|key| input.values_of(key.try_as_col()?));
+                // Where nothing is known, some rows have a group in common.
+                let groups = values.product::<Option<f64>>().unwrap_or(input.rows * COMPARED);
+                Self { rows: groups.min(input.rows), ..input }
+            }
+            LogicalPlan::Distinct(Distinct::All(_)) => {
+                let input = inputs.next()?;
+                let values = plan.schema().iter().map(|column| input.values_of(&Column::from(column)));
+                let rows = values.product::<Option<f64>>().map_or(input.rows, |groups| groups.min(input.rows));
                 Self { rows, ..input }
             }
-            LogicalPlan::Window(window) => Self::of(&window.input)?,
-            LogicalPlan::Union(union) => {
-                let inputs = union.inputs.iter().map(|input| Self::of(input));
-                let rows = inputs.map(|input| Some(input?.rows)).sum::<Option<f64>>()?;
-                Self { rows, values: HashMap::new() }
-            }
+            LogicalPlan::Window(_) | LogicalPlan::Subquery(_) => inputs.next()?,
+            LogicalPlan::Union(_) => Self { rows: inputs.map(|input| input.rows).sum(), values: HashMap::new() },
             LogicalPlan::Join(join) => {
-                let (left, right) = (Self::of(&join.left)?, Self::of(&join.right)?);
+                let (left, right) = (inputs.next()?, inputs.next()?);
                 let pairs: Vec<_> = join.on.iter().map(|(left, right)| (left, right)).collect();
                 let others = join.filter.iter().flat_map(|filter| split_conjunction(filter)).count();
                 let inner = joined_rows(&left, &right, &pairs, others);
                 match join.join_type {
-                    JoinType::Inner => inner,
-                    JoinType::Left => Self { rows: inner.rows.max(left.rows), ..inner },
-                    JoinType::Right => Self { rows: inner.rows.max(right.rows), ..inner },
-                    JoinType::Full => Self { rows: inner.rows.max(left.rows + right.rows), ..inner },
-                    JoinType::LeftSemi => Self { rows: inner.rows.min(left.rows), ..left },
-                    JoinType::RightSemi => Self { rows: inner.rows.min(right.rows), ..right },
+                    JoinType::Inner => left.joined(right, inner),
+                    JoinType::Left => {
+                        let rows = inner.max(left.rows);
+                        left.joined(right, rows)
+                    }
+                    JoinType::Right => {
+                        let rows = inner.max(right.rows);
+                        left.joined(right, rows)
+                    }
+                    JoinType::Full => {
+                        let rows = inner.max(left.rows + right.rows);
+                        left.joined(right, rows)
+                    }
+                    JoinType::LeftSemi => Self { rows: inner.min(left.rows), ..left },
+                    JoinType::RightSemi => Self { rows: inner.min(right.rows), ..right },
                     JoinType::LeftAnti => Self { rows: left.rows * COMPARED, ..left },
                     JoinType::RightAnti => Self { rows: right.rows * COMPARED, ..right },
                     JoinType::LeftMark => left,
@@ -116,6 +134,12 @@ impl Input {
             _ => return None,
         };
         Some(Self { rows: found.rows.max(1.0), ..found })
+    }
+
+    /// Both inputs joined, of which so many `rows` come.
+    pub fn joined(mut self, other: Self, rows: f64) -> Self {
+        self.values.extend(other.values);
+        Self { rows, ..self }
     }
 
     fn of_scan(scan: &TableScan) -> Option<Self> {
@@ -147,14 +171,6 @@ impl Input {
         });
         let values = values.collect();
         Some(Self { rows, values }).map(|input| input.at_most(scan.fetch))
-    }
-
-    fn of_groups(aggregate: &Aggregate) -> Option<Self> {
-        let input = Self::of(&aggregate.input)?;
-        let groups = aggregate.group_expr.iter().map(|key| input.values_of(key.try_as_col()?)).product::<Option<f64>>();
-        // Where nothing is known, some rows have a group in common.
-        let rows = groups.unwrap_or(input.rows * COMPARED).min(input.rows);
-        Some(Self { rows, values: input.values })
     }
 
     /// Bytes of all rows, which have the columns of `schema`, in memory.
@@ -214,8 +230,9 @@ fn is_number_of_chunk(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func == chunk_of_udf())
 }
 
-/// What two inputs give, joined by pairs of values that are equal, one of each, and by so many other conditions.
-pub fn joined_rows(a: &Input, b: &Input, pairs: &[(&Expr, &Expr)], others: usize) -> Input {
+/// How many rows two inputs give, joined by pairs of values that are equal, one of each, and by so many other
+/// conditions.
+pub fn joined_rows(a: &Input, b: &Input, pairs: &[(&Expr, &Expr)], others: usize) -> f64 {
     let values = |input: &Input, expr: &Expr| {
         let mut columns = expr.column_refs().into_iter();
         let column = columns.next().filter(|_| columns.next().is_none());
@@ -232,7 +249,5 @@ pub fn joined_rows(a: &Input, b: &Input, pairs: &[(&Expr, &Expr)], others: usize
     let of_pairs: f64 = pairs.iter().map(|(left, right)| of_pair(values(a, left), values(b, right))).product();
     // Several columns have no more values together than there are rows.
     let of_pairs = if pairs.len() > 1 { of_pairs.min(a.rows.max(b.rows)) } else { of_pairs };
-    let rows = (a.rows * b.rows / of_pairs.max(1.0) * COMPARED.powi(others as i32)).max(1.0);
-    let values = a.values.iter().chain(&b.values).map(|(column, values)| (column.clone(), *values)).collect();
-    Input { rows, values }
+    (a.rows * b.rows / of_pairs.max(1.0) * COMPARED.powi(others as i32)).max(1.0)
 }

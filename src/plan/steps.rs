@@ -11,24 +11,22 @@
 //!
 //! Steps are planned by the same means, and may need steps themselves. Parts are taken out of a plan whose filters,
 //! limits and projections are pushed down, so that a step stores only what is read of it. Of the ways that are right,
-//! two phases before the others, the first that cuts four fifths of the bytes of the inputs is taken, else the one that
-//! cuts the most; of equal ones the one with the fewest steps. Where the query can be cut as it is, only parts that
-//! give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar subquery that
-//! reads an input always runs first: every chunk would read all of it. What gives one row, reads less than
-//! [`LEAST_CUT_BYTES`] and fits in memory runs whole, whatever the task's number of chunks; so does a query without keys
-//! of that size, where steps would cut less than half of it or store nearly as much as they read.
+//! two phases before the others, the first that cuts four fifths of the bytes of the inputs is taken, else the one
+//! that cuts the most; of equal ones the one with the fewest steps. Where the query can be cut as it is, only parts
+//! that give few rows are taken out, so that more of its inputs are cut: aggregates and the like. A scalar subquery
+//! that reads an input always runs first: every chunk would read all of it. What gives one row, reads less than
+//! [`LEAST_CUT_BYTES`] and fits in memory runs whole, whatever the task's number of chunks; so does a query without
+//! keys of that size, where steps would cut less than half of it or store nearly as much as they read.
 
 mod parts;
+pub mod size;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::chunk::{
-    BYTES_PER_CHUNK, ChunkBy, ChunkFunction, Chunking, LEAST_CUT_BYTES, MAX_CHUNKS, MOST_CHUNKS_BY_SIZE,
-};
+use crate::chunk::{ChunkBy, ChunkFunction, Chunking, LEAST_CUT_BYTES, MAX_CHUNKS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::need::Need;
-use crate::plan::partitionable::is_partitionable;
 use crate::plan::pass::Pass;
 use crate::plan::prove::effort::Effort;
 use crate::plan::prove::proof::Proof;
@@ -39,11 +37,9 @@ use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::{Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
 use crate::plan::steps::parts::{Split, gives_one_row, parts_of, scalar_subquery};
+use crate::plan::steps::size::{Fit, Sized, bytes_of, is_whole, kept};
 use crate::plan::streamed::groups_little;
 use crate::task::{ReadBy, Task, TaskQuery};
-
-/// What reads less is done by one processor.
-pub const MIN_SHARED_BYTES: u64 = 10 << 20;
 
 /// Ways are sought at most this many splits deep.
 const MAX_DEPTH: usize = 8;
@@ -68,6 +64,8 @@ pub struct Step {
     pub parts: u32,
     /// How several of its chunks are computed at once; nothing until that is known.
     pub pass: Option<Pass>,
+    /// Whether its chunks are told by all that the step reads, so that any change of it runs all of them.
+    pub told_as_one: bool,
     /// Whether it runs whole since it holds little of its inputs at a time.
     pub holds_little: bool,
     /// What planning left out, for EXPLAIN.
@@ -86,22 +84,23 @@ impl Step {
         Ok(())
     }
 
+    /// Bytes that it needs of its inputs' files, about.
+    pub fn bytes(&self) -> u64 {
+        self.needs.iter().map(|need| need.bytes).sum()
+    }
+
     /// How often an input that is not stored by its keys is read where all of its chunks run.
     pub fn reads(&self) -> u32 {
         let chunks = self.proof.chunks();
         self.pass.as_ref().map_or(chunks, |pass| chunks.div_ceil(pass.most_chunks))
     }
 
-    /// The passes in which some of its chunks are computed, at least `jobs` of them where a plan has one partition; none
-    /// where chunks run one by one.
-    pub fn passes(&self, chunks: &[u32], jobs: usize) -> Vec<Vec<u32>> {
+    /// The passes in which some of its chunks are computed; none where they run one by one.
+    pub fn passes(&self, chunks: &[u32]) -> Vec<Vec<u32>> {
         let is_range = matches!(self.proof.function(), ChunkFunction::Range(_));
-        let least = if is_range { self.proof.chunks().max(2) as usize } else { 2 };
-        let Some(pass) = self.pass.as_ref().filter(|_| chunks.len() >= least) else { return Vec::new() };
-        let bytes: u64 = self.needs.iter().map(|need| need.bytes).sum();
-        // An expression without a type fails when it runs.
-        let is_shared = bytes < MIN_SHARED_BYTES || is_partitionable(self.proof.plan()).unwrap_or(true);
-        pass.passes(chunks, if is_shared || is_range { 1 } else { jobs })
+        let least = if is_range { self.proof.chunks() as usize } else { 2 };
+        let pass = self.pass.as_ref().filter(|_| chunks.len() >= least.max(2));
+        pass.map_or_else(Vec::new, |pass| pass.passes(chunks))
     }
 
     /// How its chunks, for which inputs are read `runs` times, get their slices of a scan, by number.
@@ -128,9 +127,6 @@ pub enum Part {
     /// The whole query, or the rest of it.
     Rest,
 }
-
-/// The engine's own number of chunks is kept up to so many times more or fewer.
-const KEPT_FACTOR: u32 = 4;
 
 /// The steps of `task`, the last of which gives its table.
 ///
@@ -166,49 +162,6 @@ pub fn steps_and_work(
     let mut planner = Planner { task, rules, previous, fitting, fewest, effort: Effort::default(), nodes_before: 0 };
     let steps = planner.steps(query);
     (steps, planner.nodes_before + planner.effort.nodes())
-}
-
-/// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far from
-/// it: another machine, or a source that grew a little, is no reason to run everything again.
-fn near(wanted: u32, previous: &[String]) -> Option<u32> {
-    let numbers = previous.iter().filter_map(|function| function.parse::<u32>().ok());
-    let near = numbers.filter(|before| wanted > 1 && *before > 1 && before.is_power_of_two());
-    near.filter(|before| (wanted / KEPT_FACTOR..=wanted.saturating_mul(KEPT_FACTOR)).contains(before)).max()
-}
-
-/// That number, or else `wanted`.
-fn kept(wanted: u32, previous: &[String]) -> u32 {
-    near(wanted, previous).unwrap_or(wanted)
-}
-
-/// What it takes to run a query whole.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Fit {
-    /// Into so many chunks it is cut to fit in memory; 0 where it holds little of its inputs at a time.
-    pub chunks: u64,
-    /// Into so many where it holds all that it reads.
-    pub most: u64,
-    /// Bytes that it reads of its inputs' files, about.
-    pub bytes: u64,
-}
-
-/// How a query is to be cut.
-struct Sized {
-    chunking: Chunking,
-    /// In how many parts each chunk is computed.
-    parts: u32,
-    /// Whether it runs whole since it holds little of its inputs at a time.
-    holds_little: bool,
-}
-
-/// Whether a query runs as one chunk, whatever its keys could be.
-fn is_whole(chunking: &Chunking) -> bool {
-    chunking.keys.is_empty() && chunking.chunks == 1
-}
-
-/// Bytes of the inputs of a query, about.
-fn bytes_of(query: &Resolved) -> u64 {
-    query.scans.iter().map(|scan| scan.bytes).sum()
 }
 
 /// Steps in order; the last has no name yet.
@@ -369,38 +322,7 @@ impl Planner<'_> {
 
     /// How a query is to be cut, by size and memory where that is the engine's choice.
     fn sized(&self, resolved: &Resolved, chunking: Option<&Chunking>, previous: &[String]) -> Sized {
-        // Powers of two, so that tasks over each other read stored chunks.
-        let fitting = || (self.fitting)(resolved).chunks.min(MAX_CHUNKS.into());
-        let power = |chunks: u64| chunks.max(1).next_power_of_two() as u32;
-        match chunking {
-            Some(chunking) if chunking.by == ChunkBy::Auto => {
-                let chunking = Chunking { chunks: chunking.chunks.max(power(fitting())), ..chunking.clone() };
-                Sized { chunking, parts: 1, holds_little: false }
-            }
-            Some(chunking) => Sized { chunking: chunking.clone(), parts: 1, holds_little: false },
-            None => {
-                let bytes = bytes_of(resolved);
-                let chunks = match bytes < LEAST_CUT_BYTES {
-                    true => 1,
-                    false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
-                };
-                let Fit { chunks: needed, most, bytes: _ } = (self.fitting)(resolved);
-                let fitting = power(needed.min(MAX_CHUNKS.into()));
-                let cut_before = if needed < most { near(power(most.min(MAX_CHUNKS.into())), previous) } else { None };
-                let chunks = match (cut_before, needed) {
-                    // What fits in more memory was cut, and can stay so.
-                    (Some(before), 0 | 1) => before,
-                    (_, 0) => 1,
-                    _ => kept((1 << chunks.ilog2()).max(fitting), previous),
-                };
-                let chunking = Chunking { keys: Vec::new(), chunks, by: ChunkBy::Auto };
-                Sized {
-                    chunking,
-                    parts: fitting.div_ceil(chunks),
-                    holds_little: needed == 0 && bytes >= LEAST_CUT_BYTES,
-                }
-            }
-        }
+        Sized::of(resolved, chunking, previous, &|| (self.fitting)(resolved))
     }
 
     fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
@@ -591,6 +513,7 @@ impl Planner<'_> {
                 needs,
                 parts: 1,
                 pass: None,
+                told_as_one: false,
                 holds_little: false,
                 notes,
             }],

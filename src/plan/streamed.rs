@@ -56,8 +56,8 @@ pub fn holds_little(query: &Resolved, needs: &[Need], most_bytes: u64) -> bool {
     held.is_some_and(|held| joined.saturating_mul(COPIES).saturating_add(held.bytes()) <= most_bytes)
 }
 
-/// Whether the groups that a query makes may be nearly as many as the rows that it reads: at least a quarter of those of
-/// its largest input. Of other queries nothing is known.
+/// Whether the groups that a query makes may be nearly as many as the rows that it reads: at least a quarter of those
+/// of its largest input. Of other queries nothing is known.
 pub fn groups_little(query: &Resolved) -> bool {
     let mut plan = &query.plan;
     while let LogicalPlan::Projection(projection) = plan {

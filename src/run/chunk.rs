@@ -19,12 +19,15 @@ use crate::plan::components::Components;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::rewrite::{Piece, Provided, rewrite};
-use crate::plan::steps::{MIN_SHARED_BYTES, Step};
+use crate::plan::steps::Step;
 use crate::run::Context;
 use crate::run::planned::PlannedTask;
 use crate::run::served::Served;
 use crate::run::sliced::Sliced;
 use crate::source::Snapshot;
+
+/// What reads less has one partition: DataFusion reads a file of less in one, too.
+pub const MIN_SHARED_BYTES: u64 = 10 << 20;
 
 /// What the chunks of one step have in common.
 pub struct ChunkJob {
@@ -168,9 +171,8 @@ impl ChunkJob {
     /// How many partitions a plan for so many chunks may have, where processors are free: one for the little that they
     /// would share.
     pub(super) fn most_partitions(&self, chunks: usize) -> usize {
-        let Step { needs, proof, .. } = self.step();
-        let all = needs.iter().map(|need| need.bytes).sum::<u64>();
-        let bytes = all.saturating_mul(chunks as u64) / u64::from(proof.chunks().max(1));
+        let step = self.step();
+        let bytes = step.bytes().saturating_mul(chunks as u64) / u64::from(step.proof.chunks().max(1));
         let is_little = bytes < MIN_SHARED_BYTES && !self.context.always_partitions;
         if is_little || !self.hooks().is_empty() { 1 } else { self.context.budget.jobs }
     }
@@ -256,8 +258,8 @@ impl ChunkJob {
         Ok(entry)
     }
 
-    /// The entries of chunks in the cache, by number. Without a permit: others go on while the files reach the disk. The locks are released after that, also when the
-    /// future is dropped before.
+    /// Puts chunks into the cache; returns the entry of each, by its number. Without a permit: others go on while the
+    /// files reach the disk. The locks are released after that, also when the future is dropped before.
     pub(super) async fn commit(&self, computed: Vec<Computed>) -> Result<Vec<(u32, Arc<ChunkEntry>)>> {
         let (cache, components, force) = (Arc::clone(&self.context.cache), self.components.clone(), self.force);
         let in_use = Arc::clone(&self.context.in_use);
@@ -297,10 +299,11 @@ impl ChunkJob {
         let plan = rewrite(proof, piece, &provide).map_err(unplanned)?;
         let partitions = if is_partitionable(&plan).map_err(unplanned)? { partitions } else { 1 };
         let state = with_partitions(&with_joins(&self.context.state, joins), partitions);
-        let (spilled_before, scanned_before) = (writer.spilled_bytes(), writer.scanned_bytes());
+        let before = writer.traffic();
         let appended = writer.append(&state, &plan).await;
-        self.spilled_bytes.fetch_add(writer.spilled_bytes() - spilled_before, Ordering::Relaxed);
-        self.scanned_bytes.fetch_add(writer.scanned_bytes() - scanned_before, Ordering::Relaxed);
+        let traffic = writer.traffic();
+        self.spilled_bytes.fetch_add(traffic.spilled_bytes - before.spilled_bytes, Ordering::Relaxed);
+        self.scanned_bytes.fetch_add(traffic.scanned_bytes - before.scanned_bytes, Ordering::Relaxed);
         if appended.is_err() {
             // If a source changed, this is why the plan failed.
             self.check_sources(piece.chunk).await?;

@@ -7,7 +7,7 @@
 //! | an input that is cut, by split or rescan | content of the slice: needed columns of rows that pass the filters |
 //! | a source, by range | bytes of the needed columns of the row groups that it opens |
 //! | an input that one chunk reads through filters, in a query of its own | content of the rows that pass them |
-//! | the same, of a step that was taken out of a query and reads little | as if it were read whole |
+//! | the same, of a step whose chunks are told as one | as if it were read whole |
 //! | a source, whole | bytes of the needed columns, or of the files when they are not Parquet |
 //! | a task's output, whole | content of all its chunks |
 //! | a source whose order counts, besides | bytes of the needed columns of all files, in order |
@@ -34,16 +34,13 @@ use crate::plan::need::Need;
 use crate::plan::prove::proof::Proof;
 use crate::plan::resolve::{Resolved, scan_numbers};
 use crate::plan::slice::{InputMode, Slice};
-use crate::plan::steps::{Part, Step};
+use crate::plan::steps::Step;
 use crate::run::served::MOST_ASKED;
 use crate::run::sliced::stored;
 use crate::run::split::SplitJob;
 use crate::run::task::TaskJob;
 use crate::run::{Input, Output};
 use crate::source::Snapshot;
-
-/// The chunks of a step that the engine took out of a query, and that reads less than this, are told by all that it reads.
-const LEAST_TOLD_APART_BYTES: u64 = 128 << 20;
 
 /// The only chunk that has a scan, if not all have it, and the identity of each chunk's slice of it, or of the one that all
 /// read.
@@ -134,7 +131,7 @@ impl TaskJob {
         let (Some(input), Some(slice)) = (self.inputs.get(table), slice) else {
             return Err(Error::new(ErrorKind::Source, format!("input `{table}` is not there")));
         };
-        let (need, is_cut) = (needs.get(scan), slice.mode().is_cut() && chunks > 1 && !self.is_told_as_one(step));
+        let (need, is_cut) = (needs.get(scan), slice.mode().is_cut() && chunks > 1 && !step.told_as_one);
         let one = Proof::of_slice(table);
         if let (ChunkFunction::Branches(_), Some(need)) = (proof.function(), need)
             && !need.filters.is_empty()
@@ -181,15 +178,6 @@ impl TaskJob {
             (Input::Output(output), _) => Ok((vec![output.identity()], 0)),
             (Input::Source(source), _) => Ok((self.bytes_of_slices(source, need, &slice, chunks).await?, 0)),
         }
-    }
-
-    /// Whether chunks of a step that the engine took out of a query are told by all that is read, so that a change of a row runs all of them again: to tell
-    /// the rows of each apart would cost as much. What reads the step's rows is told by these, and does not run again.
-    /// This follows from the sizes of inputs, not from memory.
-    fn is_told_as_one(&self, step: &Step) -> bool {
-        let bytes: u64 = step.needs.iter().map(|need| need.bytes).sum();
-        let is_taken_out = matches!(step.part, Part::Phase | Part::First | Part::Below);
-        is_taken_out && bytes < LEAST_TOLD_APART_BYTES && self.planned.task.read_by.is_none()
     }
 
     /// What it takes to cut a scan; `None` when what is needed of it is not known.

@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use datafusion::execution::memory_pool::MemoryConsumer;
 use tokio::sync::Semaphore;
 
 use crate::cache::lock::Lock;
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::execute::budget::COLUMN_BYTES;
 use crate::execute::deal::deal;
 use crate::execute::session::with_partitions;
-use crate::execute::write::ChunkWriter;
+use crate::execute::write::{ChunkWriter, execution_error};
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::pass::Pass;
 use crate::plan::rewrite::{Provided, rewrite_pass};
@@ -28,7 +30,7 @@ impl ChunkJob {
     /// # Errors
     /// [`ErrorKind::Storage`] when a file of an input is gone.
     pub fn passes(&self, chunks: &[u32]) -> Result<Vec<Vec<u32>>> {
-        let passes = self.step().passes(chunks, self.context.budget.jobs);
+        let passes = self.step().passes(chunks);
         for chunks in &passes {
             for input in &self.inputs {
                 if input.of_chunks(chunks)?.is_none() {
@@ -97,7 +99,11 @@ impl ChunkJob {
                 partitions += 1;
             }
         }
-        let state = with_partitions(&self.context.state, partitions);
+        let mut state = with_partitions(&self.context.state, partitions);
+        // DataFusion leaves this off, since it costs memory for each value that is partitioned by: here these are few.
+        state.config_mut().options_mut().optimizer.enable_window_topn = pass.takes_first_rows;
+        let files = MemoryConsumer::new("files of chunks").register(&state.runtime_env().memory_pool);
+        files.try_grow(chunks.len() * proof.schema().fields().len() * COLUMN_BYTES).map_err(execution_error)?;
         let mut pending: BTreeMap<u32, PendingChunk> = BTreeMap::new();
         let mut writers = BTreeMap::new();
         for chunk in chunks.iter().copied() {

@@ -15,6 +15,7 @@ use crate::event::{Event, EventSink};
 use crate::execute::budget::Budget;
 use crate::hook::{InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
+use crate::plan::held::Held;
 use crate::plan::need::{needs_and_held, needs_of_chunks, needs_of_query};
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::pass::Pass;
@@ -23,8 +24,10 @@ use crate::plan::prove::proof::Proof;
 use crate::plan::prove::rule::Rules;
 use crate::plan::resolve::{Known, Resolved, published, resolve};
 use crate::plan::slice::Stored;
-use crate::plan::steps::{Fit, Part, Step, steps};
+use crate::plan::steps::size::Fit;
+use crate::plan::steps::{Part, Step, steps};
 use crate::plan::streamed::{Cut, cut, holds_little};
+use crate::run::chunk::MIN_SHARED_BYTES;
 use crate::run::served::Served;
 use crate::source::Snapshot;
 use crate::task::Task;
@@ -52,6 +55,9 @@ pub struct Plans {
     /// Sources whose rows a hook gives, by name.
     pub served: BTreeMap<String, Arc<dyn SourceHook>>,
 }
+
+/// The chunks of a step that reads less may be told by all that it reads.
+const LEAST_TOLD_APART_BYTES: u64 = 128 << 20;
 
 /// Stack for planning a task; of it only what is used takes memory.
 const STACK_BYTES: usize = 256 << 20;
@@ -183,6 +189,7 @@ pub async fn plan(
                     let (needs, held) = needs_of_chunks(&step.proof, &step.resolved, state).unwrap_or_default();
                     step.needs = needs;
                     step.pass = if rules.are_one_by_one() { None } else { pass(step, held, task, budget) };
+                    step.told_as_one = is_told_as_one(step, held, task);
                 }
                 Ok(Arc::new(PlannedTask { task: task.clone(), steps }))
             }
@@ -203,30 +210,40 @@ pub async fn plan(
     Plans { tasks, sources, served }
 }
 
-/// Whether a query that holds so many bytes at a time, if that is known, holds no more than `most_bytes`.
-fn is_little(held: Option<f64>, most_bytes: u64) -> bool {
-    held.is_some_and(|held| held <= most_bytes as f64)
+/// Whether a query that takes so much, if that is known, holds no more than `most_bytes`.
+fn is_little(held: Option<Held>, most_bytes: u64) -> bool {
+    held.is_some_and(|held| held.bytes <= most_bytes as f64)
 }
 
-/// How several chunks of a step, which holds so many bytes where it runs whole, are computed at once. Hooks see the rows of one chunk after those of another, and where
-/// the task says how chunks read their inputs each chunk does.
-fn pass(step: &Step, held: Option<f64>, task: &Task, budget: Budget) -> Option<Pass> {
-    if step.parts > 1
-        || task.read_by.is_some()
-        || step.resolved.scans.iter().any(|scan| scan.is_served)
-        || !task.materialization.is_empty() && step.name == task.name
-    {
+/// How several chunks of a step that takes so much are computed at once. Where the task says how chunks read their
+/// inputs, each does; hooks see the rows of one chunk after those of another.
+fn pass(step: &Step, held: Option<Held>, task: &Task, budget: Budget) -> Option<Pass> {
+    let is_seen = !task.materialization.is_empty() && step.name == task.name;
+    let is_served = step.resolved.scans.iter().any(|scan| scan.is_served);
+    if step.parts > 1 || task.read_by.is_some() || is_seen || is_served {
         return None;
     }
-    let bytes = step.needs.iter().map(|need| need.bytes).sum();
-    let in_memory = step.needs.iter().map(|need| need.memory_bytes).sum();
+    let bytes = step.bytes();
     let little = budget.held_bytes();
     let passes = match is_little(held, little) || holds_little(&step.resolved, &step.needs, little) {
         true => 1,
-        false => budget.passes(in_memory),
+        false => budget.passes(step.needs.iter().map(|need| need.memory_bytes).sum()),
     };
+    // A plan with one partition is done by one processor. An expression without a type fails when it runs.
+    let is_shared = bytes < MIN_SHARED_BYTES || is_partitionable(step.proof.plan()).unwrap_or(true);
+    let passes = if is_shared { passes } else { passes.max(budget.jobs as u64) };
     // What can't be built is not needed: chunks run one by one.
-    Pass::of(&step.proof, step.part == Part::Phase, bytes, passes).ok().flatten()
+    Pass::of(&step.proof, step.part == Part::Phase, bytes, passes, budget.columns_of_files()).ok().flatten()
+}
+
+/// Whether to tell apart what the chunks of a step read would cost about as much as to run them: of a step that the
+/// engine took out of a query without keys, that reads little and does little with it. What reads the step's rows is
+/// told by these, and does not run again. This follows from what files say, not from memory.
+fn is_told_as_one(step: &Step, held: Option<Held>, task: &Task) -> bool {
+    let is_taken_out = matches!(step.part, Part::Phase | Part::First | Part::Below);
+    let has_keys = task.chunking.as_ref().is_some_and(|chunking| !chunking.keys.is_empty());
+    let does_little = step.bytes() < LEAST_TOLD_APART_BYTES && held.is_some_and(|held| !held.grows);
+    is_taken_out && !has_keys && does_little && task.read_by.is_none()
 }
 
 /// Does a part of planning a task, on a stack that is enough for the deepest query. It catches a panic, also that there

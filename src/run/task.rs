@@ -260,7 +260,7 @@ impl TaskJob {
             if !missing.is_empty() {
                 report.status = Status::Executed;
             }
-            let passes = step.passes(&missing, self.context.budget.jobs).len();
+            let passes = step.passes(&missing).len();
             let reads = if passes > 0 { passes + audited.len() } else { runs };
             let (inputs, split_bytes) = self.sliced(number, reads as u32).await?;
             report.split_bytes += split_bytes;
@@ -392,8 +392,8 @@ impl TaskJob {
         Ok(())
     }
 
-    /// What the chunks of a step, for which inputs are read `runs` times, read of each scan, by number, and how; and the bytes of the
-    /// splits that were made for it.
+    /// What the chunks of a step, for which inputs are read `runs` times, read of each scan, by number, and how; and
+    /// the bytes of the splits that were made for it.
     async fn sliced(&self, number: usize, runs: u32) -> Result<(Vec<Sliced>, u64)> {
         let scans = 0..self.planned.steps[number].resolved.scans.len();
         // Side by side: where one has no more work for a processor the next one has.

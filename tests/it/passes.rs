@@ -163,3 +163,21 @@ async fn where_a_pass_fails_its_chunks_say_which_of_them_does() {
     let task = &report.tasks[0];
     assert!(task.executed + task.reused == 5 && task.status == Status::Executed, "{report:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_writes_no_more_columns_at_a_time_than_fit_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let columns: Vec<String> = (0..64).map(|at| format!("value * {at} AS c{at}")).collect();
+    make_parquet(folder.path(), "w", &format!("SELECT {} FROM generate_series(1, 500)", columns.join(", "))).await;
+    let source = parquet_source(folder.path(), "w");
+    let sql = format!("{source};\nCREATE TABLE t CLUSTERED BY (c1) INTO 64 BUCKETS AS SELECT * FROM w;");
+    let pipeline = chunkwise::sql::parse(&sql, "f.sql", folder.path()).unwrap();
+    let told_of = [(64, "each chunk reads"), (128, "in 32 passes"), (256, "in 13 passes"), (8192, "in one pass")];
+    for (mib, told) in told_of {
+        let engine = Engine::builder().cache_folder(folder.path().join(format!("cache {mib}"))).jobs(1);
+        let engine = engine.memory_limit_bytes(mib << 20).build().unwrap();
+        let explained = engine.explain(&pipeline, Some("t")).await.unwrap().remove(0).unwrap();
+        assert!(explained.contains(told), "{mib} MiB: {explained}");
+        assert_eq!(run(&engine, &sql, folder.path()).await.task("t").unwrap().rows, 500);
+    }
+}

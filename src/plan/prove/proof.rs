@@ -146,8 +146,8 @@ impl Proof {
         &self.stored_by
     }
 
-    /// The keys over the columns of nodes where all of them are visible, by the way to the node from the root, by number
-    /// of the input.
+    /// The keys over the columns of each node where all of them are visible. Nodes are named by the way to them from
+    /// the root, which is the number of an input at each node.
     pub fn visible(&self) -> &BTreeMap<Vec<usize>, Vec<KeyExpr>> {
         &self.visible
     }
