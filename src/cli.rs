@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 a task failed or the cache can't be used, 2 wrong usage or invalid SQL, 130 interrupted.
 
-mod allocator;
+pub mod allocator;
 mod cache;
 mod demo;
 mod explain;

@@ -293,6 +293,11 @@ impl Engine {
         Ok(threads.insert(started).handle().clone())
     }
 
+    /// Chunks at a time.
+    pub fn jobs(&self) -> usize {
+        self.settings.jobs
+    }
+
     /// Bytes that the process may have; no limit when `None`.
     pub fn memory_limit_bytes(&self) -> Option<usize> {
         self.settings.memory_limit_bytes

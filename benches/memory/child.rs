@@ -180,6 +180,7 @@ async fn in_chunkwise(job: &Job, task: &Task) -> Result<Ran, Box<dyn Error>> {
         builder = builder.memory_limit_bytes(usize::try_from(bytes)?);
     }
     let engine = builder.build()?;
+    chunkwise::cli::allocator::set_up(engine.jobs(), engine.memory_limit_bytes());
     let pipeline = chunkwise::sql::parse(&task_sql(job, task), "bench.sql", &job.data)?;
     let report = engine.run(&pipeline, &RunOptions::default()).await?;
     let report = report.task(task.name).ok_or("the task is not in the report")?;

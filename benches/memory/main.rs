@@ -49,7 +49,7 @@ mod report;
 mod table;
 mod task;
 
-use mimalloc::MiMalloc;
+use std::alloc::System;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -68,7 +68,7 @@ use crate::task::Task;
 
 /// The allocator of every measured process; what it wraps is the one to try others in place of.
 #[global_allocator]
-static ALLOCATOR: Counting<MiMalloc> = Counting::new(MiMalloc);
+static ALLOCATOR: Counting<System> = Counting::new(System);
 
 fn main() -> ExitCode {
     let options = match std::env::args().len() {

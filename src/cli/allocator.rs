@@ -1,64 +1,122 @@
-//! What the allocator keeps of memory that was freed.
+//! What the system's allocator keeps of memory that was freed.
+//!
+//! glibc keeps what was freed for the next who asks, between pieces that are in use: sorts that spill held 120 MiB of the
+//! 450 that the process had. What is at least as large as a threshold has pages of its own instead, which go back when
+//! it is freed; the system clears new ones, which costs time. So the threshold follows from how much of its limit the
+//! process has.
 
-use std::ffi::c_long;
-use std::thread;
-use std::time::Duration;
-
-use libmimalloc_sys::{mi_collect, mi_option_get, mi_option_set, mi_option_t};
-
-use crate::run::report::rss_bytes;
-
-/// mimalloc's number of the delay after which freed memory goes back to the system, and the default in milliseconds.
-const PURGE_DELAY: (mi_option_t, c_long) = (15, 1000);
-
-/// mimalloc's number of the option to commit what it takes of the system at once, and the default: where that costs
-/// nothing.
-const EAGER_COMMIT: (mi_option_t, c_long) = (4, 2);
-
-/// How often the process is measured.
-const INTERVAL: Duration = Duration::from_millis(10);
-
-/// Has the allocator give freed memory back at once while the process has more than half of `limit_bytes`, until it has
-/// less than a quarter.
+/// Sets the allocator up for a process of so many jobs, and has it give freed memory back while the process has more
+/// than half of `limit_bytes`. Call it once, before other threads run.
 ///
-/// By itself mimalloc waits for a second, which saves time and costs memory: a sort that spills had 1.2 GiB within a
-/// limit of 256 MiB. Nothing is done where the process can't be measured, or where mimalloc has other defaults, so that
-/// its numbers may be others, too.
-pub fn keep_within(limit_bytes: usize) {
-    let is_known = |(option, default): (mi_option_t, c_long)| get(option) == default;
-    if rss_bytes().is_none() || !is_known(PURGE_DELAY) || !is_known(EAGER_COMMIT) {
-        return;
+/// Nothing is done but on Linux with glibc.
+pub fn set_up(jobs: usize, limit_bytes: Option<usize>) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::set_up(jobs, limit_bytes);
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = (jobs, limit_bytes);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod glibc {
+    use std::ffi::c_int;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use crate::run::report::rss_bytes;
+
+    pub(super) fn set_up(jobs: usize, limit_bytes: Option<usize>) {
+        // Each has memory of its own that others don't use.
+        set(libc::M_ARENA_MAX, c_int::try_from(jobs.max(2)).unwrap_or(c_int::MAX));
+        set_pressure(Pressure::None);
+        if let Some(limit) = limit_bytes.filter(|_| rss_bytes().is_some()) {
+            // Without it the process has more memory than it should, and no other rows.
+            let _ = thread::Builder::new().name("allocator".to_string()).spawn(move || watch(limit as u64));
+        }
     }
-    set(EAGER_COMMIT.0, 0);
-    let watch = move || {
-        let limit = limit_bytes as u64;
-        let mut is_near = false;
-        while let Some(rss) = rss_bytes() {
-            if is_near != (rss > limit / if is_near { 4 } else { 2 }) {
-                is_near = !is_near;
-                set(PURGE_DELAY.0, if is_near { 0 } else { PURGE_DELAY.1 });
-                if is_near {
-                    collect();
-                }
+
+    /// How near the process is to its limit.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    enum Pressure {
+        None,
+        Some,
+        High,
+    }
+
+    impl Pressure {
+        /// Of a process that has so much of `limit` and was under some pressure before, which it is until it has less than
+        /// when that began.
+        fn of(rss: u64, limit: u64, before: Self) -> Self {
+            let quarters = |of: u64| rss > limit / 4 * of;
+            let eased = |of: u64| rss > limit / 8 * (2 * of - 1);
+            match before {
+                _ if quarters(3) => Self::High,
+                Self::High if eased(3) => Self::High,
+                _ if quarters(2) => Self::Some,
+                Self::High | Self::Some if eased(2) => Self::Some,
+                _ => Self::None,
             }
+        }
+
+        /// Bytes of what has pages of its own.
+        fn threshold(self) -> c_int {
+            match self {
+                // The most that glibc takes.
+                Self::None => 32 << 20,
+                Self::Some => 512 << 10,
+                Self::High => 128 << 10,
+            }
+        }
+    }
+
+    /// How often the process is measured.
+    const INTERVAL: Duration = Duration::from_millis(5);
+
+    /// What lies free between pieces in use is given back at most so often: that goes through all of it.
+    const BETWEEN_TRIMS: Duration = Duration::from_millis(100);
+
+    fn watch(limit: u64) {
+        let mut pressure = Pressure::None;
+        let mut trimmed = Instant::now();
+        while let Some(rss) = rss_bytes() {
+            let now = Pressure::of(rss, limit, pressure);
+            if now != pressure {
+                set_pressure(now);
+            }
+            if now > pressure || (now == Pressure::High && trimmed.elapsed() > BETWEEN_TRIMS) {
+                trim();
+                trimmed = Instant::now();
+            }
+            pressure = now;
             thread::sleep(INTERVAL);
         }
-    };
-    // Without it the process has more memory than it should, and no other rows.
-    let _ = thread::Builder::new().name("allocator".to_string()).spawn(watch);
-}
+    }
 
-fn get(option: mi_option_t) -> c_long {
-    // SAFETY: it reads a number, and knows all options below its last one.
-    unsafe { mi_option_get(option) }
-}
+    fn set_pressure(pressure: Pressure) {
+        set(libc::M_MMAP_THRESHOLD, pressure.threshold());
+        set(libc::M_TRIM_THRESHOLD, pressure.threshold());
+    }
 
-fn set(option: mi_option_t, value: c_long) {
-    // SAFETY: it writes a number that other threads may read at any time.
-    unsafe { mi_option_set(option, value) }
-}
+    fn set(option: c_int, value: c_int) {
+        // SAFETY: it sets a number under a lock, at any time, and says no to what it can't be.
+        unsafe { libc::mallopt(option, value) };
+    }
 
-fn collect() {
-    // SAFETY: it may be called at any time, from any thread.
-    unsafe { mi_collect(true) }
+    fn trim() {
+        // SAFETY: it may be called at any time, from any thread.
+        unsafe { libc::malloc_trim(0) };
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::Pressure;
+
+        #[test]
+        fn pressure_begins_later_than_it_ends() {
+            let of = |rss, before| Pressure::of(rss, 800, before);
+            assert_eq!((of(400, Pressure::None), of(401, Pressure::None)), (Pressure::None, Pressure::Some));
+            assert_eq!((of(301, Pressure::Some), of(300, Pressure::Some)), (Pressure::Some, Pressure::None));
+            assert_eq!((of(601, Pressure::None), of(501, Pressure::High)), (Pressure::High, Pressure::High));
+            assert_eq!((of(500, Pressure::High), of(300, Pressure::High)), (Pressure::Some, Pressure::None));
+        }
+    }
 }

@@ -112,9 +112,7 @@ pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options, verbose: bo
         builder = builder.cache_limit_bytes(bytes as u64);
     }
     let engine = builder.build()?;
-    if let Some(limit) = engine.memory_limit_bytes() {
-        allocator::keep_within(limit);
-    }
+    allocator::set_up(engine.jobs(), engine.memory_limit_bytes());
     let report = until_interrupted(engine, async |engine| engine.run(pipeline, run).await);
     progress.finish(report.as_ref().ok().and_then(Option::as_ref));
     if let Ok(Some(_)) = report {
