@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod checksum;
+pub mod compact;
 pub mod conform;
 pub mod content;
 pub mod convert;

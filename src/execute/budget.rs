@@ -8,7 +8,7 @@
 pub const PROCESS_BYTES: usize = 64 << 20;
 
 /// What a running chunk has beside what its operators reserve.
-const CHUNK_BYTES: usize = 32 << 20;
+pub const CHUNK_BYTES: usize = 32 << 20;
 
 /// What a column of a Parquet file that is being written takes, however few rows it has: 64 files of 64 columns had
 /// 420 MiB.
@@ -21,12 +21,15 @@ const MOST_COLUMNS: usize = 4096;
 /// pool does not count.
 const COPIES: u64 = 4;
 
+/// A batch ends where its values have so many bytes, about: several are alive for each file that is read.
+pub const BATCH_BYTES: usize = 8 << 20;
+
 /// Rows of a batch, and of one where a chunk's share of the pool is below [`SMALL_SHARE_BYTES`]. A sort merges as many
 /// runs as it was given batches, and a window looks at each partition once per batch, so fewer cost less: at TPC-H's
 /// scale of 10, running sums over `lineitem` took 0.87 of the time that they take with DataFusion's own 8,192 rows,
 /// and still larger batches gave no more.
 const BATCH_ROWS: usize = 16_384;
-const SMALL_BATCH_ROWS: usize = 8_192;
+pub const SMALL_BATCH_ROWS: usize = 8_192;
 const SMALL_SHARE_BYTES: usize = 32 << 20;
 
 /// Memory and processors for one run.
@@ -62,6 +65,21 @@ impl Budget {
     pub fn chunks(&self, input_bytes: u64) -> u64 {
         let Some(pool) = self.pool_bytes() else { return 1 };
         (input_bytes.saturating_mul(COPIES * self.jobs as u64)).div_ceil(pool.max(1) as u64).max(1)
+    }
+
+    /// Readers that may read at a time, if each has so many bytes before rows come of it: those that have no more than
+    /// half of the pool, at least one.
+    pub fn readers(&self, reading_bytes: u64) -> usize {
+        let Some(pool) = self.pool_bytes() else { return self.jobs };
+        let readers = pool as u64 / 2 / reading_bytes.max(1);
+        usize::try_from(readers).unwrap_or(usize::MAX).clamp(1, self.jobs)
+    }
+
+    /// Bytes that the process needs if a reader has so many before rows come of it, where that is more than it may have.
+    pub fn lacks(&self, reading_bytes: u64) -> Option<u64> {
+        let needed = (PROCESS_BYTES + CHUNK_BYTES) as u64 + reading_bytes;
+        let limit = self.limit_bytes? as u64;
+        (needed > limit).then_some(needed)
     }
 
     /// Columns of all files together that a pass may write: those that take a quarter of the pool.

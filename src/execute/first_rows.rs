@@ -10,6 +10,8 @@ use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use crate::execute::budget::{BATCH_BYTES, SMALL_BATCH_ROWS};
+
 /// Bytes of a value whose type does not say how many it has.
 const VALUE_BYTES: usize = 64;
 
@@ -23,7 +25,10 @@ pub struct ManyFirstRows {
 }
 
 impl PhysicalOptimizerRule for ManyFirstRows {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        // Batches have few rows where these are wide.
+        let batch_rows = config.execution.batch_size.get();
+        let wide_row_bytes = if batch_rows < SMALL_BATCH_ROWS { BATCH_BYTES / batch_rows } else { 0 };
         let sorted = plan.transform_up(|node| {
             let Some((sort, fetch)) = node.downcast_ref::<SortExec>().and_then(|sort| Some((sort, sort.fetch()?)))
             else {
@@ -35,7 +40,7 @@ impl PhysicalOptimizerRule for ManyFirstRows {
                 .iter()
                 .map(|field| field.data_type().primitive_width().unwrap_or(VALUE_BYTES))
                 .sum();
-            if fetch.saturating_mul(row_bytes) <= self.most_bytes {
+            if fetch.saturating_mul(row_bytes.max(wide_row_bytes)) <= self.most_bytes {
                 return Ok(Transformed::no(node));
             }
             let all: Arc<dyn ExecutionPlan> = Arc::new(sort.with_fetch(None));

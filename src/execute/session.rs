@@ -25,7 +25,8 @@ use crate::arithmetic::chain::LongChains;
 use crate::arithmetic::mixed::{Coercion, Comparisons};
 use crate::chunk::bucket::chunk_of_udf;
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::budget::Budget;
+use crate::execute::budget::{BATCH_BYTES, Budget};
+use crate::execute::compact::CompactTexts;
 use crate::execute::disk::Disk;
 use crate::execute::first_rows::ManyFirstRows;
 use crate::execute::footers::Footers;
@@ -105,6 +106,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_physical_optimizer_rule(Arc::new(SortedLists))
         .with_physical_optimizer_rule(Arc::new(ManyFirstRows { most_bytes: first_rows_bytes }))
+        .with_physical_optimizer_rule(Arc::new(CompactTexts))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let rules = repaired(state.optimizers());
@@ -157,6 +159,17 @@ pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
 pub fn with_partitions(state: &SessionState, partitions: usize) -> SessionState {
     let mut state = state.clone();
     state.config_mut().options_mut().execution.target_partitions = partitions.max(1);
+    state
+}
+
+/// The same session with batches of no more rows than [`BATCH_BYTES`] have, of which each has so many.
+pub fn with_row_bytes(state: &SessionState, row_bytes: u64) -> SessionState {
+    let mut state = state.clone();
+    let rows = (BATCH_BYTES / usize::try_from(row_bytes).unwrap_or(usize::MAX).max(1)).max(1);
+    let batch = &mut state.config_mut().options_mut().execution;
+    if rows < batch.batch_size.get() {
+        let _ = state.config_mut().options_mut().set("datafusion.execution.batch_size", &rows.to_string());
+    }
     state
 }
 

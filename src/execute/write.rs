@@ -16,6 +16,7 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use tokio::task::JoinError;
 
 use crate::arithmetic::remedy::remedy;
@@ -28,8 +29,17 @@ use crate::hook::ChunkRows;
 use crate::plan::published::schema_of_files;
 use crate::task::TaskOptions;
 
-/// A row group is closed at this many bytes of encoded pages, if it has not reached its number of rows before.
+/// A row group is closed when it has so many bytes in memory, if it has not reached its number of rows before.
 pub const ROW_GROUP_BYTES: usize = 64 << 20;
+
+/// A page of values or of their dictionary has so many bytes at most, as Parquet's writers have them, and fewer where
+/// there are so many columns that their pages would be more than a row group.
+const MOST_PAGE_BYTES: usize = 1 << 20;
+const LEAST_PAGE_BYTES: usize = 16 << 10;
+
+/// Numbers of tables with more columns than this have no dictionaries, each of which takes 70 KiB from its first value
+/// on.
+const WIDE_COLUMNS: usize = 256;
 
 /// A chunk's Parquet file being written.
 pub struct ChunkWriter {
@@ -61,9 +71,19 @@ impl ChunkWriter {
     /// [`ErrorKind::Storage`] when the file can't be written.
     pub fn new(file: std::fs::File, schema: &SchemaRef, options: &TaskOptions, hooks: RowsHooks) -> Result<Self> {
         let TaskOptions { version: _, compression, row_group_rows } = options;
-        let mut properties = WriterProperties::builder()
+        let column_bytes = (ROW_GROUP_BYTES / schema.fields().len().max(1)).clamp(LEAST_PAGE_BYTES, MOST_PAGE_BYTES);
+        let mut properties = WriterProperties::builder();
+        if schema.fields().len() > WIDE_COLUMNS {
+            for number in schema.fields().iter().filter(|field| field.data_type().is_numeric()) {
+                let path = ColumnPath::from(number.name().as_str());
+                properties = properties.set_column_dictionary_enabled(path, false);
+            }
+        }
+        let mut properties = properties
             .set_compression(*compression)
             .set_max_row_group_row_count(Some(*row_group_rows))
+            .set_data_page_size_limit(column_bytes)
+            .set_dictionary_page_size_limit(column_bytes)
             .set_created_by(format!("chunkwise {}", env!("CARGO_PKG_VERSION")))
             .build();
         add_encoded_arrow_schema_to_metadata(&schema_of_files(schema), &mut properties);
@@ -107,9 +127,9 @@ impl ChunkWriter {
         if self.in_progress_bytes() > ROW_GROUP_BYTES { self.end_row_group() } else { Ok(()) }
     }
 
-    /// Encoded bytes of the row group that is being written.
+    /// Bytes that the row group that is being written has in memory.
     pub fn in_progress_bytes(&self) -> usize {
-        self.writer.in_progress_size()
+        self.writer.memory_size()
     }
 
     /// Writes the row group.

@@ -14,12 +14,16 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::parquet_to_arrow_schema;
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
 use crate::chunk::range::{KeyValue, Range as KeyRange, has_ranges};
 
 /// What a value of variable length takes in memory beside its bytes.
 const VIEW_BYTES: u64 = 16;
+
+/// Writers end a page at so many bytes; DuckDB makes one of each column of a row group, up to so many.
+const PAGE_BYTES: u64 = 1 << 20;
+const DUCKDB_PAGE_BYTES: u64 = 100 << 20;
 
 /// The row groups of a table's Parquet files.
 #[derive(Clone)]
@@ -140,6 +144,27 @@ impl RowGroups {
             };
         }
         (compressed, in_memory)
+    }
+
+    /// Bytes that a reader of some columns has of a row group before rows come of it, at most: all of it as it is in the
+    /// file, and a page of each column.
+    pub fn reading_bytes(&self, names: &BTreeSet<&str>) -> u64 {
+        let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+        let of_footer = |footer: &ParquetMetaData| {
+            let writer = footer.file_metadata().created_by().unwrap_or_default();
+            let page_bytes = if writer.starts_with("DuckDB") { DUCKDB_PAGE_BYTES } else { PAGE_BYTES };
+            let of_group = |group: &RowGroupMetaData| {
+                let columns = group.columns().iter().filter(|column| {
+                    column.column_path().parts().first().is_some_and(|name| names.contains(name.as_str()))
+                });
+                let of_column = |column: &ColumnChunkMetaData| {
+                    size(column.compressed_size()) + size(column.uncompressed_size()).min(page_bytes)
+                };
+                columns.map(of_column).sum()
+            };
+            footer.row_groups().iter().map(of_group).max().unwrap_or_default()
+        };
+        self.footers.iter().map(|footer| of_footer(footer)).max().unwrap_or_default()
     }
 
     /// How many values a column has, about, by the sizes of its dictionaries; `None` where it has none, or large ones,

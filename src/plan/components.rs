@@ -301,7 +301,8 @@ pub fn cut_fingerprint(proof: &Proof, scan: usize, need: &Need, schema: &Schema)
 /// # Errors
 /// When a filter can't be fingerprinted.
 pub fn slice_fingerprint(proof: &Proof, scan: usize, need: &Need, schema: &Schema) -> Result<Fingerprint> {
-    let Need { columns, filters, functions, bytes: _, memory_bytes: _, is_ordered } = need;
+    let Need { columns, filters, functions, bytes: _, memory_bytes: _, row_bytes: _, reading_bytes: _, is_ordered } =
+        need;
     let mut canon = Canon::default();
     let (table, keys) = match proof.inputs().get(scan) {
         Some(Input { table, role: Role::Partitioned { keys, names: _ } }) => (table, keys),

@@ -28,12 +28,19 @@ pub struct Need {
     pub bytes: u64,
     /// Bytes that their values take in memory, about.
     pub memory_bytes: u64,
+    /// Bytes that a row of them takes in memory, about.
+    pub row_bytes: u64,
+    /// Bytes that a reader of them has before rows come of it, at most; 0 where files don't tell.
+    pub reading_bytes: u64,
     /// Whether something takes rows in the order of the source's files.
     pub is_ordered: bool,
 }
 
 /// Text and numbers take about so many times the bytes of their files in memory.
 const IN_MEMORY: u64 = 4;
+
+/// A value without a fixed width takes about so many bytes, where files don't tell.
+const VALUE_BYTES: usize = 32;
 
 /// What a query needs, once it is optimised, of each of its scans, by number; nothing of those that it does without.
 ///
@@ -95,15 +102,20 @@ fn needs(
     let of_scan = |(number, scan): (usize, &Scan)| {
         let mut need = found.remove(&number).unwrap_or_default();
         need.columns.extend(keys.get(number).into_iter().flatten());
-        let (bytes, memory_bytes) = match &scan.row_groups {
+        let columns = need.columns.iter().map(|at| scan.schema.field(*at));
+        let (bytes, memory_bytes, row_bytes, reading_bytes) = match &scan.row_groups {
             Some(groups) => {
-                let name = |at: &usize| scan.schema.field(*at).name().as_str();
-                groups.column_bytes(&need.columns.iter().map(name).collect())
+                let names = columns.map(|field| field.name().as_str()).collect();
+                let (bytes, memory_bytes) = groups.column_bytes(&names);
+                (bytes, memory_bytes, memory_bytes / groups.rows().max(1), groups.reading_bytes(&names))
             }
-            None => (scan.bytes, IN_MEMORY * scan.bytes),
+            None => {
+                let widths = columns.map(|field| field.data_type().primitive_width().unwrap_or(VALUE_BYTES) as u64);
+                (scan.bytes, IN_MEMORY * scan.bytes, widths.sum(), 0)
+            }
         };
         let functions = need.filters.iter().flat_map(|filter| called_in(filter, functions)).collect();
-        Need { bytes, memory_bytes, functions, is_ordered: ordered.contains(&number), ..need }
+        Need { bytes, memory_bytes, row_bytes, reading_bytes, functions, is_ordered: ordered.contains(&number), ..need }
     };
     Ok((scans.iter().enumerate().map(of_scan).collect(), Held::of(&optimised)))
 }

@@ -89,6 +89,16 @@ impl Step {
         self.needs.iter().map(|need| need.bytes).sum()
     }
 
+    /// Bytes that a row of all its inputs together takes in memory, about.
+    pub fn row_bytes(&self) -> u64 {
+        self.needs.iter().map(|need| need.row_bytes).sum()
+    }
+
+    /// Bytes that a reader of an input has before rows come of it, at most.
+    pub fn reading_bytes(&self) -> u64 {
+        self.needs.iter().map(|need| need.reading_bytes).max().unwrap_or_default()
+    }
+
     /// How often an input that is not stored by its keys is read where all of its chunks run.
     pub fn reads(&self) -> u32 {
         let chunks = self.proof.chunks();

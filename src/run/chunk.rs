@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cache::lock::{self, Lock, PAUSE, Waiting};
@@ -12,7 +13,8 @@ use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::execute::session::{Joins, with_joins, with_partitions};
+use crate::execute::budget::CHUNK_BYTES;
+use crate::execute::session::{Joins, with_joins, with_partitions, with_row_bytes};
 use crate::execute::write::{ChunkWriter, RowsHooks, Written, is_out_of_memory};
 use crate::hook::{ChunkFile, HookContext, MaterializationHook, OutputChunk};
 use crate::plan::components::Components;
@@ -70,7 +72,7 @@ impl ChunkJob {
         let mut waiting = Waiting::begin(&self.context.events);
         let (lock, permit) = loop {
             // The semaphore is never closed, so such calls wait and succeed.
-            let Ok(permit) = permits.acquire().await else { continue };
+            let Ok(permit) = permits.acquire_many(self.own_permits()).await else { continue };
             let lock = cache.lock(&fingerprint)?;
             if let Some(entry) = self.made(&fingerprint)? {
                 return Ok((entry, false));
@@ -174,7 +176,27 @@ impl ChunkJob {
         let step = self.step();
         let bytes = step.bytes().saturating_mul(chunks as u64) / u64::from(step.proof.chunks().max(1));
         let is_little = bytes < MIN_SHARED_BYTES && !self.context.always_partitions;
-        if is_little || !self.hooks().is_empty() { 1 } else { self.context.budget.jobs }
+        if is_little || !self.hooks().is_empty() { 1 } else { self.context.budget.readers(step.reading_bytes()) }
+    }
+
+    /// The permits of one chunk, or of one pass: what reads large row groups leaves no room for others.
+    pub(super) fn own_permits(&self) -> u32 {
+        let budget = self.context.budget;
+        (budget.jobs / budget.readers(self.step().reading_bytes())) as u32
+    }
+
+    /// Takes what so many readers have of the files before rows come of it, beyond what any chunk has, from what
+    /// operators may reserve, as far as it is there.
+    pub(super) fn reserve_reading(&self, readers: usize) -> MemoryReservation {
+        let budget = self.context.budget;
+        let reserved = MemoryConsumer::new("row groups").register(&self.context.state.runtime_env().memory_pool);
+        if let Some(pool) = budget.pool_bytes() {
+            let bytes = usize::try_from(self.step().reading_bytes()).unwrap_or(usize::MAX);
+            let beyond = bytes.saturating_sub(CHUNK_BYTES).saturating_mul(readers).min(pool / 2);
+            // Without it there is as little for the operators.
+            let _ = reserved.try_grow(beyond);
+        }
+        reserved
     }
 
     /// Computes a chunk in parts; with joins that spill, alone.
@@ -191,7 +213,7 @@ impl ChunkJob {
         let Step { name, proof, .. } = self.step();
         let Context { cache, events, .. } = &self.context;
         let jobs = self.context.budget.jobs as u32;
-        let own = if joins == Joins::Hash { 1 } else { jobs };
+        let own = if joins == Joins::Hash { self.own_permits() } else { jobs };
         let mut permit = match first {
             Some(permit) => Ok(permit),
             None => permits.acquire_many(own).await,
@@ -205,6 +227,8 @@ impl ChunkJob {
             permit.merge(more);
             partitions += 1;
         }
+        // Sorts that spill need what they can get.
+        let mut reading = (joins == Joins::Hash).then(|| self.reserve_reading(partitions));
         let pending = cache.begin()?;
         let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options, self.rows_hooks(chunk)?)?;
         let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
@@ -224,7 +248,7 @@ impl ChunkJob {
                         pieces.extend(halves);
                     }
                     _ => {
-                        drop(permit);
+                        drop((permit, reading.take()));
                         let all = permits.acquire_many(jobs).await;
                         self.append(&mut writer, piece, Joins::Spill, 1).await?;
                         drop(all);
@@ -298,7 +322,8 @@ impl ChunkJob {
         let unplanned = |e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e);
         let plan = rewrite(proof, piece, &provide).map_err(unplanned)?;
         let partitions = if is_partitionable(&plan).map_err(unplanned)? { partitions } else { 1 };
-        let state = with_partitions(&with_joins(&self.context.state, joins), partitions);
+        let state = with_row_bytes(&with_joins(&self.context.state, joins), self.step().row_bytes());
+        let state = with_partitions(&state, partitions);
         let before = writer.traffic();
         let appended = writer.append(&state, &plan).await;
         let traffic = writer.traffic();

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::budget::COLUMN_BYTES;
 use crate::execute::deal::deal;
-use crate::execute::session::with_partitions;
+use crate::execute::session::{with_partitions, with_row_bytes};
 use crate::execute::write::{ChunkWriter, execution_error};
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::pass::Pass;
@@ -48,7 +48,7 @@ impl ChunkJob {
     /// What the plan fails with; none of the chunks is there then, but for those that were before.
     pub async fn run_pass(&self, chunks: &[u32], permits: &Semaphore) -> Result<Vec<(u32, Arc<ChunkEntry>, bool)>> {
         let Some(pass) = &self.step().pass else { return Ok(Vec::new()) };
-        let permit = permits.acquire().await;
+        let permit = permits.acquire_many(self.own_permits()).await;
         let (mut locks, mut made) = (BTreeMap::new(), Vec::new());
         for chunk in chunks.iter().copied() {
             let fingerprint = self.fingerprints[chunk as usize];
@@ -99,9 +99,10 @@ impl ChunkJob {
                 partitions += 1;
             }
         }
-        let mut state = with_partitions(&self.context.state, partitions);
+        let mut state = with_partitions(&with_row_bytes(&self.context.state, self.step().row_bytes()), partitions);
         // DataFusion leaves this off, since it costs memory for each value that is partitioned by: here these are few.
         state.config_mut().options_mut().optimizer.enable_window_topn = pass.takes_first_rows;
+        let _reading = self.reserve_reading(partitions);
         let files = MemoryConsumer::new("files of chunks").register(&state.runtime_env().memory_pool);
         files.try_grow(chunks.len() * proof.schema().fields().len() * COLUMN_BYTES).map_err(execution_error)?;
         let mut pending: BTreeMap<u32, PendingChunk> = BTreeMap::new();

@@ -17,7 +17,7 @@ use crate::cache::split::{SplitId, commit, open, open_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::execute::content::Content;
-use crate::execute::session::exact;
+use crate::execute::session::{exact, with_row_bytes};
 use crate::execute::split::file::SplitFile;
 use crate::execute::split::{contents, split};
 use crate::execute::write::execution_error;
@@ -399,7 +399,8 @@ impl SplitJob<'_> {
             _ => self.input.whole(&self.context.cache)?,
         };
         let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(execution_error)?;
-        let mut state = exact(&self.context.state, &plan).map_err(execution_error)?;
+        let state = with_row_bytes(&self.context.state, self.need.row_bytes);
+        let mut state = exact(&state, &plan).map_err(execution_error)?;
         let options = state.config_mut().options_mut();
         // Several streams share the files among them.
         options.execution.target_partitions = if self.need.is_ordered { 1 } else { self.context.budget.jobs };

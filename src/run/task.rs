@@ -257,6 +257,15 @@ impl TaskJob {
             hits.into_iter().filter(|_| !self.is_dry && is_drawn(self.audit_percent)).collect();
         let runs = missing.len() + audited.len();
         if runs > 0 {
+            if let Some(needed) = self.context.budget.lacks(step.reading_bytes()) {
+                let message = format!(
+                    "`{name}` reads row groups of Parquet files of which it has {} MiB in memory before rows come of them, \
+                     and so takes more than its --memory; use --memory {}MiB, or write the files with smaller row groups",
+                    step.reading_bytes() >> 20,
+                    needed.div_ceil(1 << 20),
+                );
+                events.send(Event::Warning { message });
+            }
             if !missing.is_empty() {
                 report.status = Status::Executed;
             }

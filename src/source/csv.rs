@@ -12,10 +12,11 @@ use csv::{ErrorKind, ReaderBuilder, StringRecord, Terminator};
 use memchr::memchr;
 use regex::{Regex, RegexSet};
 
+use crate::execute::budget::BATCH_BYTES;
 use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::open::open;
-use crate::source::read::{BATCH_BYTES, MOST_RECORD_BYTES, TextTable};
+use crate::source::read::{MOST_RECORD_BYTES, TextTable};
 use crate::task::format::{Compression, CsvOptions};
 
 /// Which values a column has, as far as they were seen: a bit for each kind.

@@ -13,11 +13,12 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, FieldRef, Fields, SchemaRef};
 use serde_json::value::RawValue;
 
+use crate::execute::budget::BATCH_BYTES;
 use crate::execute::floats::with_equal_floats;
 use crate::execute::text::{TextColumn, text_column};
 use crate::source::fault::{Fault, quoted};
 use crate::source::json::objects::{Object, Objects};
-use crate::source::read::{BATCH_BYTES, Origin, TextTable, in_other_case};
+use crate::source::read::{Origin, TextTable, in_other_case};
 use crate::task::format::JsonOptions;
 
 pub use infer::{Seen, keys_and, sample, without_type};

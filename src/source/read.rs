@@ -31,9 +31,6 @@ use crate::source::{arrow as ipc, csv, json};
 use crate::table::WholeFiles;
 use crate::task::format::Format;
 
-/// A batch ends where its texts have so many bytes: several are alive for each file that is read.
-pub const BATCH_BYTES: usize = 8 << 20;
-
 /// A record or object has at most so many bytes.
 pub const MOST_RECORD_BYTES: u64 = 256 << 20;
 

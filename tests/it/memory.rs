@@ -50,7 +50,7 @@ const JOIN: &str = "SELECT l.k, l.v, l.s, r.name FROM l JOIN r ON l.k = r.k";
 async fn a_chunk_that_does_not_fit_is_cut_further() {
     assert_eq!(most_parts("value", (60_000, 60), JOIN, 1 << 30, "rescan").await, 1);
     for read_by in ["rescan", "split"] {
-        let parts = most_parts("value", (60_000, 60), JOIN, 8 << 20, read_by).await;
+        let parts = most_parts("value", (60_000, 60), JOIN, 6 << 20, read_by).await;
         assert!((2..64).contains(&parts), "{read_by}: {parts}");
     }
 }
