@@ -12,6 +12,7 @@ pub mod clustering;
 pub mod components;
 pub mod explain;
 pub mod fingerprint;
+pub mod group_filter;
 pub mod held;
 pub mod join_order;
 pub mod keys;

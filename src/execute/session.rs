@@ -39,6 +39,7 @@ use crate::execute::sorted_joins::SortedJoins;
 use crate::execute::window::OwnWindows;
 use crate::plan::repair::repaired;
 use crate::plan::resolve::volatile_function;
+use crate::plan::rows::Input;
 use crate::zone::{self, InstantTypes};
 
 /// Most bytes of Parquet footers kept in memory.
@@ -211,6 +212,9 @@ pub fn exact(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Re
         options.optimizer.enable_join_dynamic_filter_pushdown = false;
         options.optimizer.enable_topk_dynamic_filter_pushdown = false;
         options.optimizer.enable_sort_pushdown = false;
+    } else if Input::of(plan).is_some() {
+        // The smaller side of each join is known better than DataFusion knows it.
+        options.optimizer.join_reordering = false;
     }
     if reads_floats(plan, compares)? || changes_numbers(plan)? {
         options.optimizer.enable_join_dynamic_filter_pushdown = false;

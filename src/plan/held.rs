@@ -2,7 +2,7 @@
 //!
 //! An estimate by what Parquet files say: rows never depend on it, and where it is wrong operators spill, or the query
 //! is cut. What streams is not held: the larger input of an inner join, through filters and projections. Held are the
-//! other inputs of joins with hash tables over them, groups, and what is sorted or seen by a window.
+//! smaller inputs of joins with hash tables over them, groups, and what is sorted or seen by a window.
 
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -13,8 +13,11 @@ use crate::plan::prove::stable::unaliased;
 use crate::plan::rows::Input;
 use crate::plan::two_phase::state::aggregate_behind;
 
-/// Copies of the rows that a join holds: their values, and a hash table over them.
+/// Copies of the rows that a join holds while it puts them together, and of groups.
 const COPIES: f64 = 2.0;
+
+/// What a hash table has for each row or group.
+const ENTRY_BYTES: f64 = 24.0;
 
 /// What an optimised plan takes, about.
 #[derive(Debug, Clone, Copy)]
@@ -59,16 +62,20 @@ impl Held {
         let little = |bytes| Some(Self { bytes, grows: false });
         match (plan, inputs) {
             (LogicalPlan::Join(join), [left, right]) => {
-                let sides = (left.bytes(join.left.schema()), right.bytes(join.right.schema()));
-                // Of joins that keep one side's rows, DataFusion may hold either.
-                let held = if join.join_type == JoinType::Inner { sides.0.min(sides.1) } else { sides.0.max(sides.1) };
-                Some(Self { bytes: COPIES * held, grows: given.rows > 2.0 * left.rows.max(right.rows) })
+                let bytes =
+                    |input: &Input, plan: &LogicalPlan| COPIES * input.bytes(plan.schema()) + ENTRY_BYTES * input.rows;
+                let sides = (bytes(left, &join.left), bytes(right, &join.right));
+                // Which side others hold is not known.
+                let is_smaller =
+                    !join.null_aware && !matches!(join.join_type, JoinType::LeftMark | JoinType::RightMark);
+                let held = if is_smaller { sides.0.min(sides.1) } else { sides.0.max(sides.1) };
+                Some(Self { bytes: held, grows: given.rows > 2.0 * left.rows.max(right.rows) })
             }
             (LogicalPlan::Aggregate(aggregate), [input]) => {
                 // A group may have the longest of its rows' values.
                 let all = input.bytes(aggregate.input.schema());
                 let kept = if keeps_rows(aggregate) { all } else { 0.0 };
-                little(COPIES * all * (given.rows / input.rows) + kept)
+                little(COPIES * all * (given.rows / input.rows) + ENTRY_BYTES * given.rows + kept)
             }
             (LogicalPlan::Sort(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(_), _) => {
                 little(given.bytes(plan.schema()))

@@ -8,6 +8,9 @@
 //!
 //! The rows of the result are the same in any order. So that no other errors come of it either, only joins are moved
 //! whose conditions can't fail.
+//!
+//! DataFusion holds the left side of a join in memory, and looks for the smaller one itself, but does not know how many
+//! rows other joins give. So the side that is smaller by these estimates becomes the left one of any join.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,7 +35,11 @@ const WORTH_IT: f64 = 0.5;
 /// Orders that make no more rows than this on the way are good enough.
 const FEW_ROWS: f64 = 100_000.0;
 
-/// Joins in the order that makes the fewest rows on the way. It must come after filters are pushed down.
+/// A side is smaller if it has less than this share of the bytes of the other.
+const SMALLER: f64 = 0.8;
+
+/// Joins in the order that makes the fewest rows on the way, of which each holds its smaller side. It must come after
+/// filters are pushed down.
 #[derive(Debug, Default)]
 pub struct JoinOrder;
 
@@ -46,8 +53,48 @@ impl OptimizerRule for JoinOrder {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        ordered(plan)
+        let ordered = ordered(plan)?;
+        let (plan, _) = smaller_first(ordered.data)?;
+        Ok(Transformed { transformed: plan.transformed || ordered.transformed, ..plan })
     }
+}
+
+/// A plan whose joins have their smaller side first, and what it gives, where that is known.
+fn smaller_first(plan: LogicalPlan) -> Result<(Transformed<LogicalPlan>, Option<Input>)> {
+    let mut inputs = Some(Vec::new());
+    let plan = plan.map_children(|input| {
+        let (input, given) = smaller_first(input)?;
+        inputs = inputs.take().zip(given).map(|(mut inputs, given)| {
+            inputs.push(given);
+            inputs
+        });
+        Ok(input)
+    })?;
+    let Some(inputs) = inputs else { return Ok((plan, None)) };
+    let swapped = match (&plan.data, inputs.as_slice()) {
+        (LogicalPlan::Join(join), [left, right]) => {
+            let is_smaller = right.bytes(join.right.schema()) < SMALLER * left.bytes(join.left.schema());
+            if is_smaller { swapped(join)? } else { None }
+        }
+        _ => None,
+    };
+    let given = Input::given_by(&plan.data, inputs);
+    Ok((swapped.map_or(plan, Transformed::yes), given))
+}
+
+/// The same join with its sides the other way round.
+fn swapped(join: &Join) -> Result<Option<LogicalPlan>> {
+    if join.null_aware || matches!(join.join_type, JoinType::LeftMark | JoinType::RightMark) {
+        return Ok(None);
+    }
+    let (left, right) = (Arc::clone(&join.right), Arc::clone(&join.left));
+    let on = join.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect();
+    let (kind, constraint) = (join.join_type.swap(), join.join_constraint);
+    let swapped = Join::try_new(left, right, on, join.filter.clone(), kind, constraint, join.null_equality, false)?;
+    if swapped.schema.columns() == join.schema.columns() {
+        return Ok(Some(LogicalPlan::Join(swapped)));
+    }
+    LogicalPlanBuilder::from(LogicalPlan::Join(swapped)).project(join.schema.columns())?.build().map(Some)
 }
 
 fn ordered(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
@@ -289,7 +336,7 @@ fn keeps_columns(projection: &Projection) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::sync::Arc;
 
     use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -343,8 +390,8 @@ mod tests {
         }
     }
 
-    /// The tables of a plan in the order in which they are joined, a join in brackets, and the plan's columns.
-    async fn order_of(rows_of_sales: Option<usize>, sql: &str) -> String {
+    /// The optimised plan of a query over tables of known sizes.
+    pub async fn optimised(rows_of_sales: Option<usize>, sql: &str) -> LogicalPlan {
         let state = SessionStateBuilder::new().with_default_features().build();
         let rules = repaired(state.optimizers());
         let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
@@ -358,7 +405,12 @@ mod tests {
         for (name, rows, columns) in tables {
             context.register_table(name, Arc::new(Counted { rows, columns })).unwrap();
         }
-        let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
+        context.sql(sql).await.unwrap().into_optimized_plan().unwrap()
+    }
+
+    /// The tables of a plan in the order in which they are joined, a join in brackets, and the plan's columns.
+    async fn order_of(rows_of_sales: Option<usize>, sql: &str) -> String {
+        let plan = optimised(rows_of_sales, sql).await;
         fn shown(plan: &LogicalPlan) -> String {
             match plan {
                 LogicalPlan::TableScan(scan) => scan.table_name.to_string(),
@@ -381,7 +433,23 @@ mod tests {
         // Where each join keeps all rows no order is better.
         let kept =
             "SELECT days.year FROM sales JOIN days ON sales.day = days.day JOIN shops ON sales.shop = shops.shop";
-        assert_eq!(order_of(million, kept).await, "((sales days) shops): days.year");
+        assert_eq!(order_of(million, kept).await, "(shops (days sales)): days.year");
+    }
+
+    #[tokio::test]
+    async fn the_smaller_side_of_any_join_is_held() {
+        for (kind, found) in [
+            ("LEFT JOIN", "(shops sales): sales.day, sales.shop, shops.shop, shops.country"),
+            ("FULL JOIN", "(shops sales): sales.day, sales.shop, shops.shop, shops.country"),
+            ("LEFT SEMI JOIN", "(shops sales): sales.day, sales.shop"),
+            ("LEFT ANTI JOIN", "(shops sales): sales.day, sales.shop"),
+        ] {
+            let sales = "(SELECT day, shop FROM sales) AS sales";
+            let query = format!("SELECT * FROM {sales} {kind} shops ON sales.shop = shops.shop");
+            assert_eq!(order_of(Some(1_000_000), &query).await, found, "{kind}");
+        }
+        let smaller = "SELECT shops.shop, sales.day FROM shops JOIN sales ON sales.shop = shops.shop";
+        assert_eq!(order_of(Some(1_000_000), smaller).await, "(shops sales): shops.shop, sales.day");
     }
 
     #[tokio::test]
@@ -390,6 +458,6 @@ mod tests {
         assert!(order_of(None, &filtered).await.starts_with("(((sales stock) days) shops)"));
         let failing = format!("{filtered} AND sales.item / stock.held > days.year");
         let found = order_of(Some(1_000_000), &failing).await;
-        assert!(found.starts_with("(((sales stock) days) shops)"), "{found}");
+        assert!(found.starts_with("(shops (days (sales stock)))"), "{found}");
     }
 }

@@ -27,6 +27,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
+use crate::plan::group_filter::GroupFilter;
 use crate::plan::join_order::JoinOrder;
 use crate::plan::repair::casts::{GroupsByCasts, SortsByCasts};
 use crate::plan::repair::compared::ComparedAlike;
@@ -57,8 +58,9 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
             _ => Arc::clone(rule),
         };
         // How many rows joins give is known when filters are below them.
-        let order = (rule.name() == PushDownFilter::new().name()).then(|| Arc::new(JoinOrder) as _);
-        [repaired].into_iter().chain(order)
+        let joins: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [Arc::new(JoinOrder), Arc::new(GroupFilter)];
+        let joins = joins.into_iter().filter(|_| rule.name() == PushDownFilter::new().name());
+        [repaired].into_iter().chain(joins)
     });
     let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(GroupsByCasts);
     [first]

@@ -154,10 +154,10 @@ pub async fn plan(
             // What can't be optimised fails later, with a reason.
             let (needed, held) = needs_and_held(query, state).unwrap_or_default();
             let bytes = needed.iter().map(|need| need.bytes).sum();
-            // What DataFusion holds of large inputs may be more: not always the smaller side of a join.
-            let held = held.filter(|_| bytes < LEAST_CUT_BYTES);
             // Whole it has all processors, too.
             let little = budget.held_bytes();
+            // Of large inputs a wrong estimate costs more.
+            let held = held.filter(|held| bytes < LEAST_CUT_BYTES || is_little(Some(*held), little / 2));
             let holds_little = || is_little(held, little) || holds_little(query, &needed, little);
             let most = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
             let chunks = match is_partitionable(&query.plan).unwrap_or(false) && holds_little() {
