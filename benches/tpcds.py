@@ -11,16 +11,13 @@ the peak memory of each, the sums, and the ratios to the whole runs.
 
 import argparse
 import pathlib
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 
 import duckdb
 import duckdb_extension_tpcds
 
-LONGEST_SECONDS = 300
+from timed import rows, run, source
 
 
 def extension():
@@ -40,37 +37,16 @@ def make(scale, folder):
     return {number: query.strip().rstrip(";") for number, query in queries}
 
 
-def run(binary, sources, query, cut, memory, folder):
-    """Seconds, CPU seconds and peak MiB of one task; `None` when it failed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "task.sql").write_text(f"{sources}CREATE TABLE r {cut} AS\n{query};\n")
-    command = [binary, "run", folder / "task.sql", "--cache", folder / "cache", "--memory", memory]
-    start = time.monotonic()
-    try:
-        timed = ["/usr/bin/time", "-f", "%U %S %M", *command]
-        done = subprocess.run(timed, capture_output=True, text=True, timeout=LONGEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
-    seconds = time.monotonic() - start
-    if done.returncode:
-        print(done.stdout, done.stderr, file=sys.stderr)
-        return None
-    user, system, peak_kib = done.stderr.split()[-3:]
-    return seconds, float(user) + float(system), int(peak_kib) / 1024
+def plain(rows):
+    """Rows in some order, numbers to nine digits."""
 
-
-def rows(folder):
-    files = folder / "cache/tables/r/*/*.parquet"
-    query = f"SELECT * EXCLUDE (chunk) FROM read_parquet('{files}', hive_partitioning = true)"
-
-    def plain(value):
+    def text(value):
         try:
             return f"{float(value) or 0.0:.9g}"
         except (TypeError, ValueError):
             return str(value)
 
-    return sorted(tuple(map(plain, row)) for row in duckdb.execute(query).fetchall())
+    return sorted(tuple(map(text, row)) for row in rows)
 
 
 def main():
@@ -87,8 +63,7 @@ def main():
         folder = options.folder or pathlib.Path(temporary)
         data = folder / f"tpcds-{options.scale:g}"
         queries = make(options.scale, data)
-        source = "CREATE EXTERNAL TABLE {} STORED AS PARQUET LOCATION '{}';\n"
-        sources = "".join(source.format(file.stem, file) for file in sorted(data.glob("*.parquet")))
+        sources = "".join(source(file.stem, file) for file in sorted(data.glob("*.parquet")))
         ways = {
             "whole": ("WITH (chunks = 1)", options.memory),
             "cut": (f"WITH (chunk_by = 'hash', chunks = {options.chunks})", options.memory),
@@ -106,7 +81,7 @@ def main():
                     continue
                 found[way][number] = result
                 line.append("{} {:.2f} s, {:.2f} CPU s, {:.0f} MiB".format(way, *result))
-                if way != "whole" and rows(place) != rows(folder / "runs/whole"):
+                if way != "whole" and plain(rows(place)) != plain(rows(folder / "runs/whole")):
                     wrong.append(f"q{number:02} {way} has other rows")
             print("; ".join(line), flush=True)
         for way, results in found.items():

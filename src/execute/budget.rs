@@ -68,10 +68,10 @@ impl Budget {
     }
 
     /// Readers that may read at a time, if each has so many bytes before rows come of it: those that have no more than
-    /// half of the pool, at least one.
+    /// the pool, at least one.
     pub fn readers(&self, reading_bytes: u64) -> usize {
         let Some(pool) = self.pool_bytes() else { return self.jobs };
-        let readers = pool as u64 / 2 / reading_bytes.max(1);
+        let readers = pool as u64 / reading_bytes.max(1);
         usize::try_from(readers).unwrap_or(usize::MAX).clamp(1, self.jobs)
     }
 
@@ -106,6 +106,15 @@ mod tests {
         assert_eq!(pool(256, 2), Some(128));
         assert_eq!(pool(8, 2), Some(4));
         assert_eq!(Budget { limit_bytes: None, jobs: 2 }.pool_bytes(), None);
+    }
+
+    #[test]
+    fn fewer_readers_have_large_row_groups_and_what_can_not_be_had_is_told() {
+        let budget = |mib: usize| Budget { limit_bytes: Some(mib << 20), jobs: 4 };
+        let readers = |mib: u64| budget(512).readers(mib << 20);
+        assert_eq!((readers(0), readers(100), readers(300), readers(1000)), (4, 3, 1, 1));
+        assert_eq!(Budget { limit_bytes: None, jobs: 4 }.readers(1 << 40), 4);
+        assert_eq!((budget(128).lacks(32 << 20), budget(128).lacks(64 << 20)), (None, Some(160 << 20)));
     }
 
     #[test]
