@@ -14,6 +14,7 @@ pub mod floats;
 pub mod footers;
 pub mod forgotten_order;
 pub mod kept_order;
+pub mod memory;
 pub mod opaque;
 pub mod ordered_aggregates;
 pub mod own_text;

@@ -228,10 +228,10 @@
 //! chunks' files. That is so for steps that read at most 512 MiB of the inputs' files. Where a pass fails, its chunks
 //! run one by one.
 //!
-//! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the numbers
-//! of rows and of distinct values that Parquet files tell, where that is clearly better than the order in the query. Of
-//! any join the side that is smaller by these numbers is held in memory. Where an aggregate makes groups of which a join
-//! above drops those that are not in a filtered table, the rows of these are left out below.
+//! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the
+//! numbers of rows and of distinct values that Parquet files tell, where that is clearly better than the order in the
+//! query. Of any join the side that is smaller by these numbers is held in memory. Where an aggregate makes groups of
+//! which a join above drops those that are not in a filtered table, the rows of these are left out below.
 //!
 //! # Memory
 //!
@@ -245,9 +245,10 @@
 //! - A chunk that does not fit is cut further by the same function, into halves and halves of these, one after the other. Chunks
 //!   by predicates of each input, and those with queries of their own, have no halves.
 //! - What many rows of one key keep from being cut runs alone, with joins that sort and spill.
-//! - Batches of wide rows have fewer of them, and texts are copied out of the pages that they were read from. A page of a
-//!   Parquet file is in memory as a whole, and so is a row group's part of the needed columns as it is in the file: where
-//!   that is more than the limit, a warning says so before the step begins, and the chunks run one at a time.
+//! - Batches of wide rows have fewer of them, and texts are copied out of the pages that they were read from.
+//! - A page of a Parquet file is in memory as a whole, and so is a row group's part of the needed columns as it is in
+//!   the file. Where that is more than the limit, a warning says so before the step begins; its chunks run one at a
+//!   time, and take more.
 //!
 //! What a user's code holds is not counted: only the batches that [`Task::batches`] is given and gives are. A function
 //! that needs all rows in memory at once, and is not cut, fails where they do not fit.

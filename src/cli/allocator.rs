@@ -1,17 +1,19 @@
 //! What the system's allocator keeps of memory that was freed.
 //!
-//! glibc keeps what was freed for the next who asks, between pieces that are in use: sorts that spill held 120 MiB of the
-//! 450 that the process had. What is at least as large as a threshold has pages of its own instead, which go back when
-//! it is freed; the system clears new ones, which costs time. So the threshold follows from how much of its limit the
-//! process has.
+//! glibc keeps what was freed for the next who asks, between pieces that are in use. What is at least as large as a
+//! threshold has pages of its own instead, which go back when it is freed; the system clears new ones, which costs
+//! time. So the threshold follows from how much of its limit the process has.
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+static SET_UP: std::sync::Once = std::sync::Once::new();
 
 /// Sets the allocator up for a process of so many jobs, and has it give freed memory back while the process has more
-/// than half of `limit_bytes`. Call it once, before other threads run.
+/// than half of `limit_bytes`. What is said first holds; say it before other threads run.
 ///
 /// Nothing is done but on Linux with glibc.
 pub fn set_up(jobs: usize, limit_bytes: Option<usize>) {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    glibc::set_up(jobs, limit_bytes);
+    SET_UP.call_once(|| glibc::set_up(jobs, limit_bytes));
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     let _ = (jobs, limit_bytes);
 }
@@ -43,8 +45,8 @@ mod glibc {
     }
 
     impl Pressure {
-        /// Of a process that has so much of `limit` and was under some pressure before, which it is until it has less than
-        /// when that began.
+        /// Of a process that has so much of `limit`. Pressure goes on until it has an eighth of the limit less than
+        /// when it began.
         fn of(rss: u64, limit: u64, before: Self) -> Self {
             let quarters = |of: u64| rss > limit / 4 * of;
             let eased = |of: u64| rss > limit / 8 * (2 * of - 1);

@@ -75,7 +75,7 @@ impl Budget {
         usize::try_from(readers).unwrap_or(usize::MAX).clamp(1, self.jobs)
     }
 
-    /// Bytes that the process needs if a reader has so many before rows come of it, where that is more than it may have.
+    /// Bytes that the process needs if a reader has so many before rows come of it; `None` if it may have them.
     pub fn lacks(&self, reading_bytes: u64) -> Option<u64> {
         let needed = (PROCESS_BYTES + CHUNK_BYTES) as u64 + reading_bytes;
         let limit = self.limit_bytes? as u64;

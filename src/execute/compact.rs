@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{BinaryViewType, ByteViewType, DataType, SchemaRef, StringViewType};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, Statistics, internal_datafusion_err};
@@ -19,7 +18,9 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-/// Buffers are kept if they have no more bytes that no text needs than those that texts need, and this.
+use crate::execute::memory::{has_views, kept_bytes, row_bytes, without_shared_views};
+
+/// Buffers are kept if they have no more than twice the bytes that a batch's rows need, and this.
 const LOSS_BYTES: usize = 1 << 20;
 
 /// Copies the texts of scanned batches that keep buffers alive which are much larger than they are.
@@ -34,9 +35,12 @@ pub struct CompactTexts;
 
 impl PhysicalOptimizerRule for CompactTexts {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let compact = plan.transform_up(|node| match node.is::<DataSourceExec>() && has_views(&node.schema()) {
-            true => Ok(Transformed::yes(Arc::new(CompactExec { input: node }) as _)),
-            false => Ok(Transformed::no(node)),
+        let compact = plan.transform_up(|node| {
+            let is_text = node.schema().fields().iter().any(|field| has_views(field.data_type()));
+            match is_text && node.is::<DataSourceExec>() {
+                true => Ok(Transformed::yes(Arc::new(CompactExec { input: node }) as _)),
+                false => Ok(Transformed::no(node)),
+            }
         })?;
         Ok(compact.data)
     }
@@ -48,14 +52,6 @@ impl PhysicalOptimizerRule for CompactTexts {
     fn schema_check(&self) -> bool {
         true
     }
-}
-
-fn is_view(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8View | DataType::BinaryView)
-}
-
-fn has_views(schema: &SchemaRef) -> bool {
-    schema.fields().iter().any(|field| is_view(field.data_type()))
 }
 
 /// Gives the batches of its input, with texts that keep no large pages alive.
@@ -128,50 +124,46 @@ impl ExecutionPlan for CompactExec {
 }
 
 fn compact(batch: RecordBatch) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => of_own_buffer::<StringViewType>(column),
-        DataType::BinaryView => of_own_buffer::<BinaryViewType>(column),
-        _ => Arc::clone(column),
-    });
-    let columns = columns.collect();
+    let compact = |column: &ArrayRef| match has_views(column.data_type())
+        && kept_bytes(column.as_ref()) > 2 * row_bytes(column.as_ref()) + LOSS_BYTES
+    {
+        true => without_shared_views(column),
+        false => Ok(Arc::clone(column)),
+    };
+    let columns = batch.columns().iter().map(compact).collect::<Result<_, _>>()?;
     // It has rows where it has no columns.
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
-}
-
-fn of_own_buffer<T: ByteViewType>(column: &ArrayRef) -> ArrayRef {
-    let views = column.as_byte_view::<T>();
-    let kept: usize = views.data_buffers().iter().map(|buffer| buffer.len()).sum();
-    if kept <= LOSS_BYTES || kept <= 2 * views.total_buffer_bytes_used() + LOSS_BYTES {
-        return Arc::clone(column);
-    }
-    Arc::new(views.gc())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
+    use arrow::array::{Array, ArrayRef, FixedSizeListArray, RecordBatch, StringViewArray};
+    use arrow::datatypes::{DataType, Field};
 
     use super::{LOSS_BYTES, compact};
+    use crate::execute::memory::kept_bytes;
 
-    fn kept_bytes(texts: StringViewArray) -> usize {
-        let texts: ArrayRef = Arc::new(texts);
-        let batch = RecordBatch::try_from_iter([("s", Arc::clone(&texts))]).unwrap();
-        let compacted = compact(batch).unwrap();
-        assert_eq!(compacted.column(0), &texts);
-        compacted.column(0).as_string_view().data_buffers().iter().map(|buffer| buffer.len()).sum()
+    fn kept(texts: &ArrayRef) -> usize {
+        let batch = RecordBatch::try_from_iter([("s", Arc::clone(texts))]).expect("one column");
+        let compacted = compact(batch).expect("nothing fails");
+        assert_eq!(compacted.column(0), texts);
+        kept_bytes(compacted.column(0).as_ref())
     }
 
     #[test]
     fn texts_are_copied_out_of_large_pages_that_they_are_little_of() {
         let text = |at: usize| format!("{at:08}").repeat(64);
-        let page = StringViewArray::from_iter_values((0..8_192).map(text));
-        let page_bytes = page.data_buffers().iter().map(|buffer| buffer.len()).sum::<usize>();
-        assert!(page_bytes > 3 * LOSS_BYTES);
-        assert_eq!(kept_bytes(page.slice(100, 10)), 10 * text(0).len());
-        assert_eq!(kept_bytes(page.clone()), page_bytes);
-        assert_eq!(kept_bytes(page.slice(0, 6_000)), page_bytes);
+        let page: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..8_192).map(text)));
+        let pairs = Arc::new(Field::new("item", DataType::Utf8View, true));
+        let lists: ArrayRef = Arc::new(FixedSizeListArray::new(pairs, 2, Arc::clone(&page), None));
+        for (texts, rows) in [(&page, 8_192), (&lists, 4_096)] {
+            assert!(kept_bytes(texts.as_ref()) > 3 * LOSS_BYTES);
+            assert!(kept(&texts.slice(100, 10)) < LOSS_BYTES);
+            assert_eq!(kept(texts), kept_bytes(texts.as_ref()));
+            assert_eq!(kept(&texts.slice(0, rows * 3 / 4)), kept_bytes(texts.as_ref()));
+        }
     }
 }

@@ -163,12 +163,12 @@ pub fn with_partitions(state: &SessionState, partitions: usize) -> SessionState 
     state
 }
 
-/// The same session with batches of no more rows than [`BATCH_BYTES`] have, of which each has so many.
+/// The same session with batches that end at [`BATCH_BYTES`], if each of their rows has so many bytes.
 pub fn with_row_bytes(state: &SessionState, row_bytes: u64) -> SessionState {
     let mut state = state.clone();
-    let rows = (BATCH_BYTES / usize::try_from(row_bytes).unwrap_or(usize::MAX).max(1)).max(1);
-    let batch = &mut state.config_mut().options_mut().execution;
-    if rows < batch.batch_size.get() {
+    let rows = (BATCH_BYTES as u64 / row_bytes.max(1)).max(1);
+    if rows < state.config().batch_size() as u64 {
+        // Only text that is not a number fails.
         let _ = state.config_mut().options_mut().set("datafusion.execution.batch_size", &rows.to_string());
     }
     state

@@ -13,7 +13,6 @@
 
 pub mod buffer;
 pub mod file;
-pub mod memory;
 mod output;
 mod sort;
 pub mod stored;

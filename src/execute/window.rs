@@ -274,8 +274,8 @@ mod tests {
     use datafusion::prelude::{SessionConfig, SessionContext};
     use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+    use crate::execute::memory::without_shared_views;
     use crate::execute::session::{runtime, session};
-    use crate::execute::split::memory::without_shared_views;
 
     /// Rows in batches of `batch_rows`: a partition `k` of some rows, an order `o` with peers, a total order `n` and
     /// values, all but `n` sometimes NULL.

@@ -146,8 +146,8 @@ impl RowGroups {
         (compressed, in_memory)
     }
 
-    /// Bytes that a reader of some columns has of a row group before rows come of it, at most: all of it as it is in the
-    /// file, and a page of each column.
+    /// Bytes that a reader of some columns has of a row group before rows come of it, at most: all of it as it is in
+    /// the file, and a page of each column.
     pub fn reading_bytes(&self, names: &BTreeSet<&str>) -> u64 {
         let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
         let of_footer = |footer: &ParquetMetaData| {
@@ -211,8 +211,8 @@ impl RowGroups {
         self.footers.iter().map(|footer| footer.num_row_groups()).collect()
     }
 
-    /// The values of a column in each row group, in the order of [`RowGroups::all`]; `None` when a row group does not say
-    /// them, or keys of the column's type can't be cut by ranges.
+    /// The values of a column in each row group, in the order of [`RowGroups::all`]; `None` when a row group does not
+    /// say them, or keys of the column's type can't be cut by ranges.
     pub fn intervals(&self, column: &str) -> Option<Vec<Interval>> {
         let data_type = self.schema.field_with_name(column).ok()?.data_type();
         if !has_ranges(data_type) {

@@ -7,17 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use datafusion::execution::memory_pool::MemoryConsumer;
 use tokio::sync::Semaphore;
 
 use crate::cache::lock::Lock;
 use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::execute::budget::COLUMN_BYTES;
 use crate::execute::deal::deal;
 use crate::execute::session::{with_partitions, with_row_bytes};
-use crate::execute::write::{ChunkWriter, execution_error};
+use crate::execute::write::ChunkWriter;
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::pass::Pass;
 use crate::plan::rewrite::{Provided, rewrite_pass};
@@ -103,8 +101,6 @@ impl ChunkJob {
         // DataFusion leaves this off, since it costs memory for each value that is partitioned by: here these are few.
         state.config_mut().options_mut().optimizer.enable_window_topn = pass.takes_first_rows;
         let _reading = self.reserve_reading(partitions);
-        let files = MemoryConsumer::new("files of chunks").register(&state.runtime_env().memory_pool);
-        files.try_grow(chunks.len() * proof.schema().fields().len() * COLUMN_BYTES).map_err(execution_error)?;
         let mut pending: BTreeMap<u32, PendingChunk> = BTreeMap::new();
         let mut writers = BTreeMap::new();
         for chunk in chunks.iter().copied() {

@@ -7,8 +7,8 @@ use arrow::compute::interleave;
 use arrow::datatypes::SchemaRef;
 
 use crate::error::Result;
+use crate::execute::memory::{Footprint, row_bytes, without_shared_views};
 use crate::execute::split::internal;
-use crate::execute::split::memory::{Footprint, row_bytes, without_shared_views};
 use crate::execute::split::sort::{Order, Run};
 use crate::execute::write::arrow_error;
 

@@ -27,8 +27,8 @@ use datafusion::physical_plan::windows::WindowUDFExpr;
 
 use crate::arithmetic::sum::{CheckedSum, check_digits, does_not_fit, scalar};
 use crate::arithmetic::total::{Addend, Total};
+use crate::execute::memory::without_shared_views;
 use crate::execute::own_text::has_no_filter;
-use crate::execute::split::memory::without_shared_views;
 
 /// Most rows that `lag` may look back to be computed here.
 const MOST_ROWS_BACK: i64 = 8192;

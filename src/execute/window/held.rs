@@ -14,7 +14,7 @@ use datafusion::physical_plan::SpillManager;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, SpillMetrics};
 use futures::StreamExt;
 
-use crate::execute::split::memory::without_shared_views;
+use crate::execute::memory::without_shared_views;
 
 /// Bytes that are held without a reservation: mostly the end of a batch.
 const UNRESERVED_BYTES: usize = 1 << 20;

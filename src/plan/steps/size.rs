@@ -6,8 +6,8 @@ use crate::plan::resolve::Resolved;
 /// The engine's own number of chunks is kept up to so many times more or fewer.
 const KEPT_FACTOR: u32 = 4;
 
-/// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far from
-/// it: another machine, or a source that grew a little, is no reason to run everything again.
+/// The number of chunks that the published table has, where `wanted`, which follows from sizes and memory, is not far
+/// from it: another machine, or a source that grew a little, is no reason to run everything again.
 fn near(wanted: u32, previous: &[String]) -> Option<u32> {
     let numbers = previous.iter().filter_map(|function| function.parse::<u32>().ok());
     let near = numbers.filter(|before| wanted > 1 && *before > 1 && before.is_power_of_two());
@@ -41,8 +41,8 @@ pub struct Sized {
 }
 
 impl Sized {
-    /// How `query`, which takes what `fit` says to run whole, is cut as `chunking` says, or by size and memory where it says
-    /// nothing; then what cut its table before, `previous`, is kept if it can be.
+    /// How `query`, which takes what `fit` says to run whole, is cut as `chunking` says, or by size and memory where
+    /// it says nothing; then what cut its table before, `previous`, is kept if it can be.
     pub fn of(query: &Resolved, chunking: Option<&Chunking>, previous: &[String], fit: &dyn Fn() -> Fit) -> Self {
         // Powers of two, so that tasks over each other read stored chunks.
         let power = |chunks: u64| chunks.clamp(1, MAX_CHUNKS.into()).next_power_of_two() as u32;

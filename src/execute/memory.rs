@@ -57,6 +57,13 @@ impl Footprint {
     }
 }
 
+/// Bytes of the buffers that an array keeps alive.
+pub fn kept_bytes(array: &dyn Array) -> usize {
+    let mut found = HashMap::new();
+    find_buffers(&array.to_data(), &mut found);
+    found.values().sum()
+}
+
 fn find_buffers(data: &ArrayData, found: &mut HashMap<usize, usize>) {
     let nulls = data.nulls().map(|nulls| nulls.inner().inner());
     for buffer in data.buffers().iter().chain(nulls) {
@@ -135,7 +142,7 @@ pub fn without_shared_views(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 }
 
 /// Whether [`without_shared_views`] has work with such a type; a list view's values are shared as views are.
-fn has_views(data_type: &DataType) -> bool {
+pub fn has_views(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8View | DataType::BinaryView | DataType::ListView(_) | DataType::LargeListView(_) => true,
         DataType::List(field)
