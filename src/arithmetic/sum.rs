@@ -217,7 +217,8 @@ where
     T::Native: Addend,
 {
     let low = ScalarValue::new_primitive::<T>(total.map(|total| total.low), &state_type(result))?;
-    Ok([low, ScalarValue::Int64(total.map(|total| total.carry))])
+    // As groups have it: a state says the same, whichever accumulator made it.
+    Ok([low, ScalarValue::Int64(Some(total.map_or(0, |total| total.carry)))])
 }
 
 fn plain<T>(result: DataType) -> Result<Box<dyn Accumulator>>

@@ -28,7 +28,9 @@ use crate::chunk::ChunkFunction;
 use crate::chunk::range::compare_alike;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::prove::proof::Proof;
+use crate::plan::prove::unaliased;
 use crate::plan::split::{CHUNK, number};
+use crate::plan::two_phase::state::is_alike_in_groups;
 
 /// What computes several chunks at once.
 #[derive(Debug, Clone)]
@@ -259,13 +261,19 @@ fn of_nothing(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     }
 }
 
-/// The groups of each chunk apart; `None` where states have lists, whose items have no order.
+/// The groups of each chunk apart; `None` where states have lists, whose items have no order, or are not those that an
+/// aggregate without groups has.
 fn grouped(node: &Aggregate, input: LogicalPlan) -> Result<Option<LogicalPlan>> {
     let has_list = |field: &FieldRef| match field.data_type() {
         DataType::Struct(state) => state.iter().any(|field| field.data_type().is_nested()),
         _ => false,
     };
-    if node.schema.fields().iter().any(has_list) {
+    let is_alike = |expr: &Expr| match unaliased(expr) {
+        Expr::AggregateFunction(call) => is_alike_in_groups(&call.func),
+        _ => false,
+    };
+    let has_groups = !node.group_expr.is_empty();
+    if node.schema.fields().iter().any(has_list) || !(has_groups || node.aggr_expr.iter().all(is_alike)) {
         return Ok(None);
     }
     let number = number_of(&input);

@@ -1,8 +1,10 @@
 //! The rule of joins: which sides may be cut against each other, and what carries the keys after it.
 
+use arrow::datatypes::DataType;
 use datafusion::common::JoinType;
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan};
 
+use crate::chunk::key::lossless_cast;
 use crate::plan::keys::expr::{KeyExpr, exact};
 use crate::plan::prove::never_null::is_never_null;
 use crate::plan::prove::property::Property::{Partitioned, Replicated};
@@ -170,8 +172,10 @@ fn coalesced(left: &Key, right: &Key) -> Key {
     };
     let (left, right) = (shortest(left), shortest(right));
     for (l, r) in left.iter().flat_map(|l| right.iter().map(move |r| (l, r))) {
-        // As the query's own coalesce is: both of one type, the narrower one cast.
-        for to in [l.data_type(), r.data_type()] {
+        // As the query's own coalesce is: both of one type, the narrower one cast. The other way round a value of the
+        // wider one may be lost, and with it the chunk of its row.
+        let keeps = |to: &&DataType| [l, r].iter().all(|side| lossless_cast(side.data_type(), to));
+        for to in [l.data_type(), r.data_type()].into_iter().filter(keeps) {
             key.add(KeyExpr::coalesce(&l.cast(to), &r.cast(to)));
             key.add(KeyExpr::coalesce(&r.cast(to), &l.cast(to)));
         }

@@ -121,7 +121,40 @@ pub fn aggregate_behind(function: &AggregateUDF) -> Option<(&str, bool)> {
     Some((call.function.name(), call.is_distinct))
 }
 
+/// Aggregates that have one accumulator for all rows and another for groups, both of which give the same states.
+const ALIKE_IN_GROUPS: &[&str] = &[
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "var",
+    "var_pop",
+    "stddev",
+    "stddev_pop",
+];
+
+/// Whether `function`, which gives states, gives the same one of all rows and of a group that has these rows.
+///
+/// DataFusion merges states by an accumulator like the one that made them, so it may use other columns for groups: those
+/// of `corr` are sums, and elsewhere means.
+pub fn is_alike_in_groups(function: &AggregateUDF) -> bool {
+    function.inner().downcast_ref::<StateOf>().is_some_and(|StateOf { call, .. }| call.is_alike_in_groups())
+}
+
 impl Call {
+    fn is_alike_in_groups(&self) -> bool {
+        match self.function.inner().downcast_ref::<MergeOf>() {
+            Some(MergeOf { call, .. }) => call.is_alike_in_groups(),
+            None => ALIKE_IN_GROUPS.contains(&self.function.name()) || !self.has_groups_accumulator(),
+        }
+    }
+
     /// The expression that gives the state of `function`, which this call was made of.
     pub fn call(&self, function: &AggregateFunction) -> Expr {
         let AggregateFunctionParams { args, distinct: _, filter, order_by: _, null_treatment } = &function.params;
