@@ -8,6 +8,7 @@ use crate::chunk::{ChunkBy, ChunkFunction, LEAST_CUT_BYTES};
 use crate::plan::prove::proof::Role;
 use crate::plan::prove::{Considered, Verdict};
 use crate::plan::slice::InputMode;
+use crate::plan::steps::size::Fit;
 use crate::plan::steps::{Part, Step};
 use crate::task::Task;
 
@@ -86,6 +87,7 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
             writeln!(out, "  {} chunks by {function} of ({}){found}{passes}{why}", proof.chunks(), keys.join(", "))
         }
     };
+    explain_whole(out, step);
     explain_considered(out, step);
     let width = proof.inputs().iter().map(|i| i.table.len()).max().unwrap_or(0);
     for (number, input) in proof.inputs().iter().enumerate() {
@@ -159,6 +161,25 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
         let _ = writeln!(out, "    {line}");
     }
     text
+}
+
+/// What the engine expected of a run of the whole query, where it might have been cut.
+fn explain_whole(out: &mut String, step: &Step) {
+    let Some(Fit { bytes, held, most_held: Some(most), .. }) = step.whole else { return };
+    if bytes < LEAST_CUT_BYTES {
+        return;
+    }
+    let (read, most) = (bytes >> 20, most >> 20);
+    let _ = match held {
+        Some(held) => {
+            writeln!(
+                out,
+                "  whole it reads {read} MiB and holds about {} MiB at a time; {most} MiB are there",
+                held >> 20
+            )
+        }
+        None => writeln!(out, "  whole it reads {read} MiB, and may hold all of that; {most} MiB are there"),
+    };
 }
 
 /// So many keys that could cut no more than another are named.

@@ -21,8 +21,11 @@
 mod parts;
 pub mod size;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
 
 use crate::chunk::{ChunkBy, ChunkFunction, Chunking, LEAST_CUT_BYTES, MAX_CHUNKS};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,6 +71,8 @@ pub struct Step {
     pub told_as_one: bool,
     /// Whether it runs whole since it holds little of its inputs at a time.
     pub holds_little: bool,
+    /// What it takes to run the query whole, of the last step of a task whose cut is the engine's choice.
+    pub whole: Option<Fit>,
     /// What planning left out, for EXPLAIN.
     pub notes: Vec<String>,
 }
@@ -169,7 +174,8 @@ pub fn steps_and_work(
     fewest: &dyn Fn(&Resolved, &Proof) -> Option<u64>,
     previous: &[String],
 ) -> (Result<Vec<Step>>, usize) {
-    let mut planner = Planner { task, rules, previous, fitting, fewest, effort: Effort::default(), nodes_before: 0 };
+    let (effort, fits) = (Effort::default(), RefCell::default());
+    let mut planner = Planner { task, rules, previous, fitting, fits, fewest, effort, nodes_before: 0 };
     let steps = planner.steps(query);
     (steps, planner.nodes_before + planner.effort.nodes())
 }
@@ -194,16 +200,22 @@ impl Way {
         self.steps.iter_mut().filter(|step| step.proof.chunks() > 1).for_each(|step| step.parts = parts);
     }
 
-    fn named(self, name: &str, effort: &Effort) -> Vec<Step> {
-        let mut steps = self.with_last_named(name);
-        steps.iter_mut().for_each(|step| step.notes = effort.notes());
-        steps
+    /// These steps, then the others.
+    fn before(mut self, after: Self) -> Self {
+        self.steps.extend(after.steps);
+        Self { cut_bytes: self.cut_bytes + after.cut_bytes, ..self }
     }
 
-    fn with_last_named(mut self, name: &str) -> Vec<Step> {
+    /// Whether one of its steps is cut.
+    fn cuts(&self) -> bool {
+        self.steps.iter().any(|step| step.proof.chunks() > 1)
+    }
+
+    fn named(mut self, name: &str, effort: &Effort) -> Vec<Step> {
         if let Some(last) = self.steps.last_mut() {
             last.name = name.to_string();
         }
+        self.steps.iter_mut().for_each(|step| step.notes = effort.notes());
         self.steps
     }
 }
@@ -213,6 +225,8 @@ struct Planner<'a> {
     rules: Rules,
     previous: &'a [String],
     fitting: &'a dyn Fn(&Resolved) -> Fit,
+    /// What was said of plans that were asked for: the same parts are looked at in several ways to run the task.
+    fits: RefCell<HashMap<LogicalPlan, Fit>>,
     fewest: &'a dyn Fn(&Resolved, &Proof) -> Option<u64>,
     effort: Effort,
     /// Nodes that were looked at for parts of the query before the one at hand.
@@ -265,6 +279,7 @@ impl Planner<'_> {
         };
         let mut last = last.named(&name, &self.effort);
         if let Some(step) = last.last_mut() {
+            step.whole = task.chunking.is_none().then(|| self.fit(&resolved));
             step.publish(task)?;
         }
         done.extend(last);
@@ -284,11 +299,29 @@ impl Planner<'_> {
             way.steps.iter_mut().for_each(|step| step.holds_little = holds_little);
             return Ok(way);
         }
-        let mut way = match self.way(resolved, &chunking, before, 0) {
-            Ok(way) => way,
+        let has_keys = !chunking.keys.is_empty();
+        let is_little = !has_keys && self.is_little(resolved);
+        if is_little {
+            if gives_one_row(&resolved.plan) {
+                return Ok(self.whole(resolved, Vec::new()));
+            }
+            self.effort.expect_little();
+        }
+        let (subqueries, query) = match has_keys {
+            // What is told of keys is about the query as it is written.
+            true => (Way { steps: Vec::new(), cut_bytes: 0 }, resolved.clone()),
+            false => self.subqueries(resolved, &chunking, before),
+        };
+        let has_subqueries = !subqueries.steps.is_empty();
+        let mut way = match self.way(&query, &chunking, before + subqueries.steps.len(), 0) {
+            Ok(way) => subqueries.before(way),
             Err(unproved) => self.assumed(resolved, &chunking, *unproved)?,
         };
-        if chunking.keys.is_empty() && self.is_little(resolved) && !way.saves(bytes_of(resolved)) {
+        if has_subqueries && !way.cuts() {
+            let considered = way.steps.pop().map(|step| step.considered);
+            return Ok(self.whole(resolved, considered.unwrap_or_default()));
+        }
+        if is_little && !way.saves(bytes_of(resolved)) {
             return Ok(self.whole(resolved, Vec::new()));
         }
         way.in_parts(parts);
@@ -332,7 +365,17 @@ impl Planner<'_> {
 
     /// How a query is to be cut, by size and memory where that is the engine's choice.
     fn sized(&self, resolved: &Resolved, chunking: Option<&Chunking>, previous: &[String]) -> Sized {
-        Sized::of(resolved, chunking, previous, &|| (self.fitting)(resolved))
+        Sized::of(resolved, chunking, previous, &|| self.fit(resolved))
+    }
+
+    /// What it takes to run a query whole.
+    fn fit(&self, resolved: &Resolved) -> Fit {
+        let known = self.fits.borrow().get(&resolved.plan).copied();
+        known.unwrap_or_else(|| {
+            let fit = (self.fitting)(resolved);
+            self.fits.borrow_mut().insert(resolved.plan.clone(), fit);
+            fit
+        })
     }
 
     fn prove(&self, resolved: &Resolved, chunking: &Chunking, is_phase: bool) -> Found {
@@ -438,7 +481,7 @@ impl Planner<'_> {
                 best = Some(way);
             }
         }
-        if let Some(way) = best.as_ref().filter(|way| way.steps.iter().any(|step| step.proof.chunks() > 1))
+        if let Some(way) = best.as_ref().filter(|way| way.cuts())
             && let Ok(Some(split)) = scalar_subquery(rest, self.rules)
             && depth < MAX_DEPTH
             && let Some(once) = self.way_of_split(split, chunking, before, depth)
@@ -473,8 +516,22 @@ impl Planner<'_> {
     }
 
     fn way_of_split(&self, split: Split, chunking: &Chunking, before: usize, depth: usize) -> Option<Way> {
+        let part = split.part;
+        let (first, rest) = self.step_of_split(split, chunking, before, depth)?;
+        let after = self.way(&rest, chunking, before + first.steps.len(), depth + 1);
+        let after = match after {
+            Ok(after) => after,
+            // What the user asked to be cut by his keys is not: the rest, and all before it was cut by others.
+            Err(_) if part == Part::First && !chunking.keys.is_empty() => return None,
+            Err(_) => self.whole(&rest, Vec::new()),
+        };
+        Some(first.before(after))
+    }
+
+    /// The steps that give the rows of a part, and the query that is left over them.
+    fn step_of_split(&self, split: Split, chunking: &Chunking, before: usize, depth: usize) -> Option<(Way, Resolved)> {
         let Split { step, part, is_small: _, rest } = split;
-        let first = match part {
+        let mut first = match part {
             Part::First => {
                 let way = match gives_one_row(&step.plan) && self.is_little(&step) {
                     true => None,
@@ -490,22 +547,26 @@ impl Planner<'_> {
             }
         };
         let name = format!("{}#{}", self.task.step_prefix(), before + first.steps.len());
-        let rest = rest(&name, &first.steps.last()?.proof).ok()?;
-        let after = self.way(&rest, chunking, before + first.steps.len(), depth + 1);
-        let after = match after {
-            Ok(after) => after,
-            // What the user asked to be cut by his keys is not: the rest, and all before it was cut by others.
-            Err(_) if part == Part::First && !chunking.keys.is_empty() => return None,
-            Err(_) => self.whole(&rest, Vec::new()),
-        };
-        let cut_bytes = first.cut_bytes + after.cut_bytes;
-        let steps = first.with_last_named(&name).into_iter().chain(after.steps).collect();
-        Some(Way { steps, cut_bytes })
+        let last = first.steps.last_mut()?;
+        let rest = rest(&name, &last.proof).ok()?;
+        last.name = name;
+        Some((first, rest))
+    }
+
+    /// The scalar subqueries of a query without keys that read an input, as steps, and the query that is left over them.
+    fn subqueries(&self, query: &Resolved, chunking: &Chunking, before: usize) -> (Way, Resolved) {
+        let (mut way, mut rest) = (Way { steps: Vec::new(), cut_bytes: 0 }, query.clone());
+        while let Ok(Some(split)) = scalar_subquery(&rest, self.rules)
+            && let Some((first, after)) = self.step_of_split(split, chunking, before + way.steps.len(), 0)
+        {
+            (way, rest) = (way.before(first), after);
+        }
+        (way, rest)
     }
 
     /// Whether to cut a part would cost more than it saves: it is read at once, and fits in memory.
     fn is_little(&self, step: &Resolved) -> bool {
-        let Fit { chunks, bytes, most: _ } = (self.fitting)(step);
+        let Fit { chunks, bytes, .. } = self.fit(step);
         chunks <= 1 && bytes < LEAST_CUT_BYTES && !self.rules.are_one_by_one()
     }
 
@@ -525,6 +586,7 @@ impl Planner<'_> {
                 pass: None,
                 told_as_one: false,
                 holds_little: false,
+                whole: None,
                 notes,
             }],
             cut_bytes,

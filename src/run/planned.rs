@@ -154,6 +154,7 @@ pub async fn plan(
             // What can't be optimised fails later, with a reason.
             let (needed, held) = needs_and_held(query, state).unwrap_or_default();
             let bytes = needed.iter().map(|need| need.bytes).sum();
+            let whole_held = held.map(|held| held.bytes as u64);
             // Whole it has all processors, too.
             let little = budget.held_bytes();
             // Of large inputs a wrong estimate costs more.
@@ -165,7 +166,8 @@ pub async fn plan(
                 false if is_little(held, budget.pool_bytes().map_or(u64::MAX, |pool| pool as u64)) => 1,
                 false => most,
             };
-            Fit { chunks, most, bytes }
+            let most_held = budget.pool_bytes().map(|pool| pool as u64);
+            Fit { chunks, most, bytes, held: whole_held, most_held }
         };
         let fewest = |query: &Resolved, proof: &Proof| {
             let Cut { held, chunks_worth } = cut(query, &needs_of_query(query, state).unwrap_or_default(), proof)?;

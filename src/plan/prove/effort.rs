@@ -14,16 +14,30 @@ const MOST_NODES: usize = 1 << 20;
 /// Plans that are proved.
 const MOST_PROOFS: usize = 128;
 
+/// So many of both for a query that runs whole as well: there is little that a cut of it could save.
+const MOST_FOR_LITTLE: (usize, usize) = (MOST_NODES / 16, MOST_PROOFS / 4);
+
 /// What was spent on planning a query so far, and what was left out.
 #[derive(Debug, Default)]
 pub struct Effort {
     nodes: Cell<usize>,
     proofs: Cell<usize>,
+    is_for_little: Cell<bool>,
     has_left_out_keys: Cell<bool>,
     has_ended: Cell<bool>,
 }
 
 impl Effort {
+    /// Says that the query runs whole as well.
+    pub fn expect_little(&self) {
+        self.is_for_little.set(true);
+    }
+
+    /// So many nodes and plans are looked at, at most.
+    fn most(&self) -> (usize, usize) {
+        if self.is_for_little.get() { MOST_FOR_LITTLE } else { (MOST_NODES, MOST_PROOFS) }
+    }
+
     /// Counts a node of a plan that is looked at.
     pub fn node(&self) {
         self.nodes.set(self.nodes.get() + 1);
@@ -41,7 +55,8 @@ impl Effort {
 
     /// Whether nothing more is to be tried; what is not tried then is noted.
     pub fn is_spent(&self) -> bool {
-        let is_spent = self.nodes.get() >= MOST_NODES || self.proofs.get() >= MOST_PROOFS;
+        let (nodes, proofs) = self.most();
+        let is_spent = self.nodes.get() >= nodes || self.proofs.get() >= proofs;
         self.has_ended.set(self.has_ended.get() || is_spent);
         is_spent
     }
@@ -61,7 +76,7 @@ impl Effort {
             ));
         }
         if self.has_ended.get() {
-            let (nodes, proofs) = (MOST_NODES, MOST_PROOFS);
+            let (nodes, proofs) = self.most();
             notes.push(format!(
                 "the search for a cut ended after {nodes} nodes or {proofs} plans; name the keys, or split the query"
             ));

@@ -21,6 +21,7 @@ use crate::plan::prove::property::Property::{Partitioned, Replicated};
 use crate::plan::prove::property::{Key, Property};
 use crate::plan::prove::refusal::{Checked, Refusal, describe, shortened, unsupported};
 use crate::plan::prove::rule::{Rule, Rules};
+use crate::plan::prove::subject::{Cuts, PartFound, Subject};
 use crate::plan::resolve::{InputSource, Resolved, scan_numbers, volatile_call};
 
 /// What holds of a plan that may be cut.
@@ -46,19 +47,19 @@ pub struct Refused {
     pub blocked: Blocked,
 }
 
-/// Proves `resolved` with its scans cut as `assignment` says, by keys of these names.
+/// Proves the plan of `subject` with its scans cut as `assignment` says, by keys of these names.
 ///
 /// Where the plan's top operator is the chunks' part of one done in two phases, what is stored is exactly what each
 /// chunk gives, so only the operator's input has to be cut.
 pub fn attempt(
-    resolved: &Resolved,
+    subject: &Subject,
     assignment: &Assignment,
     keys: &[String],
     search: Search,
 ) -> Result<Accepted, Refused> {
     let whole = |refusal: Box<Refusal>| Refused { refusal, at: None, blocked: Blocked::Unknown };
-    check_families(resolved, assignment).map_err(whole)?;
-    let found = prove(resolved, assignment, keys, search, false)?;
+    check_families(subject.resolved, assignment).map_err(whole)?;
+    let found = prove(subject, assignment, keys, search, false)?;
     let keys_of_root = match &found.property {
         Partitioned { keys } => keys.clone(),
         Replicated { .. } if !search.rules.ask(Rule::ScalarSubquery) => Vec::new(),
@@ -68,7 +69,7 @@ pub fn attempt(
         }
     };
     // Words are made only for what is accepted, since most attempts are not.
-    let Proved { steps, visible, once, property: _ } = prove(resolved, assignment, keys, search, true)?;
+    let Proved { steps, visible, once, property: _ } = prove(subject, assignment, keys, search, true)?;
     Ok(Accepted { steps, keys: keys_of_root, visible, once })
 }
 
@@ -81,17 +82,19 @@ struct Proved {
 }
 
 fn prove(
-    resolved: &Resolved,
+    subject: &Subject,
     assignment: &Assignment,
     keys: &[String],
     Search { is_phase, rules, effort, task: _, chunking: _ }: Search,
     tells: bool,
 ) -> Result<Proved, Refused> {
     let (steps, visible, way, once) = (Vec::new(), BTreeMap::new(), Vec::new(), Vec::new());
-    let mut prover = Prover { assignment, keys, rules, effort, tells, steps, visible, refused: None, way, once };
+    let cuts = subject.cuts(assignment);
+    let mut prover =
+        Prover { subject, cuts, assignment, keys, rules, effort, tells, steps, visible, refused: None, way, once };
     let found = match is_phase {
-        true => prover.phase(&resolved.plan),
-        false => prover.root(&resolved.plan),
+        true => prover.phase(&subject.resolved.plan),
+        false => prover.root(&subject.resolved.plan),
     };
     match found {
         Ok(property) => {
@@ -151,6 +154,8 @@ const SUBQUERY: usize = usize::MAX;
 
 /// One attempt: the property of every node under one assignment.
 struct Prover<'a> {
+    subject: &'a Subject<'a>,
+    cuts: Cuts,
     assignment: &'a Assignment,
     keys: &'a [String],
     rules: Rules,
@@ -177,9 +182,21 @@ impl Prover<'_> {
 
     /// The property of a plan at the end of the way.
     fn root(&mut self, plan: &LogicalPlan) -> Checked<Property> {
-        self.rule(plan).inspect_err(|_| {
-            self.refused.get_or_insert_with(|| plan.clone());
-        })
+        if let Some(PartFound { property, has_once }) = self.subject.found(plan, &self.cuts).filter(|_| !self.tells) {
+            self.effort.node();
+            self.once.extend(has_once.then(|| self.way.clone()));
+            return Ok(property);
+        }
+        let before = self.once.len();
+        let found = self.rule(plan);
+        match &found {
+            Ok(property) => {
+                let (property, has_once) = (property.clone(), self.once.len() > before);
+                self.subject.keep(plan, &self.cuts, PartFound { property, has_once });
+            }
+            Err(_) => drop(self.refused.get_or_insert_with(|| plan.clone())),
+        }
+        found
     }
 
     /// The chunks' part of an operator that is done in two phases, below projections that name its columns and make

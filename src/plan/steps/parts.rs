@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::common::Result as PlanResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{JoinType, Result as PlanResult};
 use datafusion::datasource::DefaultTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
@@ -163,10 +163,12 @@ fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<
     Ok(is_same || !rules.ask(Rule::SameSources))
 }
 
-/// Whether a plan gives one row at most: the aggregates of all rows.
+/// Whether a plan gives one row at most: the aggregates of all rows, and joins of such.
 pub fn gives_one_row(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Join(join) if join.join_type == JoinType::Full => false,
+        LogicalPlan::Join(join) => gives_one_row(&join.left) && gives_one_row(&join.right),
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)

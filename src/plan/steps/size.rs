@@ -28,6 +28,10 @@ pub struct Fit {
     pub most: u64,
     /// Bytes that it reads of its inputs' files, about.
     pub bytes: u64,
+    /// Bytes that it holds at a time, about, where that is known.
+    pub held: Option<u64>,
+    /// Bytes that operators may hold; nothing where there is no limit.
+    pub most_held: Option<u64>,
 }
 
 /// How a query is to be cut.
@@ -58,7 +62,7 @@ impl Sized {
                     true => 1,
                     false => (bytes / BYTES_PER_CHUNK).clamp(1, MOST_CHUNKS_BY_SIZE.into()) as u32,
                 };
-                let Fit { chunks: needed, most, bytes: _ } = fit();
+                let Fit { chunks: needed, most, .. } = fit();
                 let fitting = power(needed);
                 let cut_before = if needed < most { near(power(most), previous) } else { None };
                 let chunks = match (cut_before, needed) {
