@@ -30,6 +30,7 @@ pub mod repair;
 pub mod resolve;
 pub mod rewrite;
 pub mod rows;
+pub mod semi_joins;
 pub mod slice;
 pub mod split;
 mod step_form;

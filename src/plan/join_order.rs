@@ -10,7 +10,8 @@
 //! whose conditions can't fail.
 //!
 //! DataFusion holds the left side of a join in memory, and looks for the smaller one itself, but does not know how many
-//! rows other joins give. So the side that is smaller by these estimates becomes the left one of any join.
+//! rows other joins give. So the side that is smaller by these estimates becomes the left one of any join. Semi joins
+//! are taken below other joins before, see [`crate::plan::semi_joins`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use crate::arithmetic::lazy::fails;
 use crate::arithmetic::terms::together;
 use crate::plan::rows::{Input, joined_rows};
+use crate::plan::semi_joins::lowered;
 
 /// Joins of more inputs than this keep their order.
 const MOST_INPUTS: usize = 32;
@@ -53,9 +55,10 @@ impl OptimizerRule for JoinOrder {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let ordered = ordered(plan)?;
+        let lowered = lowered(plan)?;
+        let ordered = ordered(lowered.data)?;
         let (plan, _) = smaller_first(ordered.data)?;
-        Ok(Transformed { transformed: plan.transformed || ordered.transformed, ..plan })
+        Ok(Transformed { transformed: plan.transformed || ordered.transformed || lowered.transformed, ..plan })
     }
 }
 
@@ -157,11 +160,15 @@ fn region(plan: &LogicalPlan) -> Option<(Region, Tree)> {
 /// Whether a plan is an inner join whose conditions can't fail.
 fn is_movable(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Join(join) = plan else { return false };
-    let can_fail = |expr: &Expr| expr.is_volatile() || fails(expr, &join.schema).unwrap_or(true);
-    join.join_type == JoinType::Inner
-        && join.null_equality == NullEquality::NullEqualsNothing
-        && !join.on.iter().any(|(left, right)| can_fail(left) || can_fail(right))
-        && !join.filter.as_ref().is_some_and(can_fail)
+    join.join_type == JoinType::Inner && join.null_equality == NullEquality::NullEqualsNothing && !can_fail(join)
+}
+
+/// Whether a condition of a join can fail, or gives other values each time.
+pub fn can_fail(join: &Join) -> bool {
+    let sides = [join.left.schema(), join.right.schema()];
+    let Ok(schema) = sides[0].join(sides[1]) else { return true };
+    let can_fail = |expr: &Expr| expr.is_volatile() || fails(expr, &schema).unwrap_or(true);
+    join.on.iter().any(|(left, right)| can_fail(left) || can_fail(right)) || join.filter.as_ref().is_some_and(can_fail)
 }
 
 impl Region {
@@ -331,7 +338,7 @@ impl Part {
 }
 
 /// Whether a projection gives some columns of a join as they are.
-fn keeps_columns(projection: &Projection) -> bool {
+pub fn keeps_columns(projection: &Projection) -> bool {
     projection.expr.iter().all(|expr| matches!(expr, Expr::Column(_)))
 }
 
@@ -409,7 +416,7 @@ pub mod tests {
     }
 
     /// The tables of a plan in the order in which they are joined, a join in brackets, and the plan's columns.
-    async fn order_of(rows_of_sales: Option<usize>, sql: &str) -> String {
+    pub async fn order_of(rows_of_sales: Option<usize>, sql: &str) -> String {
         let plan = optimised(rows_of_sales, sql).await;
         fn shown(plan: &LogicalPlan) -> String {
             match plan {
