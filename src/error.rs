@@ -122,6 +122,11 @@ impl Error {
         self
     }
 
+    /// Says in other words what happened and what to do.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message, ..self }
+    }
+
     /// Adds something to know to the message.
     pub(crate) fn noting(mut self, note: &str) -> Self {
         self.message += &format!("; {note}");

@@ -11,6 +11,7 @@ mod pass;
 pub mod planned;
 pub mod report;
 mod served;
+mod short;
 mod sliced;
 mod split;
 mod stage;

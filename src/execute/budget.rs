@@ -17,6 +17,18 @@ pub const COLUMN_BYTES: usize = 128 << 10;
 /// At most so many columns are written at a time, whatever the memory.
 const MOST_COLUMNS: usize = 4096;
 
+/// A row group of a file that is written has so many bytes in memory, and no more than this share of what the pool has
+/// for each job: the process has them beside it.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+const LEAST_ROW_GROUP_BYTES: usize = 8 << 20;
+const ROW_GROUP_SHARE: usize = 4;
+
+/// A sort may merge a run more for each so many bytes that the pool has for a job. DataFusion 55 reserves four batches for
+/// each run, and has up to seven: two that wait, one that is read, the one at hand and the one before, of which rows wait
+/// to be given on, and the sort keys of the last two.
+const MERGED_RUN_BYTES: usize = 10 << 20;
+const MOST_MERGED_RUNS: usize = 64;
+
 /// Copies of a chunk's rows that its operators may hold at once, a hash table, sorted runs, groups, and those that the
 /// pool does not count.
 const COPIES: u64 = 4;
@@ -82,6 +94,19 @@ impl Budget {
         (needed > limit).then_some(needed)
     }
 
+    /// Bytes in memory at which the row group of a file that is written ends.
+    pub fn row_group_bytes(&self) -> usize {
+        let share = self.pool_bytes().map(|pool| pool / (ROW_GROUP_SHARE * self.jobs.max(1)));
+        share.map_or(ROW_GROUP_BYTES, |share| share.clamp(LEAST_ROW_GROUP_BYTES, ROW_GROUP_BYTES))
+    }
+
+    /// Sorted runs on disk that a sort merges at a time, two or more. A sort takes memory for as many as there is memory
+    /// for, and keeps it while its rows are given on; other sorts of the plan need some, too.
+    pub fn merged_runs(&self) -> usize {
+        let share = self.pool_bytes().map(|pool| pool / self.jobs.max(1));
+        share.map_or(MOST_MERGED_RUNS, |share| (share / MERGED_RUN_BYTES).clamp(2, MOST_MERGED_RUNS))
+    }
+
     /// Columns of all files together that a pass may write: those that take a quarter of the pool.
     pub fn columns_of_files(&self) -> usize {
         self.pool_bytes().map_or(MOST_COLUMNS, |pool| (pool / 4 / COLUMN_BYTES).min(MOST_COLUMNS))
@@ -115,6 +140,17 @@ mod tests {
         assert_eq!((readers(0), readers(100), readers(300), readers(1000)), (4, 3, 1, 1));
         assert_eq!(Budget { limit_bytes: None, jobs: 4 }.readers(1 << 40), 4);
         assert_eq!((budget(128).lacks(32 << 20), budget(128).lacks(64 << 20)), (None, Some(160 << 20)));
+    }
+
+    #[test]
+    fn files_and_sorts_have_less_where_memory_is_little() {
+        let of = |mib: usize, jobs| {
+            let budget = Budget { limit_bytes: Some(mib << 20), jobs };
+            (budget.row_group_bytes() >> 20, budget.merged_runs())
+        };
+        assert_eq!((of(64, 2), of(256, 2), of(1024, 2), of(1024, 16)), ((8, 2), (16, 6), (64, 44), (8, 3)));
+        let unlimited = Budget { limit_bytes: None, jobs: 2 };
+        assert_eq!((unlimited.row_group_bytes() >> 20, unlimited.merged_runs()), (64, 64));
     }
 
     #[test]

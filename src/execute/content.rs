@@ -27,6 +27,9 @@ use crate::execute::split::stored::stored_type;
 /// So many rows are encoded at a time: few enough that they stay in the processor's caches.
 const ROWS: usize = 1024;
 
+/// Rows that took more bytes than this leave no buffer behind.
+const MOST_KEPT_BYTES: usize = 8 << 20;
+
 /// The content of a set of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Content {
@@ -173,6 +176,9 @@ impl RowHasher {
             self.converter.append(&mut self.encoded, &part)?;
             for (row, encoded) in (start..).zip(self.encoded.iter()) {
                 take(row, xxh3_128_with_seed(encoded.data(), self.seed));
+            }
+            if self.encoded.size() > MOST_KEPT_BYTES {
+                self.encoded = self.converter.empty_rows(ROWS, 0);
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::COLUMN_BYTES;
 use crate::execute::split::buffer::Buffer;
-use crate::execute::write::{ChunkWriter, ROW_GROUP_BYTES, Running, Traffic, execution_error};
+use crate::execute::write::{ChunkWriter, Running, Traffic, execution_error};
 
 /// So many bytes of rows wait for others of their chunk, if that can be reserved.
 const BUFFER_BYTES: usize = 16 << 20;
@@ -20,8 +20,8 @@ const BUFFER_BYTES: usize = 16 << 20;
 /// Runs a plan whose last column, an `Int32`, is the chunk of each row, and appends the row to that chunk's writer;
 /// there are `chunks` in all. Dropping the future stops the plan.
 ///
-/// The files that are being written have no more in memory together than one that is written alone, or than their
-/// columns take at least, which is reserved.
+/// The files that are being written have no more in memory together than `row_group_bytes`, as one that is written
+/// alone, or than their columns take at least, which is reserved.
 ///
 /// # Errors
 /// [`ErrorKind::Execute`] when the plan fails or has a row of another chunk, [`ErrorKind::Storage`] when a file can't
@@ -31,6 +31,7 @@ pub async fn deal(
     plan: &LogicalPlan,
     writers: &mut BTreeMap<u32, ChunkWriter>,
     chunks: u32,
+    row_group_bytes: usize,
 ) -> Result<Traffic> {
     let mut running = Running::start(state, plan).await?;
     let fields = running.schema().fields().clone();
@@ -39,7 +40,7 @@ pub async fn deal(
     let pool = &state.runtime_env().memory_pool;
     let files = MemoryConsumer::new("files of chunks").register(pool);
     files.try_grow(writers.len() * fields.len() * COLUMN_BYTES).map_err(execution_error)?;
-    let most_bytes = files.size().max(ROW_GROUP_BYTES);
+    let most_bytes = files.size().max(row_group_bytes);
     let reserved = MemoryConsumer::new("rows of chunks").register(pool);
     while let Some(batch) = running.next().await {
         let batch = batch?;

@@ -89,6 +89,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     // Which of them count is found out from the plan.
     config.options_mut().sql_parser.enable_subquery_sort_elimination = false;
     if let Some(budget) = budget {
+        runtime.disk_manager.set_max_spill_merge_fan_in(budget.merged_runs());
         config = config.with_batch_size(budget.batch_rows());
     }
     if let Some((pool_bytes, jobs)) = budget.and_then(|budget| Some((budget.pool_bytes()?, budget.jobs))) {

@@ -29,9 +29,6 @@ use crate::hook::ChunkRows;
 use crate::plan::published::schema_of_files;
 use crate::task::TaskOptions;
 
-/// A row group is closed when it has so many bytes in memory, if it has not reached its number of rows before.
-pub const ROW_GROUP_BYTES: usize = 64 << 20;
-
 /// A page of values or of their dictionary has so many bytes at most, as Parquet's writers have them, and fewer where
 /// there are so many columns that their pages would be more than a row group.
 const MOST_PAGE_BYTES: usize = 1 << 20;
@@ -44,6 +41,7 @@ const WIDE_COLUMNS: usize = 256;
 /// A chunk's Parquet file being written.
 pub struct ChunkWriter {
     writer: ArrowWriter<ChecksumWriter>,
+    row_group_bytes: usize,
     schema: SchemaRef,
     hooks: RowsHooks,
     hasher: RowHasher,
@@ -65,13 +63,20 @@ pub struct Written {
 }
 
 impl ChunkWriter {
-    /// Begins a file with the columns of `schema`, which are what `hooks` give.
+    /// Begins a file with the columns of `schema`, which are what `hooks` give. A row group is ended when it has more
+    /// than `row_group_bytes` in memory, if it has not reached its number of rows before.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the file can't be written.
-    pub fn new(file: std::fs::File, schema: &SchemaRef, options: &TaskOptions, hooks: RowsHooks) -> Result<Self> {
+    pub fn new(
+        file: std::fs::File,
+        schema: &SchemaRef,
+        options: &TaskOptions,
+        row_group_bytes: usize,
+        hooks: RowsHooks,
+    ) -> Result<Self> {
         let TaskOptions { version: _, compression, row_group_rows } = options;
-        let column_bytes = (ROW_GROUP_BYTES / schema.fields().len().max(1)).clamp(LEAST_PAGE_BYTES, MOST_PAGE_BYTES);
+        let column_bytes = (row_group_bytes / schema.fields().len().max(1)).clamp(LEAST_PAGE_BYTES, MOST_PAGE_BYTES);
         let mut properties = WriterProperties::builder();
         if schema.fields().len() > WIDE_COLUMNS {
             for number in schema.fields().iter().filter(|field| field.data_type().is_numeric()) {
@@ -92,7 +97,17 @@ impl ChunkWriter {
             .map_err(write_error)?;
         let hasher = RowHasher::try_new(schema).map_err(arrow_error)?;
         let (schema, content) = (Arc::clone(schema), Content::default());
-        Ok(Self { writer, schema, hooks, hasher, content, rows: 0, seen_rows: 0, traffic: Traffic::default() })
+        Ok(Self {
+            writer,
+            row_group_bytes,
+            schema,
+            hooks,
+            hasher,
+            content,
+            rows: 0,
+            seen_rows: 0,
+            traffic: Traffic::default(),
+        })
     }
 
     /// Runs a plan and appends its rows. Dropping the future stops the plan.
@@ -124,7 +139,7 @@ impl ChunkWriter {
         self.rows += batch.num_rows() as u64;
         self.content += self.hasher.content(&batch).map_err(arrow_error)?;
         self.writer.write(&batch).map_err(write_error)?;
-        if self.in_progress_bytes() > ROW_GROUP_BYTES { self.end_row_group() } else { Ok(()) }
+        if self.in_progress_bytes() > self.row_group_bytes { self.end_row_group() } else { Ok(()) }
     }
 
     /// Bytes that the row group that is being written has in memory.

@@ -128,7 +128,7 @@ impl ChunkJob {
                 Err(Stopped::HalfWritten) if most_partitions > 1 => most_partitions = 1,
                 Err(Stopped::HalfWritten) if parts < self.most_parts() => parts *= 2,
                 Err(Stopped::HalfWritten) => joins = Joins::Spill,
-                Err(Stopped::Failed(error)) => return Err(error),
+                Err(Stopped::Failed(error)) => return Err(self.short_of_memory(chunk, error)),
                 Ok(computed) => return Ok(computed),
             }
         }
@@ -165,7 +165,7 @@ impl ChunkJob {
     }
 
     /// What has no keys, or none with several values in a chunk, can't be cut.
-    fn most_parts(&self) -> u32 {
+    pub(super) fn most_parts(&self) -> u32 {
         let proof = &self.step().proof;
         if proof.keys().is_empty() || !proof.function().has_parts() { 1 } else { MAX_PARTS }
     }
@@ -230,7 +230,10 @@ impl ChunkJob {
         // Sorts that spill need what they can get.
         let mut reading = (joins == Joins::Hash).then(|| self.reserve_reading(partitions));
         let pending = cache.begin()?;
-        let mut writer = ChunkWriter::new(pending.writer()?, proof.schema(), &task.options, self.rows_hooks(chunk)?)?;
+        let mut writer = {
+            let (file, options, hooks) = (pending.writer()?, &task.options, self.rows_hooks(chunk)?);
+            ChunkWriter::new(file, proof.schema(), options, self.context.budget.row_group_bytes(), hooks)?
+        };
         let mut pieces: Vec<Piece> = (0..parts).rev().map(|part| Piece { chunk, part, parts }).collect();
         while let Some(piece) = pieces.pop() {
             let before = writer.seen_rows();

@@ -101,15 +101,16 @@ impl ChunkJob {
         // DataFusion leaves this off, since it costs memory for each value that is partitioned by: here these are few.
         state.config_mut().options_mut().optimizer.enable_window_topn = pass.takes_first_rows;
         let _reading = self.reserve_reading(partitions);
+        let row_group_bytes = self.context.budget.row_group_bytes();
         let mut pending: BTreeMap<u32, PendingChunk> = BTreeMap::new();
         let mut writers = BTreeMap::new();
         for chunk in chunks.iter().copied() {
             let file = self.context.cache.begin()?;
             let (options, hooks) = (&self.planned.task.options, self.rows_hooks(chunk)?);
-            writers.insert(chunk, ChunkWriter::new(file.writer()?, proof.schema(), options, hooks)?);
+            writers.insert(chunk, ChunkWriter::new(file.writer()?, proof.schema(), options, row_group_bytes, hooks)?);
             pending.insert(chunk, file);
         }
-        let traffic = deal(&state, &plan, &mut writers, proof.chunks()).await?;
+        let traffic = deal(&state, &plan, &mut writers, proof.chunks(), row_group_bytes).await?;
         if let Some(of_nothing) = &pass.of_nothing {
             for writer in writers.values_mut().filter(|writer| writer.seen_rows() == 0) {
                 writer.append(&state, of_nothing).await?;
