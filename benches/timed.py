@@ -14,12 +14,12 @@ def source(name, location):
     return f"CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{location}';\n"
 
 
-def run(binary, sources, query, cut, memory, folder):
-    """Seconds, CPU seconds and peak MiB of one task with an empty cache in `folder`; `None` when it failed."""
+def run(binary, sources, query, cut, memory, folder, more=()):
+    """Seconds, CPU seconds and peak MiB of one task with an empty cache in `folder` and `more` options; `None` when it failed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "task.sql").write_text(f"{sources}CREATE TABLE r {cut} AS\n{query};\n")
-    command = [binary, "run", folder / "task.sql", "--cache", folder / "cache", "--memory", memory]
+    command = [binary, "run", folder / "task.sql", "--cache", folder / "cache", "--memory", memory, *more]
     start = time.monotonic()
     try:
         timed = ["/usr/bin/time", "-f", "%U %S %M", *command]

@@ -206,7 +206,7 @@
 //! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that
 //! the rest reads are stored. Steps that don't read each other run side by side. What gives one row runs whole, and so
 //! does a query without keys that fits in memory, where steps would cut less than half of it or store nearly as much as
-//! they read.
+//! they read. EXPLAIN says what the whole of a large query is expected to hold at a time.
 //!
 //! All else is refused with the node, its place, the rule and what to change. What counts as the same rows is what
 //! DataFusion does not leave to the order of rows: floats are summed in another order, and of -0.0 and 0.0 either stands

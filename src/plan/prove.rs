@@ -22,6 +22,7 @@ mod refusal;
 pub mod rule;
 mod rules;
 pub mod stable;
+mod subject;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::plan::prove::property::Key;
 use crate::plan::prove::rule::Rules;
 use crate::plan::prove::rules::{Accepted, Refused, attempt, check_families, no_key_type};
 pub use crate::plan::prove::stable::unaliased;
+use crate::plan::prove::subject::Subject;
 use crate::plan::resolve::{Resolved, Scan};
 use crate::task::{CutOverrides, Task};
 
@@ -181,9 +183,10 @@ pub fn try_prove(resolved: &Resolved, search: Search) -> Found {
     let mut refusals: Vec<(u64, Refused)> = Vec::new();
     let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
     let most = meanings.iter().map(Vec::len).max().unwrap_or_default();
+    let subject = Subject::new(resolved);
     for at in 0..most {
         let keys: Vec<Vec<Group>> = meanings.iter().map(|m| m[at.min(m.len() - 1)].clone()).collect();
-        let Tried { proof, cuts_more } = prove(resolved, &chunking.keys, &keys, search);
+        let Tried { proof, cuts_more } = prove(&subject, &chunking.keys, &keys, search);
         refusals.extend(cuts_more);
         if proof.is_some() && (best.is_none() || proof.as_ref().map(|p| p.cut_bytes(resolved)) > Some(cut_by(&best))) {
             best = proof;
@@ -208,7 +211,7 @@ fn per_input(resolved: &Resolved, inputs: &[(String, Vec<Expr>)], search: Search
         Err(error) => return Found::no(search.unproved(error)),
     };
     let Search { task, chunking, is_phase: _, rules: _, effort: _ } = search;
-    match attempt(resolved, &assignment, &chunking.keys, search) {
+    match attempt(&Subject::new(resolved), &assignment, &chunking.keys, search) {
         Ok(accepted) => match proof(resolved, &chunking.keys, chunking.chunks, &assignment, accepted) {
             Ok(proof) => Found { proof: Some(proof), unproved: Vec::new(), considered: Vec::new() },
             Err(error) => Found::no(search.unproved(internal(error, task))),
@@ -248,11 +251,13 @@ struct Tried {
 }
 
 /// Tries the ways to cut the scans by one of these groups for each key, those with the most bytes first.
-fn prove(resolved: &Resolved, names: &[String], keys: &[Vec<Group>], search: Search) -> Tried {
+fn prove(subject: &Subject, names: &[String], keys: &[Vec<Group>], search: Search) -> Tried {
+    let resolved = subject.resolved;
     let mut cuts_more: Option<(u64, Refused)> = None;
+    subject.begin_keys();
     let mut ways = overridden(resolved, Ways::new(resolved, keys), search);
     while let Some((bytes, assignment)) = ways.next() {
-        match attempt(resolved, &assignment, names, search) {
+        match attempt(subject, &assignment, names, search) {
             Ok(accepted) => {
                 let proof = proof(resolved, names, search.chunking.chunks, &assignment, accepted).ok();
                 let cuts_more = cuts_more.filter(|(most, _)| *most > bytes || proof.is_none());
@@ -346,6 +351,7 @@ fn find(resolved: &Resolved, classes: &Classes, search: Search) -> Found {
     let mut refusals = Vec::new();
     let mut considered: Vec<Considered> = Vec::new();
     let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
+    let subject = Subject::new(resolved);
     for (key, group) in classes.all(resolved) {
         let scans: BTreeSet<usize> = group.iter().map(|(scan, _)| *scan).collect();
         let bytes: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
@@ -354,7 +360,7 @@ fn find(resolved: &Resolved, classes: &Classes, search: Search) -> Found {
         } else if search.effort.is_spent() {
             break;
         } else {
-            let Tried { proof, cuts_more } = prove(resolved, std::slice::from_ref(&key), &[vec![group]], search);
+            let Tried { proof, cuts_more } = prove(&subject, std::slice::from_ref(&key), &[vec![group]], search);
             let why = cuts_more.as_ref().map(|(_, refused)| refused.refusal.to_string());
             refusals.extend(cuts_more);
             match (proof, why) {
