@@ -264,11 +264,13 @@ async fn run_together(
             if ["random()", "uuid()"].iter().any(|call| case.sql.contains(call)) {
                 continue;
             }
+            // These round, by the order of rows.
+            let rounds = ["var_", "stddev", "corr(", "covar_", "regr_"].iter().any(|call| case.sql.contains(call));
             match task.status {
                 Status::Executed => {
                     outcomes.insert(*at, Outcome::Failed("it ran again although nothing changed".into()));
                 }
-                Status::Failed if task.reason.contains("computed again it has other rows") => {
+                Status::Failed if !rounds && task.reason.contains("computed again it has other rows") => {
                     outcomes.insert(*at, Outcome::Wrong(format!("-- {}\n", task.reason)));
                 }
                 _ => {}

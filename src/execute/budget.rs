@@ -87,6 +87,11 @@ impl Budget {
         usize::try_from(readers).unwrap_or(usize::MAX).clamp(1, self.jobs)
     }
 
+    /// The permits, of as many as there are jobs, that such a reader takes: large row groups leave no room for others.
+    pub fn permits(&self, reading_bytes: u64) -> u32 {
+        (self.jobs / self.readers(reading_bytes)) as u32
+    }
+
     /// Bytes that the process needs if a reader has so many before rows come of it; `None` if it may have them.
     pub fn lacks(&self, reading_bytes: u64) -> Option<u64> {
         let needed = (PROCESS_BYTES + CHUNK_BYTES) as u64 + reading_bytes;
@@ -138,6 +143,7 @@ mod tests {
         let budget = |mib: usize| Budget { limit_bytes: Some(mib << 20), jobs: 4 };
         let readers = |mib: u64| budget(512).readers(mib << 20);
         assert_eq!((readers(0), readers(100), readers(300), readers(1000)), (4, 3, 1, 1));
+        assert_eq!((budget(512).permits(0), budget(512).permits(300 << 20)), (1, 4));
         assert_eq!(Budget { limit_bytes: None, jobs: 4 }.readers(1 << 40), 4);
         assert_eq!((budget(128).lacks(32 << 20), budget(128).lacks(64 << 20)), (None, Some(160 << 20)));
     }

@@ -166,9 +166,6 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
 /// What the engine expected of a run of the whole query, where it might have been cut.
 fn explain_whole(out: &mut String, step: &Step) {
     let Some(Fit { bytes, held, most_held: Some(most), .. }) = step.whole else { return };
-    if bytes < LEAST_CUT_BYTES {
-        return;
-    }
     let (read, most) = (bytes >> 20, most >> 20);
     let _ = match held {
         Some(held) => {

@@ -71,7 +71,7 @@ pub struct Step {
     pub told_as_one: bool,
     /// Whether it runs whole since it holds little of its inputs at a time.
     pub holds_little: bool,
-    /// What it takes to run the query whole, of the last step of a task whose cut is the engine's choice.
+    /// What it takes to run the query whole, of the last step of a large task whose cut is the engine's choice.
     pub whole: Option<Fit>,
     /// What planning left out, for EXPLAIN.
     pub notes: Vec<String>,
@@ -279,7 +279,8 @@ impl Planner<'_> {
         };
         let mut last = last.named(&name, &self.effort);
         if let Some(step) = last.last_mut() {
-            step.whole = task.chunking.is_none().then(|| self.fit(&resolved));
+            let could_be_cut = task.chunking.is_none() && bytes_of(&resolved) >= LEAST_CUT_BYTES;
+            step.whole = could_be_cut.then(|| self.fit(&resolved));
             step.publish(task)?;
         }
         done.extend(last);

@@ -181,8 +181,7 @@ impl ChunkJob {
 
     /// The permits of one chunk, or of one pass: what reads large row groups leaves no room for others.
     pub(super) fn own_permits(&self) -> u32 {
-        let budget = self.context.budget;
-        (budget.jobs / budget.readers(self.step().reading_bytes())) as u32
+        self.context.budget.permits(self.step().reading_bytes())
     }
 
     /// Takes what so many readers have of the files before rows come of it, beyond what any chunk has, from what

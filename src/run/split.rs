@@ -305,8 +305,8 @@ impl SplitJob<'_> {
 
     /// Splits a part of the input. Splits of the same cut other than `kept` go.
     ///
-    /// As one stream per job, each with a permit of its own, so that chunks of other tasks, and other splits, run
-    /// where one has ended or not begun.
+    /// As one stream per job, or as many as have room for what they read, each with permits of its own, so that chunks
+    /// of other tasks, and other splits, run where one has ended or not begun.
     async fn split_part(
         &self,
         id: SplitId,
@@ -321,6 +321,7 @@ impl SplitJob<'_> {
         let folder = context.cache.new_folder()?;
         let chunks = proof.chunks();
         let count = streams.len();
+        let own_permits = self.own_permits();
         let mut running = JoinSet::new();
         for (at, stream) in streams.into_iter().enumerate() {
             let metadata = id.metadata(at, count);
@@ -331,7 +332,7 @@ impl SplitJob<'_> {
                 // The last thing that goes.
                 let _in_use = in_use;
                 // The semaphore is never closed, so this waits and succeeds.
-                let _permit = permits.acquire().await;
+                let _permits = permits.acquire_many(own_permits).await;
                 let reserved = reserve(&pool, most_bytes);
                 let buffer_bytes = reserved.size().max(*BUFFER_BYTES.start());
                 split(stream, chunks, file, buffer_bytes, [metadata]).await.map(|made| (path, made))
@@ -367,13 +368,13 @@ impl SplitJob<'_> {
     /// Reads a part of the input to know what each chunk's slice of it says.
     async fn contents_of_part(&self, files: Option<&BTreeSet<usize>>) -> Result<Vec<Content>> {
         let (streams, _) = self.streams(files).await?;
-        let chunks = self.proof.chunks();
+        let (chunks, own_permits) = (self.proof.chunks(), self.own_permits());
         let mut running = JoinSet::new();
         for stream in streams {
             let (permits, in_use) = (Arc::clone(self.permits), Arc::clone(&self.context.in_use));
             running.spawn(async move {
                 let _in_use = in_use;
-                let _permit = permits.acquire().await;
+                let _permits = permits.acquire_many(own_permits).await;
                 contents(stream, chunks).await
             });
         }
@@ -383,6 +384,11 @@ impl SplitJob<'_> {
         }
         self.check_unchanged().await?;
         Ok(contents)
+    }
+
+    /// The permits of one stream.
+    fn own_permits(&self) -> u32 {
+        self.context.budget.permits(self.need.reading_bytes)
     }
 
     /// The rows of a part of the input, with their chunk numbers, and the pool that they are read in.
@@ -403,7 +409,8 @@ impl SplitJob<'_> {
         let mut state = exact(&state, &plan).map_err(execution_error)?;
         let options = state.config_mut().options_mut();
         // Several streams share the files among them.
-        options.execution.target_partitions = if self.need.is_ordered { 1 } else { self.context.budget.jobs };
+        let readers = self.context.budget.readers(self.need.reading_bytes);
+        options.execution.target_partitions = if self.need.is_ordered { 1 } else { readers };
         // Streams that wait for a permit must not be sent what others read.
         options.optimizer.enable_round_robin_repartition = false;
         let physical = state.create_physical_plan(&plan).await.map_err(execution_error)?;
