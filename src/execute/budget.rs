@@ -23,9 +23,9 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 const LEAST_ROW_GROUP_BYTES: usize = 8 << 20;
 const ROW_GROUP_SHARE: usize = 4;
 
-/// A sort may merge a run more for each so many bytes that the pool has for a job. DataFusion 55 reserves four batches for
-/// each run, and has up to seven: two that wait, one that is read, the one at hand and the one before, of which rows wait
-/// to be given on, and the sort keys of the last two.
+/// A sort may merge a run more for each so many bytes that the pool has for a job. DataFusion 55 reserves four batches
+/// for each run, and has up to seven: two that wait, one that is read, the one at hand and the one before, of which
+/// rows wait to be given on, and the sort keys of the last two.
 const MERGED_RUN_BYTES: usize = 10 << 20;
 const MOST_MERGED_RUNS: usize = 64;
 
@@ -105,8 +105,8 @@ impl Budget {
         share.map_or(ROW_GROUP_BYTES, |share| share.clamp(LEAST_ROW_GROUP_BYTES, ROW_GROUP_BYTES))
     }
 
-    /// Sorted runs on disk that a sort merges at a time, two or more. A sort takes memory for as many as there is memory
-    /// for, and keeps it while its rows are given on; other sorts of the plan need some, too.
+    /// Sorted runs on disk that a sort merges at a time, two or more. A sort takes memory for as many as there is
+    /// memory for, and keeps it while its rows are given on; other sorts of the plan need some, too.
     pub fn merged_runs(&self) -> usize {
         let share = self.pool_bytes().map(|pool| pool / self.jobs.max(1));
         share.map_or(MOST_MERGED_RUNS, |share| (share / MERGED_RUN_BYTES).clamp(2, MOST_MERGED_RUNS))

@@ -147,8 +147,8 @@ mod tests {
     use crate::execute::memory::kept_bytes;
 
     fn kept(texts: &ArrayRef) -> usize {
-        let batch = RecordBatch::try_from_iter([("s", Arc::clone(texts))]).expect("one column");
-        let compacted = compact(batch).expect("nothing fails");
+        let batch = RecordBatch::try_from_iter([("s", Arc::clone(texts))]).unwrap();
+        let compacted = compact(batch).unwrap();
         assert_eq!(compacted.column(0), texts);
         kept_bytes(compacted.column(0).as_ref())
     }

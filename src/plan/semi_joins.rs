@@ -1,8 +1,8 @@
 //! Semi joins, taken below other joins.
 //!
-//! `IN`, `EXISTS` and their opposites say of a row of one table whether it stays, and DataFusion asks that last, of what all
-//! joins give. Where they ask for columns of one side of a join alone, that side's rows are asked before they are
-//! joined, if it has no more rows than the join gives, by the estimates of [`crate::plan::rows`].
+//! `IN`, `EXISTS` and their opposites say of a row of one table whether it stays, and DataFusion asks that last, of
+//! what all joins give. Where they ask for columns of one side of a join alone, that side's rows are asked before they
+//! are joined, if it has no more rows than the join gives, by the estimates of [`crate::plan::rows`].
 //!
 //! The rows of the result are the same. So that no other errors come of it either, only what can't fail is moved, and
 //! only below what can't fail.

@@ -554,7 +554,8 @@ impl Planner<'_> {
         Some((first, rest))
     }
 
-    /// The scalar subqueries of a query without keys that read an input, as steps, and the query that is left over them.
+    /// The scalar subqueries of a query without keys that read an input, as steps, and the query that is left over
+    /// them.
     fn subqueries(&self, query: &Resolved, chunking: &Chunking, before: usize) -> (Way, Resolved) {
         let (mut way, mut rest) = (Way { steps: Vec::new(), cut_bytes: 0 }, query.clone());
         while let Ok(Some(split)) = scalar_subquery(&rest, self.rules)

@@ -65,8 +65,8 @@ impl Short {
         let (reads, left, enough) = (mib(*read_bytes), mib(pool), mib(self.enough(budget)));
         let cut = match (chunks, parts) {
             (_, 2..) => format!(
-                "; in {parts} parts it does not fit either, since many of its rows have one value of ({keys}), so that more \
-                 buckets don't help"
+                "; more buckets don't help: in {parts} parts it does not fit either, so many of its rows have one value of \
+                 ({keys}), or are long, or the inputs that every chunk reads are large"
             ),
             (1, _) => String::new(),
             _ => ", or more buckets".to_string(),
@@ -109,8 +109,8 @@ mod tests {
              --jobs 1 or --memory 2048MiB, or more buckets"
         );
         assert!(told(16, 64, 1).ends_with(
-            "use --memory 2048MiB; in 64 parts it does not fit either, since many of its \
-             rows have one value of (shop), so that more buckets don't help"
+            "use --memory 2048MiB; more buckets don't help: in 64 parts it does not fit either, so many of its rows have \
+             one value of (shop), or are long, or the inputs that every chunk reads are large"
         ));
         assert!(told(1, 1, 1).starts_with("memory does not suffice for the task, which runs whole: it reads"));
     }

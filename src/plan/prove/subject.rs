@@ -1,7 +1,7 @@
 //! A plan that many attempts are made on, and what they found of its parts.
 //!
-//! What is proved of a part follows from how the scans below it are cut. Most attempts differ from others in a few scans,
-//! so that what was found of all other parts holds for them as well.
+//! What is proved of a part follows from how the scans below it are cut. Most attempts differ from others in a few
+//! scans, so that what was found of all other parts holds for them as well.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

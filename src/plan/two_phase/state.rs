@@ -141,8 +141,8 @@ const ALIKE_IN_GROUPS: &[&str] = &[
 
 /// Whether `function`, which gives states, gives the same one of all rows and of a group that has these rows.
 ///
-/// DataFusion merges states by an accumulator like the one that made them, so it may use other columns for groups: those
-/// of `corr` are sums, and elsewhere means.
+/// DataFusion merges states by an accumulator like the one that made them, so it may use other columns for groups:
+/// those of `corr` are sums, and elsewhere means.
 pub fn is_alike_in_groups(function: &AggregateUDF) -> bool {
     function.inner().downcast_ref::<StateOf>().is_some_and(|StateOf { call, .. }| call.is_alike_in_groups())
 }
