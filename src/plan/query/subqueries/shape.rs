@@ -9,8 +9,8 @@ use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, EmptyRelation, Expr, FetchType, Limit, LogicalPlan, Operator, SkipType, Subquery,
-    Volatility,
+    Aggregate, BinaryExpr, Distinct, EmptyRelation, Expr, ExprSchemable, FetchType, Limit, LogicalPlan, Operator,
+    SkipType, Subquery, Volatility,
 };
 
 use crate::plan::prove::stable::{order_sensitive_aggregate, order_sensitive_window};
@@ -330,20 +330,26 @@ fn is_filtered_by_equalities(plan: &LogicalPlan) -> Result<bool> {
     }
     let LogicalPlan::Filter(filter) = plan else { return Ok(false) };
     for part in split_conjunction(&filter.predicate) {
-        if part.contains_outer() && !is_equality_with_outer(part) {
+        if part.contains_outer() && !is_equality_with_outer(part, filter.input.schema())? {
             return Ok(false);
         }
     }
     Ok(!has_correlated_subquery(&filter.predicate)? && is_filtered_by_equalities(&filter.input)?)
 }
 
-/// `column = something of columns around it`.
-fn is_equality_with_outer(expr: &Expr) -> bool {
-    let Expr::BinaryExpr(binary) = expr else { return false };
+/// `column = something of columns around it`, which is compared as it is or cast.
+fn is_equality_with_outer(expr: &Expr, schema: &DFSchema) -> Result<bool> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return Ok(false) };
     let is_pair = |inner: &Expr, outer: &Expr| {
         matches!(inner, Expr::Column(_)) && outer.contains_outer() && outer.column_refs().is_empty()
     };
-    binary.op == Operator::Eq && (is_pair(&binary.left, &binary.right) || is_pair(&binary.right, &binary.left))
+    if !is_pair(left, right) && !is_pair(right, left) {
+        return Ok(false);
+    }
+    // Moments of different units, and intervals, are compared by what a function makes of them.
+    let (left, right) = (left.get_type(schema)?, right.get_type(schema)?);
+    let is_interval = |data_type: &DataType| matches!(data_type, DataType::Interval(_));
+    Ok(!is_interval(&left) && !is_interval(&right) && (left == right || !left.is_temporal() || !right.is_temporal()))
 }
 
 fn has_correlated_subquery(expr: &Expr) -> Result<bool> {
