@@ -20,7 +20,7 @@ use super::world::rows_whole;
 /// What small numbers are multiplied by: 2^60, so that some products fit and some sums don't.
 const FACTOR: &str = "1152921504606846976";
 /// Errors of plain DataFusion where a decimal is no BIGINT.
-const OUT_OF_RANGE: [&str; 3] = ["out of range Int64", "is too large to store", "is too small to store"];
+pub const OUT_OF_RANGE: [&str; 3] = ["out of range Int64", "is too large to store", "is too small to store"];
 
 /// What is expected of a query.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub async fn overflowing(context: &SessionContext, case: &Case) -> Option<Case> 
 }
 
 /// `sql` with decimals in place of the integers that may overflow; `None` if there are none.
-fn wide(sql: &str) -> Option<String> {
+pub fn wide(sql: &str) -> Option<String> {
     if !sql.contains(FACTOR) {
         return None;
     }
