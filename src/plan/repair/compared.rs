@@ -55,17 +55,41 @@ impl OptimizerRule for ComparedAlike {
             return Ok(Transformed::no(plan));
         }
         let schema = schema_below(&plan)?;
-        map_keeping_names(plan, |expr| {
+        let told_apart = match &plan {
+            LogicalPlan::Sort(sort) => {
+                sort.expr.iter().filter_map(|key| float_of(&key.expr, &schema)).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
+        let rewritten = map_keeping_names(plan, |expr| {
             let alike = expr.transform_up(|part| alike(part, &schema))?;
             if !sorts {
                 return Ok(alike);
             }
             alike.transform_data(|key| {
-                let (key, changes) = sort_key(key.unalias(), &schema);
+                let key = key.unalias();
+                if told_apart.contains(&key) {
+                    return Ok(Transformed::no(key));
+                }
+                let (key, changes) = sort_key(key, &schema);
                 Ok(Transformed::new_transformed(key, changes))
             })
-        })
+        })?;
+        rewritten.transform_data(|plan| Ok(with_rows_told_apart(plan, &schema)))
     }
+}
+
+/// A sort whose first rows alone are asked for, by floats with one zero: of rows that are alike else, it tells those with
+/// -0.0 from those with 0.0, so that the first rows are the same ones again.
+fn with_rows_told_apart(plan: LogicalPlan, schema: &DFSchema) -> Transformed<LogicalPlan> {
+    let LogicalPlan::Sort(mut sort) = plan else { return Transformed::no(plan) };
+    let is_new = |float: &Expr| sort.fetch.is_some() && sort.expr.iter().all(|key| key.expr != *float);
+    let keys = sort.expr.iter().map(|key| (key, float_of(&key.expr, schema).filter(|float| is_new(float))));
+    let floats: Vec<_> =
+        keys.filter_map(|(key, float)| Some(SortExpr::new(float?.clone(), key.asc, key.nulls_first))).collect();
+    let changes = !floats.is_empty();
+    sort.expr.extend(floats);
+    Transformed::new(LogicalPlan::Sort(sort), changes, TreeNodeRecursion::Continue)
 }
 
 /// Whether a part goes by the bits of its operands.
@@ -242,6 +266,13 @@ fn zero_to_add(expr: &Expr, schema: &DFSchema) -> Option<ScalarValue> {
 
 fn plus(expr: Box<Expr>, zero: ScalarValue) -> Box<Expr> {
     Box::new(Expr::BinaryExpr(BinaryExpr::new(expr, Operator::Plus, Box::new(Expr::Literal(zero, None)))))
+}
+
+/// What a zero is added to.
+fn float_of<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = expr else { return None };
+    let zero = zero_to_add(left, schema)?;
+    matches!(right.as_ref(), Expr::Literal(value, _) if *value == zero).then_some(left)
 }
 
 /// -0.0 as 0.0, where it is a constant.
