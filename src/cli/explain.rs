@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::cli::run::Resources;
 use crate::cli::{say, until_interrupted};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// Explain only this task, or the tasks of this stage
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
+    /// What a run may take, from which the engine's own choices follow
+    #[command(flatten)]
+    resources: Resources,
 }
 
 /// Prints each task's proof or refusal; a refusal is what was asked for, not a failure.
@@ -29,7 +33,7 @@ pub fn main(arguments: &Arguments, verbose: bool) -> Result<ExitCode> {
             say(on_one_line(&format!("source `{source}`: {note}")));
         }
     };
-    let engine = Engine::builder().on_event(told).build()?;
+    let engine = arguments.resources.bound(Engine::builder().on_event(told)).build()?;
     let texts = until_interrupted(engine, async |engine| engine.explain(&pipeline, arguments.task.as_deref()).await)?;
     for text in texts.into_iter().flatten() {
         match text {

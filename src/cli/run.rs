@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::cache::publish;
 use crate::cli::progress::Progress;
 use crate::cli::{CacheArgument, allocator, complain, until_interrupted};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineBuilder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::budget::PROCESS_BYTES;
 use crate::pipeline::Pipeline;
@@ -54,12 +54,8 @@ pub struct Arguments {
 pub struct Options {
     #[command(flatten)]
     cache: CacheArgument,
-    /// Chunks at a time [default: the number of processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
-    /// Memory that the process may have: bytes, or with KB, MB, GB, KiB, MiB, GiB [default: half of what there is]
-    #[arg(long, value_name = "BYTES", value_parser = memory)]
-    memory: Option<usize>,
+    #[command(flatten)]
+    resources: Resources,
     /// Bytes that the cache may have after the run, besides published and pinned tables [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     cache_limit: Option<usize>,
@@ -68,7 +64,31 @@ pub struct Options {
 impl Options {
     /// Options that only name a cache folder.
     pub fn in_folder(folder: PathBuf) -> Self {
-        Self { cache: CacheArgument { folder }, jobs: None, memory: None, cache_limit: None }
+        Self { cache: CacheArgument { folder }, resources: Resources::default(), cache_limit: None }
+    }
+}
+
+/// What a run may take of the machine.
+#[derive(Debug, Default, clap::Args)]
+pub struct Resources {
+    /// Chunks at a time [default: the number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Memory that the process may have: bytes, or with KB, MB, GB, KiB, MiB, GiB [default: half of what there is]
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    memory: Option<usize>,
+}
+
+impl Resources {
+    /// The engine that has no more than these.
+    pub fn bound(&self, mut builder: EngineBuilder) -> EngineBuilder {
+        if let Some(jobs) = self.jobs {
+            builder = builder.jobs(jobs.into());
+        }
+        if let Some(bytes) = self.memory {
+            builder = builder.memory_limit_bytes(bytes);
+        }
+        builder
     }
 }
 
@@ -100,14 +120,8 @@ pub fn main(arguments: &Arguments, verbose: bool) -> Result<ExitCode> {
 pub fn run(pipeline: &Pipeline, run: &RunOptions, options: &Options, verbose: bool) -> Result<Option<RunReport>> {
     let progress = Progress::start(pipeline, verbose);
     let listener = progress.clone();
-    let mut builder =
-        Engine::builder().cache_folder(&options.cache.folder).on_event(move |event| listener.show(&event));
-    if let Some(jobs) = options.jobs {
-        builder = builder.jobs(jobs.into());
-    }
-    if let Some(bytes) = options.memory {
-        builder = builder.memory_limit_bytes(bytes);
-    }
+    let builder = Engine::builder().cache_folder(&options.cache.folder).on_event(move |event| listener.show(&event));
+    let mut builder = options.resources.bound(builder);
     if let Some(bytes) = options.cache_limit {
         builder = builder.cache_limit_bytes(bytes as u64);
     }

@@ -400,6 +400,9 @@ fn explain_shows_each_task_or_only_one_and_runs_nothing() {
     assert_eq!(one.code, Some(0), "{}", one.stderr);
     assert!(one.stdout.starts_with("task `regions`"), "{}", one.stdout);
     assert_eq!(one.stdout.matches("task `").count(), 1, "{}", one.stdout);
+    let bound =
+        |memory: &str| lab.chunkwise(&["explain", "sql", "--task", "regions", "--jobs", "1", "--memory", memory]);
+    assert_eq!((bound("1GiB").code, bound("1").code), (Some(0), Some(2)));
     let unknown = lab.chunkwise(&["explain", "sql", "--task", "nothing"]);
     assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""));
     unknown.says(&["no task `nothing`"]);
