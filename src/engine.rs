@@ -136,7 +136,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Lets each chunk run for itself, and cuts also what is too little for that.
+    /// Lets each chunk run for itself, and cuts, and takes out of queries, also what is too little for that.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn one_by_one(mut self) -> Self {

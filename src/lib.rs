@@ -202,6 +202,9 @@
 //! - A part that chunks would compute again, each with another result or all reading everything, *runs first*: scalar
 //!   subqueries, sides that depend on the order of rows, outer joins that keep the rows of a replicated side.
 //! - *Below* an operator that can't be cut, its input is cut if that is worth it.
+//! - What a query that says nothing of its cut reads more than once, such as a common table expression that it names
+//!   twice, is computed once, if it reads 32 MiB of files or more and gives at most a quarter of that, and no reader
+//!   has a filter of its own.
 //!
 //! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that
 //! the rest reads are stored. Steps that don't read each other run side by side. What gives one row runs whole, and so
@@ -229,8 +232,8 @@
 //! run one by one.
 //!
 //! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the
-//! numbers of rows and of distinct values that Parquet files tell, where that is clearly better than the order in the
-//! query. Of any join the side that is smaller by these numbers is held in memory. Where an aggregate makes groups of
+//! numbers of rows and of distinct values that Parquet files tell (dictionaries, least and most values), where that is
+//! clearly better than the order in the query. Of any join the side that is smaller by these numbers is held in memory. Where an aggregate makes groups of
 //! which a join above drops those that are not in a filtered table, the rows of these are left out below.
 //!
 //! # Memory

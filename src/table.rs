@@ -6,7 +6,7 @@ pub mod split;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
+use crate::chunk::range::scalar;
 use crate::plan::clustering::RowGroups;
 
 /// A table over a list of local files that was taken once: what is added to their folder later is not seen.
@@ -46,9 +47,14 @@ pub struct FilesTable {
     /// The last columns of `schema`, whose values are in the files' paths.
     partition_columns: Vec<FieldRef>,
     rows: Precision<usize>,
-    /// What tells how many values columns have.
+    /// What tells how many values columns have, and which.
     row_groups: Option<Arc<RowGroups>>,
+    /// What it told, from the first time that it is asked.
+    statistics: Arc<OnceLock<Statistics>>,
 }
+
+/// Of a table with more columns the least and the most values are not looked for.
+const MOST_COLUMNS_WITH_ENDS: usize = 64;
 
 /// What reads the files of a table.
 #[derive(Debug, Clone)]
@@ -95,12 +101,13 @@ impl FilesTable {
         let (in_files, partition_columns) = schema.fields().split_at(schema.fields().len() - partition_columns);
         let (in_files, partition_columns) = (Arc::new(Schema::new(in_files.to_vec())), partition_columns.to_vec());
         let rows = rows.and_then(|rows| usize::try_from(rows).ok()).map_or(Precision::Absent, Precision::Exact);
-        Self { schema, in_files, reader, files, partition_columns, rows, row_groups: None }
+        let statistics = Arc::default();
+        Self { schema, in_files, reader, files, partition_columns, rows, row_groups: None, statistics }
     }
 
     /// The same table, whose files have these row groups.
     pub fn with_row_groups(self, row_groups: Option<Arc<RowGroups>>) -> Self {
-        Self { row_groups, ..self }
+        Self { row_groups, statistics: Arc::default(), ..self }
     }
 
     /// The same table, of whose columns `promised` are only said to have no NULLs: that is checked when they are read.
@@ -131,8 +138,12 @@ impl FilesTable {
 
     /// The same table with only some of its files, by number.
     pub fn of_files(&self, files: &BTreeSet<usize>) -> Self {
+        let row_groups = self.row_groups.as_ref().map(|all| {
+            let groups = all.counts().into_iter().enumerate().map(|(file, groups)| vec![files.contains(&file); groups]);
+            Arc::new(all.counted(&groups.collect::<Vec<_>>()))
+        });
         let files = files.iter().filter_map(|at| self.files.get(*at)).cloned().collect();
-        Self { files, rows: Precision::Absent, ..self.clone() }
+        Self { files, rows: Precision::Absent, row_groups, statistics: Arc::default(), ..self.clone() }
     }
 
     /// The same table with only some row groups, about `rows` rows: for each file, whether each of its row groups is
@@ -148,7 +159,8 @@ impl FilesTable {
             meta.with_extension(ParquetAccessPlan::new(access.collect()))
         });
         let rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Inexact);
-        Self { files: files.collect(), rows, ..self.clone() }
+        let row_groups = self.row_groups.as_ref().map(|all| Arc::new(all.counted(groups)));
+        Self { files: files.collect(), rows, row_groups, statistics: Arc::default(), ..self.clone() }
     }
 
     fn size(&self) -> Statistics {
@@ -201,14 +213,21 @@ impl TableProvider for FilesTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        let mut statistics = self.size();
-        if let Some(row_groups) = &self.row_groups {
+        let told = || {
+            let mut statistics = self.size();
+            let Some(row_groups) = &self.row_groups else { return statistics };
+            let has_ends = self.schema.fields().len() <= MOST_COLUMNS_WITH_ENDS;
             for (column, field) in statistics.column_statistics.iter_mut().zip(self.schema.fields()) {
                 let values = row_groups.size(field.name()).and_then(|size| usize::try_from(size.values?).ok());
                 column.distinct_count = values.map_or(Precision::Absent, Precision::Inexact);
+                if has_ends && let Some((least, most)) = row_groups.ends(field.name()) {
+                    column.min_value = Precision::Inexact(scalar(&least, field.data_type()));
+                    column.max_value = Precision::Inexact(scalar(&most, field.data_type()));
+                }
             }
-        }
-        Some(statistics)
+            statistics
+        };
+        Some(self.statistics.get_or_init(told).clone())
     }
 
     async fn scan(

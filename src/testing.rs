@@ -31,7 +31,7 @@ use crate::plan::steps::{Step, steps, steps_and_work};
 use crate::task::Task;
 
 /// What fits in memory, and is worth to be cut.
-const LARGE: Fit = Fit { chunks: 1, most: 1, bytes: u64::MAX, held: None, most_held: None };
+const LARGE: Fit = Fit { chunks: 1, most: 1, bytes: u64::MAX, held: None, given: None, most_held: None };
 
 pub use crate::execute::content::RowHasher;
 pub use crate::execute::split::file::SplitFile;

@@ -208,7 +208,12 @@ pub fn range_of_udf(bounds: Bounds) -> Arc<ScalarUDF> {
 
 /// The value as a literal that compares with keys of the type. Integers of all widths compare as 64 bits.
 fn literal(value: &KeyValue, data_type: &DataType) -> Expr {
-    let scalar = match value {
+    lit(scalar(value, data_type))
+}
+
+/// A key of the type.
+pub fn scalar(value: &KeyValue, data_type: &DataType) -> ScalarValue {
+    match value {
         KeyValue::Text(text) => ScalarValue::Utf8View(Some(text.clone())),
         KeyValue::Integer(value) => {
             let long = i64::try_from(*value).ok();
@@ -227,8 +232,7 @@ fn literal(value: &KeyValue, data_type: &DataType) -> Expr {
                 _ => ScalarValue::Int64(long),
             }
         }
-    };
-    lit(scalar)
+    }
 }
 
 #[cfg(test)]

@@ -60,9 +60,10 @@ impl Budget {
         self.limit_bytes.map(|limit| limit.saturating_sub(held_back).max(limit / 2))
     }
 
-    /// Bytes that a task which runs whole may hold at a time, for its operators not to spill: half of the pool.
-    pub fn held_bytes(&self) -> u64 {
-        self.pool_bytes().map_or(u64::MAX, |pool| pool as u64 / 2)
+    /// Bytes that a task which runs whole may keep, for its operators not to spill, by estimates: seven eighths of the
+    /// pool.
+    pub fn kept_bytes(&self) -> u64 {
+        self.pool_bytes().map_or(u64::MAX, |pool| pool as u64 / 8 * 7)
     }
 
     /// Rows of the batches that operators hand on to each other.
@@ -79,17 +80,24 @@ impl Budget {
         (input_bytes.saturating_mul(COPIES * self.jobs as u64)).div_ceil(pool.max(1) as u64).max(1)
     }
 
+    /// Chunks for a task whose operators hold so many bytes if it is not cut: as many as run at a time keep to
+    /// [`kept_bytes`](Self::kept_bytes).
+    pub fn chunks_holding(&self, bytes: u64) -> u64 {
+        bytes.saturating_mul(self.jobs as u64).div_ceil(self.kept_bytes().max(1)).max(1)
+    }
+
     /// Readers that may read at a time, if each has so many bytes before rows come of it: those that have no more than
-    /// the pool, at least one.
+    /// the pool, at least one. Beside the pool there is room for what each job has, or for two in any case.
     pub fn readers(&self, reading_bytes: u64) -> usize {
-        let Some(pool) = self.pool_bytes() else { return self.jobs };
-        let readers = pool as u64 / reading_bytes.max(1);
-        usize::try_from(readers).unwrap_or(usize::MAX).clamp(1, self.jobs)
+        let (Some(limit), Some(pool)) = (self.limit_bytes, self.pool_bytes()) else { return self.jobs };
+        let beside = (limit - pool).saturating_sub(PROCESS_BYTES) / CHUNK_BYTES;
+        let readers = usize::try_from(pool as u64 / reading_bytes.max(1)).unwrap_or(usize::MAX);
+        readers.min(beside.max(2)).clamp(1, self.jobs)
     }
 
     /// The permits, of as many as there are jobs, that such a reader takes: large row groups leave no room for others.
     pub fn permits(&self, reading_bytes: u64) -> u32 {
-        (self.jobs / self.readers(reading_bytes)) as u32
+        self.jobs.div_ceil(self.readers(reading_bytes)) as u32
     }
 
     /// Bytes that the process needs if a reader has so many before rows come of it; `None` if it may have them.
@@ -143,7 +151,9 @@ mod tests {
         let budget = |mib: usize| Budget { limit_bytes: Some(mib << 20), jobs: 4 };
         let readers = |mib: u64| budget(512).readers(mib << 20);
         assert_eq!((readers(0), readers(100), readers(300), readers(1000)), (4, 3, 1, 1));
-        assert_eq!((budget(512).permits(0), budget(512).permits(300 << 20)), (1, 4));
+        assert_eq!((budget(512).permits(0), budget(512).permits(100 << 20), budget(512).permits(300 << 20)), (1, 2, 4));
+        // Where the pool is half of the limit, the other half is too little for four jobs.
+        assert_eq!((budget(256).readers(0), budget(128).readers(0), budget(256).permits(0)), (2, 2, 2));
         assert_eq!(Budget { limit_bytes: None, jobs: 4 }.readers(1 << 40), 4);
         assert_eq!((budget(128).lacks(32 << 20), budget(128).lacks(64 << 20)), (None, Some(160 << 20)));
     }

@@ -11,12 +11,13 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::Array;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
 use crate::chunk::range::{KeyValue, Range as KeyRange, has_ranges};
+use crate::plan::distinct::distinct;
 
 /// What a value of variable length takes in memory beside its bytes.
 const VIEW_BYTES: u64 = 16;
@@ -30,8 +31,10 @@ const DUCKDB_PAGE_BYTES: u64 = 100 << 20;
 pub struct RowGroups {
     schema: SchemaRef,
     footers: Vec<Arc<ParquetMetaData>>,
-    /// The size of each column of the schema, from the first time that one is asked for.
-    sizes: Arc<OnceLock<Vec<ColumnSize>>>,
+    /// For each file, whether each of its row groups counts; all do where that is not said.
+    counted: Option<Vec<Vec<bool>>>,
+    /// The size of each column of the schema, from the first time that it is asked for.
+    sizes: Arc<Vec<OnceLock<ColumnSize>>>,
 }
 
 /// The estimated size of a column.
@@ -43,14 +46,8 @@ pub struct ColumnSize {
     pub bytes: u64,
 }
 
-/// A larger dictionary may not have all values of its row group.
-const MOST_DICTIONARY_BYTES: u64 = 256 << 10;
-
-/// What a value takes in a compressed dictionary at least, about.
-const BYTES_OF_VALUE: u64 = 2;
-
-/// The values of so many row groups are taken for different ones.
-const MOST_APART: u64 = 4;
+/// Of a table with more row groups nobody looks for the least value each time that a chunk runs.
+const MOST_LOOKED_AT: usize = 1024;
 
 /// A row group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,23 +91,39 @@ impl Interval {
 impl RowGroups {
     /// The row groups of files with these footers, in order, read with the columns of `schema`.
     pub fn new(schema: SchemaRef, footers: Vec<Arc<ParquetMetaData>>) -> Self {
-        Self { schema, footers, sizes: Arc::default() }
+        let sizes = Arc::new(vec![OnceLock::new(); schema.fields().len()]);
+        Self { schema, footers, counted: None, sizes }
+    }
+
+    /// The same table, of whose columns the size is asked in some row groups alone: for each file, whether it is in each.
+    pub fn counted(&self, groups: &[Vec<bool>]) -> Self {
+        Self { counted: Some(groups.to_vec()), ..Self::new(Arc::clone(&self.schema), self.footers.clone()) }
+    }
+
+    /// Row groups that count.
+    fn groups(&self) -> impl Iterator<Item = &RowGroupMetaData> {
+        self.footers.iter().enumerate().flat_map(move |(file, footer)| {
+            let groups = footer.row_groups().iter().enumerate();
+            groups.filter(move |(number, _)| self.counts_in(file, *number)).map(|(_, group)| group)
+        })
+    }
+
+    fn counts_in(&self, file: usize, number: usize) -> bool {
+        self.counted.as_ref().is_none_or(|counted| counted.get(file).and_then(|of| of.get(number)) == Some(&true))
     }
 
     /// Number of rows.
     pub fn rows(&self) -> u64 {
-        let groups = self.footers.iter().flat_map(|footer| footer.row_groups());
-        groups.map(|group| u64::try_from(group.num_rows()).unwrap_or_default()).sum()
+        self.groups().map(|group| u64::try_from(group.num_rows()).unwrap_or_default()).sum()
     }
 
     /// The estimated size of a column; `None` if the table has no column of this name.
     pub fn size(&self, name: &str) -> Option<ColumnSize> {
-        let size = |field: &FieldRef| {
-            let (_, bytes) = self.column_bytes(&[field.name().as_str()].into());
-            ColumnSize { values: self.distinct(field.name()), bytes }
+        let size = || {
+            let (_, bytes) = self.column_bytes(&[name].into());
+            ColumnSize { values: distinct(name, self.groups()), bytes }
         };
-        let sizes = self.sizes.get_or_init(|| self.schema.fields().iter().map(size).collect());
-        sizes.get(self.schema.index_of(name).ok()?).copied()
+        Some(*self.sizes.get(self.schema.index_of(name).ok()?)?.get_or_init(size))
     }
 
     /// All row groups, in order.
@@ -130,7 +143,7 @@ impl RowGroups {
     pub fn column_bytes(&self, names: &BTreeSet<&str>) -> (u64, u64) {
         let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
         let (mut compressed, mut in_memory) = (0, 0);
-        for column in self.footers.iter().flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns()) {
+        for column in self.groups().flat_map(|group| group.columns()) {
             let Some(name) = column.column_path().parts().first().filter(|name| names.contains(name.as_str())) else {
                 continue;
             };
@@ -165,22 +178,6 @@ impl RowGroups {
             footer.row_groups().iter().map(of_group).max().unwrap_or_default()
         };
         self.footers.iter().map(|footer| of_footer(footer)).max().unwrap_or_default()
-    }
-
-    /// How many values a column has, about, by the sizes of its dictionaries; `None` where it has none, or large ones,
-    /// behind which writers go on without.
-    fn distinct(&self, name: &str) -> Option<u64> {
-        let mut most = 0;
-        let mut groups = 0;
-        for group in self.footers.iter().flat_map(|footer| footer.row_groups()) {
-            let column = group.columns().iter().find(|column| column.column_path().string() == name)?;
-            let bytes = column.data_page_offset().checked_sub(column.dictionary_page_offset()?)?;
-            let bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes <= MOST_DICTIONARY_BYTES)?;
-            most = most.max(bytes / BYTES_OF_VALUE);
-            groups += 1;
-        }
-        // Other row groups may have other values.
-        Some(most.max(1) * u64::min(groups, MOST_APART))
     }
 
     /// Where the bytes of some columns are in each row group of a file.
@@ -223,6 +220,30 @@ impl RowGroups {
             all.extend(intervals(footer, column, data_type)?);
         }
         Some(all)
+    }
+
+    /// The least and the most value of a column in the row groups that count; `None` as of [`RowGroups::intervals`], or
+    /// where these are too many to be looked at each time.
+    pub fn ends(&self, column: &str) -> Option<(KeyValue, KeyValue)> {
+        let data_type = self.schema.field_with_name(column).ok()?.data_type();
+        if !has_ranges(data_type) || self.groups().nth(MOST_LOOKED_AT).is_some() {
+            return None;
+        }
+        let mut found: Option<(KeyValue, KeyValue)> = None;
+        for (file, footer) in self.footers.iter().enumerate() {
+            let counts: Vec<bool> = (0..footer.num_row_groups()).map(|number| self.counts_in(file, number)).collect();
+            if !counts.contains(&true) {
+                continue;
+            }
+            let counted = intervals(footer, column, data_type)?.into_iter().zip(counts).filter(|(_, counts)| *counts);
+            for (least, most) in counted.filter_map(|(interval, _)| interval.ends) {
+                found = Some(match found {
+                    Some((from, to)) => (from.min(least), to.max(most)),
+                    None => (least, most),
+                });
+            }
+        }
+        found
     }
 }
 

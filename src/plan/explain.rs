@@ -34,6 +34,7 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
     let _ = match step.part {
         Part::Phase => writeln!(out, "  every chunk does its part of an operator that is done in two phases"),
         Part::First => writeln!(out, "  a part of the query that runs first; the next steps read its rows"),
+        Part::Repeated => writeln!(out, "  a part that the query reads more than once; the next steps read its rows"),
         Part::Below => writeln!(out, "  the input of an operator that can't be cut; the next step reads its rows"),
         Part::Materialized => writeln!(out, "  stored by the task's function; the next steps read its rows"),
         Part::Rest if step.name == task.name && reads_steps(task, step) => {
@@ -63,7 +64,8 @@ pub fn explain(task: &Task, together: &[&str], step: &Step, plan: &LogicalPlan) 
             proof.chunks()
         ),
         keys => {
-            let is_found = task.chunking.as_ref().is_none_or(|c| c.keys.is_empty()) || step.part == Part::First;
+            let is_found = task.chunking.as_ref().is_none_or(|c| c.keys.is_empty())
+                || matches!(step.part, Part::First | Part::Repeated);
             let found = if is_found { ", found by the engine" } else { "" };
             let function = match proof.function() {
                 ChunkFunction::Hash(_) => "hash",

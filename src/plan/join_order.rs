@@ -76,7 +76,8 @@ fn smaller_first(plan: LogicalPlan) -> Result<(Transformed<LogicalPlan>, Option<
     let Some(inputs) = inputs else { return Ok((plan, None)) };
     let swapped = match (&plan.data, inputs.as_slice()) {
         (LogicalPlan::Join(join), [left, right]) => {
-            let is_smaller = right.bytes(join.right.schema()) < SMALLER * left.bytes(join.left.schema());
+            let (left, right) = (left.hashed_bytes(join.left.schema()), right.hashed_bytes(join.right.schema()));
+            let is_smaller = right < SMALLER * left;
             if is_smaller { swapped(join)? } else { None }
         }
         _ => None,
@@ -306,7 +307,7 @@ impl Region {
 }
 
 /// Some of the inputs, joined.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Part {
     input: Input,
     columns: HashSet<Column>,

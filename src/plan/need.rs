@@ -42,18 +42,11 @@ const IN_MEMORY: u64 = 4;
 /// A value without a fixed width takes about so many bytes, where files don't tell.
 const VALUE_BYTES: usize = 32;
 
-/// What a query needs, once it is optimised, of each of its scans, by number; nothing of those that it does without.
+/// What a query needs, once it is optimised, of each of its scans, by number; nothing of those that it does without. And
+/// what the query holds, where that is known.
 ///
 /// # Errors
 /// DataFusion's when the plan can't be optimised.
-pub fn needs_of_query(resolved: &Resolved, state: &SessionState) -> Result<Vec<Need>> {
-    needs(&resolved.plan, resolved, &[], state).map(|(needs, _)| needs)
-}
-
-/// As [`needs_of_query`], and what the query holds, where that is known.
-///
-/// # Errors
-/// As [`needs_of_query`].
 pub fn needs_and_held(resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<Held>)> {
     needs(&resolved.plan, resolved, &[], state)
 }
@@ -61,7 +54,7 @@ pub fn needs_and_held(resolved: &Resolved, state: &SessionState) -> Result<(Vec<
 /// As [`needs_and_held`], and the columns of the keys, by which a chunk may have to be cut further.
 ///
 /// # Errors
-/// As [`needs_of_query`].
+/// As [`needs_and_held`].
 pub fn needs_of_chunks(proof: &Proof, resolved: &Resolved, state: &SessionState) -> Result<(Vec<Need>, Option<Held>)> {
     let keys = proof.inputs().iter().map(|input| match &input.role {
         Role::Partitioned { keys, names: _ } => keys.iter().flat_map(KeyExpr::columns).collect(),
@@ -77,7 +70,7 @@ fn needs(
     state: &SessionState,
 ) -> Result<(Vec<Need>, Option<Held>)> {
     if scans.is_empty() {
-        return Ok((Vec::new(), Some(Held { bytes: 0.0, grows: false })));
+        return Ok((Vec::new(), Some(Held::little(0.0))));
     }
     let ordered = ordered_scans(plan)?;
     // It is analysed already.

@@ -22,6 +22,14 @@ use crate::plan::repair::{OptimizerRules, filters_below};
 /// # Errors
 /// DataFusion's.
 pub fn pushed_down(plan: LogicalPlan) -> Result<LogicalPlan> {
+    pushed_down_to_scans(plan)?.transform_up_with_subqueries(whole_scan).data()
+}
+
+/// As [`pushed_down`], where scans may have but some of the columns.
+///
+/// # Errors
+/// DataFusion's.
+pub fn pushed_down_to_scans(plan: LogicalPlan) -> Result<LogicalPlan> {
     // DataFusion has replaced them where it runs these rules.
     let is_distinct_on = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Distinct(Distinct::On(_))));
     if plan.exists(is_distinct_on)? {
@@ -34,13 +42,12 @@ pub fn pushed_down(plan: LogicalPlan) -> Result<LogicalPlan> {
         filters_below(),
         Arc::new(OptimizeProjections::new()),
     ];
-    let pushed = Optimizer::with_rules(rules).optimize(plan, &OptimizerContext::new(), |_, _| {})?;
-    pushed.transform_up_with_subqueries(whole_scan).data()
+    Optimizer::with_rules(rules).optimize(plan, &OptimizerContext::new(), |_, _| {})
 }
 
 /// A scan of all rows and columns below a projection to those that are read: which of a file's columns and row groups a
 /// chunk reads is decided later, and its filters stand above it, too.
-fn whole_scan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+pub fn whole_scan(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
     let LogicalPlan::TableScan(TableScan { table_name, source, projection, .. }) = node else {
         return Ok(Transformed::no(node));

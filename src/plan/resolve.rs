@@ -122,6 +122,8 @@ pub struct Known {
     pub schema: SchemaRef,
     /// Its size, about.
     pub bytes: u64,
+    /// Its rows, about, where that is known of what a part of the query gives.
+    pub rows: Option<u64>,
     /// How it is stored, when that says a row's chunk.
     pub stored: Option<Stored>,
     /// Its row groups, when it is a source of Parquet files.
@@ -138,7 +140,16 @@ impl Known {
     /// Only its columns and its size, about.
     pub fn new(schema: SchemaRef, bytes: u64) -> Self {
         let never_null = Arc::default();
-        Self { schema, bytes, stored: None, row_groups: None, is_served: false, has_order: false, never_null }
+        Self {
+            schema,
+            bytes,
+            rows: None,
+            stored: None,
+            row_groups: None,
+            is_served: false,
+            has_order: false,
+            never_null,
+        }
     }
 }
 
@@ -214,6 +225,11 @@ impl InputSource {
     pub fn is_never_null(&self, at: usize) -> bool {
         let name = self.known.schema.fields().get(at).map(|field| field.name());
         name.is_some_and(|name| self.known.never_null.contains(name))
+    }
+
+    /// Its rows, about, where that is known of what a part of the query gives.
+    pub fn rows(&self) -> Option<u64> {
+        self.known.rows
     }
 
     /// Its row groups, when it is a source of Parquet files.
@@ -394,7 +410,7 @@ fn number_scans(plan: LogicalPlan) -> datafusion::common::Result<(LogicalPlan, V
         };
         let schema = Arc::new(scan.projected_schema.as_arrow().clone());
         let numbered = InputSource { table: input.table.clone(), known: input.known.clone(), scan: Some(scans.len()) };
-        let Known { schema: _, bytes, stored, row_groups, is_served, has_order: _, never_null: _ } =
+        let Known { schema: _, bytes, stored, row_groups, is_served, has_order: _, never_null: _, rows: _ } =
             input.known.clone();
         scans.push(Scan { table: input.table.clone(), schema, bytes, stored, row_groups, is_served });
         scan.source = Arc::new(numbered);

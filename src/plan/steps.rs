@@ -9,6 +9,8 @@
 //! | run first | the part alone: a scalar subquery, a side that all chunks would compute, … | reads it like any input |
 //! | run below | the input of the operator, which can be cut | does the operator over the stored rows |
 //!
+//! So is a part that a query without keys reads more than once, if it gives much less than it reads ([`repeated`]).
+//!
 //! Steps are planned by the same means, and may need steps themselves. Parts are taken out of a plan whose filters,
 //! limits and projections are pushed down, so that a step stores only what is read of it. Of the ways that are right,
 //! two phases before the others, the first that cuts four fifths of the bytes of the inputs is taken, else the one
@@ -19,6 +21,7 @@
 //! keys of that size, where steps would cut less than half of it or store nearly as much as they read.
 
 mod parts;
+mod repeated;
 pub mod size;
 
 use std::cell::RefCell;
@@ -40,9 +43,13 @@ use crate::plan::ranges::{bounds, chosen};
 use crate::plan::resolve::{Known, QueryPart, Resolved, ResolvedTask, published};
 use crate::plan::slice::{Slice, Stored};
 use crate::plan::steps::parts::{Split, gives_one_row, parts_of, scalar_subquery};
+use crate::plan::steps::repeated::repeated;
 use crate::plan::steps::size::{Fit, Sized, bytes_of, is_whole, kept};
 use crate::plan::streamed::groups_little;
 use crate::task::{ReadBy, Task, TaskQuery};
+
+/// What reads less is computed as often as the query reads it: a step more takes about as long.
+const LEAST_REPEATED_BYTES: u64 = 32 << 20;
 
 /// Ways are sought at most this many splits deep.
 const MAX_DEPTH: usize = 8;
@@ -135,6 +142,8 @@ pub enum Part {
     Phase,
     /// A part of the query that the rest can't compute chunk by chunk.
     First,
+    /// A part that the query reads more than once.
+    Repeated,
     /// The input of an operator that can't be cut.
     Below,
     /// What the task's function stores on its way.
@@ -181,6 +190,7 @@ pub fn steps_and_work(
 }
 
 /// Steps in order; the last has no name yet.
+#[derive(Default)]
 struct Way {
     steps: Vec<Step>,
     /// Bytes of the inputs that are cut in one of the steps.
@@ -294,6 +304,17 @@ impl Planner<'_> {
 
     /// The way to run the part of the task's query that gives its table, of which `before` steps run before.
     fn rest(&self, resolved: &Resolved, before: usize) -> Result<Way> {
+        let (repeated, rest) = match self.task.chunking {
+            None => self.repeated(resolved, before),
+            // Who says how the query is cut says it of the query as it is written.
+            Some(_) => (Way::default(), resolved.clone()),
+        };
+        let rest = self.cut_rest(&rest, before + repeated.steps.len())?;
+        Ok(repeated.before(rest))
+    }
+
+    /// As [`Self::rest`], once what it reads more than once is taken out.
+    fn cut_rest(&self, resolved: &Resolved, before: usize) -> Result<Way> {
         let Sized { chunking, parts, holds_little } = self.sized(resolved, self.task.chunking.as_ref(), self.previous);
         if is_whole(&chunking) {
             let mut way = self.whole(resolved, Vec::new());
@@ -310,7 +331,7 @@ impl Planner<'_> {
         }
         let (subqueries, query) = match has_keys {
             // What is told of keys is about the query as it is written.
-            true => (Way { steps: Vec::new(), cut_bytes: 0 }, resolved.clone()),
+            true => (Way::default(), resolved.clone()),
             false => self.subqueries(resolved, &chunking, before),
         };
         let has_subqueries = !subqueries.steps.is_empty();
@@ -532,14 +553,15 @@ impl Planner<'_> {
     /// The steps that give the rows of a part, and the query that is left over them.
     fn step_of_split(&self, split: Split, chunking: &Chunking, before: usize, depth: usize) -> Option<(Way, Resolved)> {
         let Split { step, part, is_small: _, rest } = split;
+        let rows = self.fit(&step).given.map(|(rows, _)| rows);
         let mut first = match part {
-            Part::First => {
-                let way = match gives_one_row(&step.plan) && self.is_little(&step) {
+            Part::First | Part::Repeated => {
+                let way = match is_whole(chunking) || gives_one_row(&step.plan) && self.is_little(&step) {
                     true => None,
                     false => self.way(&step, &chunking.by_any_key(), before, depth + 1).ok(),
                 };
                 let mut way = way.unwrap_or_else(|| self.whole(&step, Vec::new()));
-                way.steps.last_mut()?.part = Part::First;
+                way.steps.last_mut()?.part = part;
                 way
             }
             Part::Phase | Part::Below | Part::Materialized | Part::Rest => {
@@ -549,15 +571,35 @@ impl Planner<'_> {
         };
         let name = format!("{}#{}", self.task.step_prefix(), before + first.steps.len());
         let last = first.steps.last_mut()?;
-        let rest = rest(&name, &last.proof).ok()?;
+        let rest = rest(&name, &last.proof, rows).ok()?;
         last.name = name;
         Some((first, rest))
+    }
+
+    /// What a query reads more than once, as steps, and the query that is left over them.
+    fn repeated(&self, query: &Resolved, before: usize) -> (Way, Resolved) {
+        let (mut way, mut rest) = (Way::default(), query.clone());
+        let is_worth = |step: &Resolved| {
+            let Fit { bytes, given, .. } = self.fit(step);
+            let is_worth = bytes >= LEAST_REPEATED_BYTES && given.is_some_and(|(_, given)| given <= bytes / 4);
+            is_worth || self.rules.are_one_by_one()
+        };
+        while let Ok(Some(split)) = repeated(&rest, self.rules, &is_worth) {
+            let Sized { chunking, parts, holds_little } = self.sized(&split.step, None, &[]);
+            let Some((mut first, after)) = self.step_of_split(split, &chunking, before + way.steps.len(), 0) else {
+                break;
+            };
+            first.in_parts(parts);
+            first.steps.iter_mut().for_each(|step| step.holds_little = holds_little && step.proof.chunks() == 1);
+            (way, rest) = (way.before(first), after);
+        }
+        (way, rest)
     }
 
     /// The scalar subqueries of a query without keys that read an input, as steps, and the query that is left over
     /// them.
     fn subqueries(&self, query: &Resolved, chunking: &Chunking, before: usize) -> (Way, Resolved) {
-        let (mut way, mut rest) = (Way { steps: Vec::new(), cut_bytes: 0 }, query.clone());
+        let (mut way, mut rest) = (Way::default(), query.clone());
         while let Ok(Some(split)) = scalar_subquery(&rest, self.rules)
             && let Some((first, after)) = self.step_of_split(split, chunking, before + way.steps.len(), 0)
         {

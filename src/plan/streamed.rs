@@ -27,7 +27,7 @@ pub struct Cut {
     /// Bytes in memory of all rows that its chunks hold of inputs that are cut, together. What every chunk holds does
     /// not shrink with more chunks, and groups spill: neither counts.
     pub held: u64,
-    /// How many chunks read as much again of the inputs that are not cut as half of the others.
+    /// How many chunks read as much again of the inputs that are not cut as a quarter of the others.
     pub chunks_worth: u64,
 }
 
@@ -45,7 +45,7 @@ pub fn cut(query: &Resolved, needs: &[Need], proof: &Proof) -> Option<Cut> {
     }
     let is_streamed = Estimate { query }.held(&query.plan).ok().flatten().is_some();
     let held = if is_streamed { partitioned - largest } else { partitioned };
-    (replicated > 0).then(|| Cut { held, chunks_worth: partitioned / replicated.saturating_mul(2) })
+    (replicated > 0).then(|| Cut { held, chunks_worth: partitioned / replicated.saturating_mul(4) })
 }
 
 /// Whether the query holds no more than `most_bytes`.

@@ -13,7 +13,7 @@ use crate::cache::store::{ChunkEntry, PendingChunk};
 use crate::chunk::MAX_PARTS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::execute::budget::CHUNK_BYTES;
+use crate::execute::budget::{CHUNK_BYTES, COLUMN_BYTES};
 use crate::execute::session::{Joins, with_joins, with_partitions, with_row_bytes};
 use crate::execute::write::{ChunkWriter, RowsHooks, Written, is_out_of_memory};
 use crate::hook::{ChunkFile, HookContext, MaterializationHook, OutputChunk};
@@ -179,19 +179,26 @@ impl ChunkJob {
         if is_little || !self.hooks().is_empty() { 1 } else { self.context.budget.readers(step.reading_bytes()) }
     }
 
-    /// The permits of one chunk, or of one pass: what reads large row groups leaves no room for others.
+    /// The permits of one chunk, or of one pass: what reads large row groups, or writes many columns, leaves no room for
+    /// others.
     pub(super) fn own_permits(&self) -> u32 {
-        self.context.budget.permits(self.step().reading_bytes())
+        self.context.budget.permits(self.step().reading_bytes() + self.writing_bytes())
     }
 
-    /// Takes what so many readers have of the files before rows come of it, beyond what any chunk has, from what
-    /// operators may reserve, as far as it is there.
+    /// What a chunk has of the file that it writes, however few rows that has.
+    fn writing_bytes(&self) -> u64 {
+        (self.step().proof.schema().fields().len() * COLUMN_BYTES) as u64
+    }
+
+    /// Takes what so many readers have of the files before rows come of it, and what the file that is written has, beyond
+    /// what any chunk has, from what operators may reserve, as far as it is there.
     pub(super) fn reserve_reading(&self, readers: usize) -> MemoryReservation {
         let budget = self.context.budget;
         let reserved = MemoryConsumer::new("row groups").register(&self.context.state.runtime_env().memory_pool);
         if let Some(pool) = budget.pool_bytes() {
-            let bytes = usize::try_from(self.step().reading_bytes()).unwrap_or(usize::MAX);
-            let beyond = bytes.saturating_sub(CHUNK_BYTES).saturating_mul(readers).min(pool / 2);
+            let bytes = self.step().reading_bytes().saturating_mul(readers as u64) + self.writing_bytes();
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let beyond = bytes.saturating_sub(CHUNK_BYTES * readers).min(pool / 2);
             // Without it there is as little for the operators.
             let _ = reserved.try_grow(beyond);
         }

@@ -16,7 +16,7 @@ use crate::execute::budget::Budget;
 use crate::hook::{InvocationContext, SourceHook, UserSource};
 use crate::pipeline::Pipeline;
 use crate::plan::held::Held;
-use crate::plan::need::{needs_and_held, needs_of_chunks, needs_of_query};
+use crate::plan::need::{Need, needs_and_held, needs_of_chunks};
 use crate::plan::partitionable::is_partitionable;
 use crate::plan::pass::Pass;
 use crate::plan::prove::never_null::never_null;
@@ -154,24 +154,26 @@ pub async fn plan(
             // What can't be optimised fails later, with a reason.
             let (needed, held) = needs_and_held(query, state).unwrap_or_default();
             let bytes = needed.iter().map(|need| need.bytes).sum();
-            let whole_held = held.map(|held| held.bytes as u64);
+            let whole = held.map(|held| (held.bytes() as u64, (held.given.0 as u64, held.given.1 as u64))).unzip();
             // Whole it has all processors, too.
-            let little = budget.held_bytes();
-            // Of large inputs a wrong estimate costs more.
-            let held = held.filter(|held| bytes < LEAST_CUT_BYTES || is_little(Some(*held), little / 2));
-            let holds_little = || is_little(held, little) || holds_little(query, &needed, little);
+            let is_whole = || is_held(budget, held, query, &needed);
+            let pool = budget.pool_bytes().map(|pool| pool as u64);
             let most = budget.chunks(needed.iter().map(|need| need.memory_bytes).sum());
-            let chunks = match is_partitionable(&query.plan).unwrap_or(false) && holds_little() {
-                true => 0,
-                false if is_little(held, budget.pool_bytes().map_or(u64::MAX, |pool| pool as u64)) => 1,
-                false => most,
+            let chunks = if is_partitionable(&query.plan).unwrap_or(false) && is_whole() {
+                0
+            } else if bytes < LEAST_CUT_BYTES && is_little(held, pool.unwrap_or(u64::MAX)) {
+                // Of large inputs a wrong estimate costs more.
+                1
+            } else {
+                most
             };
-            let most_held = budget.pool_bytes().map(|pool| pool as u64);
-            Fit { chunks, most, bytes, held: whole_held, most_held }
+            Fit { chunks, most, bytes, held: whole.0, given: whole.1, most_held: pool }
         };
         let fewest = |query: &Resolved, proof: &Proof| {
-            let Cut { held, chunks_worth } = cut(query, &needs_of_query(query, state).unwrap_or_default(), proof)?;
-            Some(budget.chunks(held).max(chunks_worth).max(budget.jobs as u64))
+            let (needs, whole) = needs_and_held(query, state).unwrap_or_default();
+            let Cut { held, chunks_worth } = cut(query, &needs, proof)?;
+            let fitting = whole.map_or(u64::MAX, |whole| budget.chunks_holding(whole.bytes() as u64));
+            Some(budget.chunks(held).min(fitting).max(chunks_worth).max(budget.jobs as u64))
         };
         let previous = previous(&task.name);
         let found = planning(|| steps(task, query, rules, &fitting, &fewest, &previous));
@@ -214,7 +216,17 @@ pub async fn plan(
 
 /// Whether a query that takes so much, if that is known, holds no more than `most_bytes`.
 fn is_little(held: Option<Held>, most_bytes: u64) -> bool {
-    held.is_some_and(|held| held.bytes <= most_bytes as f64)
+    held.is_some_and(|held| held.bytes() <= most_bytes as f64)
+}
+
+/// Whether a query, which takes so much if that is known, may hold that at a time.
+fn is_held(budget: Budget, held: Option<Held>, query: &Resolved, needs: &[Need]) -> bool {
+    let limit = budget.limit_bytes.map_or(u64::MAX, |limit| limit as u64);
+    match held {
+        // The pool does not count copies.
+        Some(held) => held.kept <= budget.kept_bytes() as f64 && held.bytes() <= limit as f64,
+        None => holds_little(query, needs, budget.kept_bytes() / 2),
+    }
 }
 
 /// How several chunks of a step that takes so much are computed at once. Where the task says how chunks read their
@@ -226,8 +238,7 @@ fn pass(step: &Step, held: Option<Held>, task: &Task, budget: Budget) -> Option<
         return None;
     }
     let bytes = step.bytes();
-    let little = budget.held_bytes();
-    let passes = match is_little(held, little) || holds_little(&step.resolved, &step.needs, little) {
+    let passes = match is_held(budget, held, &step.resolved, &step.needs) {
         true => 1,
         false => budget.passes(step.needs.iter().map(|need| need.memory_bytes).sum()),
     };
@@ -242,7 +253,7 @@ fn pass(step: &Step, held: Option<Held>, task: &Task, budget: Budget) -> Option<
 /// engine took out of a query without keys, that reads little and does little with it. What reads the step's rows is
 /// told by these, and does not run again. This follows from what files say, not from memory.
 fn is_told_as_one(step: &Step, held: Option<Held>, task: &Task) -> bool {
-    let is_taken_out = matches!(step.part, Part::Phase | Part::First | Part::Below);
+    let is_taken_out = matches!(step.part, Part::Phase | Part::First | Part::Repeated | Part::Below);
     let has_keys = task.chunking.as_ref().is_some_and(|chunking| !chunking.keys.is_empty());
     let does_little = step.bytes() < LEAST_TOLD_APART_BYTES && held.is_some_and(|held| !held.grows);
     is_taken_out && !has_keys && does_little && task.read_by.is_none()

@@ -101,6 +101,8 @@ pub enum StepPart {
     Phase,
     /// A part of the query that the rest can't compute chunk by chunk.
     First,
+    /// A part that the query reads more than once.
+    Repeated,
     /// The input of an operator that can't be cut.
     Below,
     /// What the task's function stores on its way.

@@ -523,6 +523,7 @@ fn step_report(task: &Task, step: &Step) -> StepReport {
     let part = match step.part {
         Part::Phase => StepPart::Phase,
         Part::First => StepPart::First,
+        Part::Repeated => StepPart::Repeated,
         Part::Below => StepPart::Below,
         Part::Materialized => StepPart::Materialized,
         Part::Rest => StepPart::Rest,

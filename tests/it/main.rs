@@ -25,6 +25,7 @@ mod planning;
 mod plans;
 mod prove;
 mod regressions;
+mod repeated;
 mod reuse;
 mod served;
 mod slices;

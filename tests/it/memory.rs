@@ -84,7 +84,7 @@ async fn the_number_of_chunks_follows_from_the_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_holds_little_of_its_inputs_runs_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let rows = "SELECT value AS v, 'kind ' || (value % 5) AS kind, value % 100000 AS many FROM generate_series(1, 300000) AS t(value)";
+    let rows = "SELECT value AS v, 'kind ' || (value % 5) AS kind, value % 200000 AS many FROM generate_series(1, 300000) AS t(value)";
     make_parquet(folder.path(), "l", rows).await;
     make_parquet(
         folder.path(),

@@ -19,8 +19,9 @@ use crate::plan::step_form;
 use crate::plan::steps::Part;
 use crate::plan::two_phase::{TwoPhase, is_any_rows, numbered, renamed, two_phase};
 
-/// Makes the rest of a query when it is known how the step is called that it reads, and how that step is cut.
-pub type Rest = Box<dyn Fn(&str, &Proof) -> PlanResult<Resolved>>;
+/// Makes the rest of a query when it is known how the step is called that it reads, how that step is cut, and how many
+/// rows it gives, about.
+pub type Rest = Box<dyn Fn(&str, &Proof, Option<u64>) -> PlanResult<Resolved>>;
 
 /// A part taken out of a query, and the query that is left over the part's rows.
 pub struct Split {
@@ -98,8 +99,8 @@ fn split(
     let is_small = part == Part::Phase || gives_few_rows(at);
     let (rest, at) = (rest.clone(), at.clone());
     // The schema may say less than the step's plan of what is never NULL, once parts of that are taken out too.
-    let rest = move |name: &str, proof: &Proof| {
-        let known = Known { stored: Stored::by(proof), ..Known::new(Arc::clone(proof.schema()), 0) };
+    let rest = move |name: &str, proof: &Proof, rows: Option<u64>| {
+        let known = Known { stored: Stored::by(proof), rows, ..Known::new(Arc::clone(proof.schema()), 0) };
         let source = Arc::new(InputSource::new(name, known));
         let rows = step_form::restored(LogicalPlanBuilder::scan(name, source, None)?.build()?, &columns)?;
         let finished = finish(rows)?;
@@ -115,7 +116,7 @@ fn split(
 }
 
 /// Whether a plan is a query of its own, no part of a correlated subquery.
-fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
+pub fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
     let mut stands = true;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
@@ -132,7 +133,7 @@ fn stands_alone(plan: &LogicalPlan) -> PlanResult<bool> {
 }
 
 /// Whether a plan reads an input, and not only what the engine took out of the query.
-fn reads_input(plan: &LogicalPlan) -> PlanResult<bool> {
+pub fn reads_input(plan: &LogicalPlan) -> PlanResult<bool> {
     plan.exists(|node| match node {
         LogicalPlan::TableScan(scan) => Ok(scan.source.downcast_ref::<InputSource>().is_some_and(|s| s.bytes() > 0)),
         _ => Ok(false),
@@ -145,7 +146,7 @@ fn is_work_table(source: &DefaultTableSource) -> bool {
 
 /// Whether two plans are equal and read the same: equality looks at names of scans, which are unique for inputs, but
 /// leaves the arguments of table functions out.
-fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<bool> {
+pub fn is_same(plan: &LogicalPlan, other: &LogicalPlan, rules: Rules) -> PlanResult<bool> {
     if plan != other {
         return Ok(false);
     }
@@ -193,7 +194,7 @@ fn gives_few_rows(plan: &LogicalPlan) -> bool {
 }
 
 /// Whether to store the rows of a plan saves work: those of joins, aggregates and the like, not a copy of an input.
-fn is_worth_a_step(plan: &LogicalPlan) -> PlanResult<bool> {
+pub fn is_worth_a_step(plan: &LogicalPlan) -> PlanResult<bool> {
     plan.exists(|node| {
         Ok(matches!(
             node,

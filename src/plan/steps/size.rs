@@ -30,6 +30,8 @@ pub struct Fit {
     pub bytes: u64,
     /// Bytes that it holds at a time, about, where that is known.
     pub held: Option<u64>,
+    /// Rows that it gives and their bytes, about, where that is known.
+    pub given: Option<(u64, u64)>,
     /// Bytes that operators may hold; nothing where there is no limit.
     pub most_held: Option<u64>,
 }
