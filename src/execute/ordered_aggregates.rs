@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
+use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
-use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::sorts::sort::SortExec;
@@ -61,6 +62,11 @@ fn order(call: &AggregateFunctionExpr) -> Vec<PhysicalSortExpr> {
     }
 }
 
+/// Whether values of a type may be floats, or have such in them.
+fn may_have_floats(data_type: &DataType) -> bool {
+    data_type.is_floating() || data_type.is_nested() || matches!(data_type, DataType::Dictionary(..))
+}
+
 /// The aggregate over sorted rows, if it makes lists and all of them in one order.
 fn over_sorted(aggregate: &AggregateExec) -> Result<Option<AggregateExec>> {
     let is_single = matches!(aggregate.mode(), AggregateMode::Single | AggregateMode::SinglePartitioned);
@@ -77,8 +83,11 @@ fn over_sorted(aggregate: &AggregateExec) -> Result<Option<AggregateExec>> {
         return Ok(None);
     }
     let groups = aggregate.group_expr();
-    // Each grouping set has groups of its own.
-    let by_group = match groups.has_grouping_set() {
+    // Each grouping set has groups of its own, and rows of one group may have -0.0 and 0.0, which a sort tells apart.
+    let has_zeros =
+        |key: &Arc<dyn PhysicalExpr>| key.data_type(&aggregate.input_schema()).map(|of| may_have_floats(&of));
+    let keys_have_zeros = groups.input_exprs().iter().map(has_zeros).collect::<Result<Vec<_>>>()?.contains(&true);
+    let by_group = match groups.has_grouping_set() || keys_have_zeros {
         true => Vec::new(),
         false => groups.input_exprs(),
     };
@@ -120,7 +129,7 @@ mod tests {
         let two = SessionContext::from(with_partitions(&state, 2));
         let plain = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         let own = SessionContext::from(state);
-        let table = "(SELECT value AS n, value % 7 AS k, CASE WHEN value % 5 > 0 THEN 'v' || (value % 31) END AS v FROM generate_series(1, 900))";
+        let table = "(SELECT value AS n, value % 7 AS k, CASE WHEN value % 5 > 0 THEN 'v' || (value % 31) END AS v, CASE WHEN value % 3 = 1 THEN -1e0 ELSE 1e0 END * 0e0 AS zero FROM generate_series(1, 900))";
         let cases = [
             (true, "k, array_agg(v ORDER BY n DESC) AS a, count(*) AS c, sum(n) AS s", "GROUP BY k"),
             (true, "array_agg(v ORDER BY v, n) AS a, max(v) AS m", ""),
@@ -133,6 +142,7 @@ mod tests {
             (true, "k, n % 2 AS p, array_agg(v ORDER BY n) AS a", "GROUP BY ROLLUP (k, n % 2)"),
             (true, "k, array_agg(v ORDER BY n) IGNORE NULLS AS a", "GROUP BY k"),
             (true, "k, array_agg(n ORDER BY n) AS a", "WHERE n < 0 GROUP BY k"),
+            (true, "array_agg(n ORDER BY n DESC) AS a, string_agg(v, '-' ORDER BY n DESC) AS b", "GROUP BY zero"),
             (true, "array_agg(n ORDER BY n DESC) AS a", "WHERE n < 0"),
             (false, "k, array_agg(v ORDER BY n) AS a, array_agg(v ORDER BY n DESC) AS b", "GROUP BY k"),
             (false, "k, array_agg(DISTINCT v ORDER BY v) AS a", "GROUP BY k"),
