@@ -203,8 +203,9 @@
 //!   subqueries, sides that depend on the order of rows, outer joins that keep the rows of a replicated side.
 //! - *Below* an operator that can't be cut, its input is cut if that is worth it.
 //! - What a query that says nothing of its cut reads more than once, such as a common table expression that it names
-//!   twice, is computed once, if it reads 32 MiB of files or more and gives at most a quarter of that, and no reader
-//!   has a filter of its own.
+//!   twice, is computed once, if it reads 32 MiB of files or more and gives at most a quarter of that, if no rows depend
+//!   on the order of others, and no reader takes less of it: by a filter of its own, or by a join of what is a join
+//!   itself.
 //!
 //! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that
 //! the rest reads are stored. Steps that don't read each other run side by side. What gives one row runs whole, and so
@@ -233,8 +234,9 @@
 //!
 //! Inner joins whose conditions can't fail are made in the order that leaves the fewest rows on the way, by the
 //! numbers of rows and of distinct values that Parquet files tell (dictionaries, least and most values), where that is
-//! clearly better than the order in the query. Of any join the side that is smaller by these numbers is held in memory. Where an aggregate makes groups of
-//! which a join above drops those that are not in a filtered table, the rows of these are left out below.
+//! clearly better than the order in the query. Of any join the side that is smaller by these numbers is held in memory.
+//! Where an aggregate makes groups of which a join above drops those that are not in a filtered table, the rows of
+//! these are left out below.
 //!
 //! # Memory
 //!

@@ -4,7 +4,7 @@ pub mod output;
 pub mod served;
 pub mod split;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock};
 
@@ -31,7 +31,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
 use crate::chunk::range::scalar;
-use crate::plan::clustering::RowGroups;
+use crate::plan::clustering::{RowGroup, RowGroups};
 
 /// A table over a list of local files that was taken once: what is added to their folder later is not seen.
 ///
@@ -139,28 +139,44 @@ impl FilesTable {
     /// The same table with only some of its files, by number.
     pub fn of_files(&self, files: &BTreeSet<usize>) -> Self {
         let row_groups = self.row_groups.as_ref().map(|all| {
-            let groups = all.counts().into_iter().enumerate().map(|(file, groups)| vec![files.contains(&file); groups]);
-            Arc::new(all.counted(&groups.collect::<Vec<_>>()))
+            let counts = all.counts();
+            let groups = files.iter().filter_map(|file| Some((*file, *counts.get(*file)?)));
+            Arc::new(all.counted(groups.flat_map(|(file, count)| (0..count).map(move |number| (file, number)))))
         });
         let files = files.iter().filter_map(|at| self.files.get(*at)).cloned().collect();
         Self { files, rows: Precision::Absent, row_groups, statistics: Arc::default(), ..self.clone() }
     }
 
-    /// The same table with only some row groups, about `rows` rows: for each file, whether each of its row groups is
-    /// read. The files must be Parquet.
-    pub fn of_row_groups(&self, groups: &[Vec<bool>], rows: u64) -> Self {
-        let files = self.files.iter().zip(groups).filter(|(_, groups)| groups.contains(&true));
-        let files = files.map(|(file, groups)| {
-            let access = groups.iter().map(|is_read| match is_read {
+    /// The same table with only some of its row groups; without any where it has none.
+    pub fn of_row_groups(&self, opened: &[RowGroup]) -> Self {
+        let counts = self.row_groups.as_ref().map_or_else(Vec::new, |all| all.counts());
+        let mut is_read: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
+        for group in opened {
+            let of_file = is_read.entry(group.file).or_insert_with(|| vec![false; counts[group.file]]);
+            of_file[group.number] = true;
+        }
+        let files = is_read.into_iter().map(|(file, groups)| {
+            let access = groups.into_iter().map(|is_read| match is_read {
                 true => RowGroupAccess::Scan,
                 false => RowGroupAccess::Skip,
             });
-            let meta = PartitionedFile::new_from_meta(file.object_meta.clone());
+            let meta = PartitionedFile::new_from_meta(self.files[file].object_meta.clone());
             meta.with_extension(ParquetAccessPlan::new(access.collect()))
         });
-        let rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Inexact);
-        let row_groups = self.row_groups.as_ref().map(|all| Arc::new(all.counted(groups)));
-        Self { files: files.collect(), rows, row_groups, statistics: Arc::default(), ..self.clone() }
+        let rows = usize::try_from(opened.iter().map(|group| group.rows).sum::<u64>());
+        let rows = rows.map_or(Precision::Absent, Precision::Inexact);
+        let opened = opened.iter().map(|group| (group.file, group.number));
+        let row_groups = self.row_groups.as_ref().map(|all| Arc::new(all.counted(opened)));
+        Self {
+            schema: Arc::clone(&self.schema),
+            in_files: Arc::clone(&self.in_files),
+            reader: self.reader.clone(),
+            files: files.collect(),
+            partition_columns: self.partition_columns.clone(),
+            rows,
+            row_groups,
+            statistics: Arc::default(),
+        }
     }
 
     fn size(&self) -> Statistics {

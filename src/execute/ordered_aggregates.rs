@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -13,6 +12,8 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+
+use crate::plan::partitionable::is_rounded;
 
 /// Sorts the rows below `array_agg(… ORDER BY …)` and `string_agg(… ORDER BY …)` by groups, then by that order.
 ///
@@ -62,11 +63,6 @@ fn order(call: &AggregateFunctionExpr) -> Vec<PhysicalSortExpr> {
     }
 }
 
-/// Whether values of a type may be floats, or have such in them.
-fn may_have_floats(data_type: &DataType) -> bool {
-    data_type.is_floating() || data_type.is_nested() || matches!(data_type, DataType::Dictionary(..))
-}
-
 /// The aggregate over sorted rows, if it makes lists and all of them in one order.
 fn over_sorted(aggregate: &AggregateExec) -> Result<Option<AggregateExec>> {
     let is_single = matches!(aggregate.mode(), AggregateMode::Single | AggregateMode::SinglePartitioned);
@@ -84,8 +80,7 @@ fn over_sorted(aggregate: &AggregateExec) -> Result<Option<AggregateExec>> {
     }
     let groups = aggregate.group_expr();
     // Each grouping set has groups of its own, and rows of one group may have -0.0 and 0.0, which a sort tells apart.
-    let has_zeros =
-        |key: &Arc<dyn PhysicalExpr>| key.data_type(&aggregate.input_schema()).map(|of| may_have_floats(&of));
+    let has_zeros = |key: &Arc<dyn PhysicalExpr>| key.data_type(&aggregate.input_schema()).map(|of| is_rounded(&of));
     let keys_have_zeros = groups.input_exprs().iter().map(has_zeros).collect::<Result<Vec<_>>>()?.contains(&true);
     let by_group = match groups.has_grouping_set() || keys_have_zeros {
         true => Vec::new(),

@@ -30,9 +30,9 @@ const DUCKDB_PAGE_BYTES: u64 = 100 << 20;
 #[derive(Clone)]
 pub struct RowGroups {
     schema: SchemaRef,
-    footers: Vec<Arc<ParquetMetaData>>,
-    /// For each file, whether each of its row groups counts; all do where that is not said.
-    counted: Option<Vec<Vec<bool>>>,
+    footers: Arc<[Arc<ParquetMetaData>]>,
+    /// The file and number of those that tell the size of columns; all do where that is not said.
+    counted: Option<BTreeSet<(usize, usize)>>,
     /// The size of each column of the schema, from the first time that it is asked for.
     sizes: Arc<Vec<OnceLock<ColumnSize>>>,
 }
@@ -92,24 +92,23 @@ impl RowGroups {
     /// The row groups of files with these footers, in order, read with the columns of `schema`.
     pub fn new(schema: SchemaRef, footers: Vec<Arc<ParquetMetaData>>) -> Self {
         let sizes = Arc::new(vec![OnceLock::new(); schema.fields().len()]);
-        Self { schema, footers, counted: None, sizes }
+        Self { schema, footers: footers.into(), counted: None, sizes }
     }
 
-    /// The same table, of whose columns the size is asked in some row groups alone: for each file, whether it is in each.
-    pub fn counted(&self, groups: &[Vec<bool>]) -> Self {
-        Self { counted: Some(groups.to_vec()), ..Self::new(Arc::clone(&self.schema), self.footers.clone()) }
+    /// The same table, of whose columns the size is asked in these row groups alone: file and number of each.
+    pub fn counted(&self, groups: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let sizes = Arc::new(vec![OnceLock::new(); self.schema.fields().len()]);
+        Self { counted: Some(groups.into_iter().collect()), sizes, ..self.clone() }
     }
 
     /// Row groups that count.
-    fn groups(&self) -> impl Iterator<Item = &RowGroupMetaData> {
-        self.footers.iter().enumerate().flat_map(move |(file, footer)| {
-            let groups = footer.row_groups().iter().enumerate();
-            groups.filter(move |(number, _)| self.counts_in(file, *number)).map(|(_, group)| group)
-        })
-    }
-
-    fn counts_in(&self, file: usize, number: usize) -> bool {
-        self.counted.as_ref().is_none_or(|counted| counted.get(file).and_then(|of| of.get(number)) == Some(&true))
+    fn groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        match &self.counted {
+            Some(counted) => {
+                Box::new(counted.iter().filter_map(|(file, number)| self.footers.get(*file)?.row_groups().get(*number)))
+            }
+            None => Box::new(self.footers.iter().flat_map(|footer| footer.row_groups())),
+        }
     }
 
     /// Number of rows.
@@ -216,7 +215,7 @@ impl RowGroups {
             return None;
         }
         let mut all = Vec::new();
-        for footer in &self.footers {
+        for footer in self.footers.iter() {
             all.extend(intervals(footer, column, data_type)?);
         }
         Some(all)
@@ -231,12 +230,16 @@ impl RowGroups {
         }
         let mut found: Option<(KeyValue, KeyValue)> = None;
         for (file, footer) in self.footers.iter().enumerate() {
-            let counts: Vec<bool> = (0..footer.num_row_groups()).map(|number| self.counts_in(file, number)).collect();
-            if !counts.contains(&true) {
+            let numbers: BTreeSet<usize> = match &self.counted {
+                Some(counted) => counted.range((file, 0)..(file + 1, 0)).map(|(_, number)| *number).collect(),
+                None => (0..footer.num_row_groups()).collect(),
+            };
+            if numbers.is_empty() {
                 continue;
             }
-            let counted = intervals(footer, column, data_type)?.into_iter().zip(counts).filter(|(_, counts)| *counts);
-            for (least, most) in counted.filter_map(|(interval, _)| interval.ends) {
+            let intervals = intervals(footer, column, data_type)?.into_iter().enumerate();
+            let counted = intervals.filter(|(number, _)| numbers.contains(number));
+            for (least, most) in counted.filter_map(|(_, interval)| interval.ends) {
                 found = Some(match found {
                     Some((from, to)) => (from.min(least), to.max(most)),
                     None => (least, most),

@@ -105,6 +105,6 @@ fn is_exact(aggregate: &Aggregate) -> Result<bool> {
 }
 
 /// Whether a type has floats, as far as is known.
-fn is_rounded(data_type: &DataType) -> bool {
+pub fn is_rounded(data_type: &DataType) -> bool {
     data_type.is_floating() || data_type.is_nested() || matches!(data_type, DataType::Dictionary(..))
 }

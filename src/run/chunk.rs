@@ -182,7 +182,7 @@ impl ChunkJob {
     /// The permits of one chunk, or of one pass: what reads large row groups, or writes many columns, leaves no room for
     /// others.
     pub(super) fn own_permits(&self) -> u32 {
-        self.context.budget.permits(self.step().reading_bytes() + self.writing_bytes())
+        self.context.budget.permits(self.step().reading_bytes().saturating_add(self.writing_bytes()))
     }
 
     /// What a chunk has of the file that it writes, however few rows that has.
@@ -190,13 +190,14 @@ impl ChunkJob {
         (self.step().proof.schema().fields().len() * COLUMN_BYTES) as u64
     }
 
-    /// Takes what so many readers have of the files before rows come of it, and what the file that is written has, beyond
-    /// what any chunk has, from what operators may reserve, as far as it is there.
-    pub(super) fn reserve_reading(&self, readers: usize) -> MemoryReservation {
+    /// Takes what so many readers have of the files before rows come of it, and what the file that is written has,
+    /// beyond what any chunk has, from what operators may reserve, as far as it is there.
+    pub(super) fn reserve_files(&self, readers: usize) -> MemoryReservation {
         let budget = self.context.budget;
-        let reserved = MemoryConsumer::new("row groups").register(&self.context.state.runtime_env().memory_pool);
+        let reserved = MemoryConsumer::new("files").register(&self.context.state.runtime_env().memory_pool);
         if let Some(pool) = budget.pool_bytes() {
-            let bytes = self.step().reading_bytes().saturating_mul(readers as u64) + self.writing_bytes();
+            let read = self.step().reading_bytes().saturating_mul(readers as u64);
+            let bytes = read.saturating_add(self.writing_bytes());
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             let beyond = bytes.saturating_sub(CHUNK_BYTES * readers).min(pool / 2);
             // Without it there is as little for the operators.
@@ -234,7 +235,7 @@ impl ChunkJob {
             partitions += 1;
         }
         // Sorts that spill need what they can get.
-        let mut reading = (joins == Joins::Hash).then(|| self.reserve_reading(partitions));
+        let mut reading = (joins == Joins::Hash).then(|| self.reserve_files(partitions));
         let pending = cache.begin()?;
         let mut writer = {
             let (file, options, hooks) = (pending.writer()?, &task.options, self.rows_hooks(chunk)?);

@@ -100,7 +100,7 @@ impl ChunkJob {
         let mut state = with_partitions(&with_row_bytes(&self.context.state, self.step().row_bytes()), partitions);
         // DataFusion leaves this off, since it costs memory for each value that is partitioned by: here these are few.
         state.config_mut().options_mut().optimizer.enable_window_topn = pass.takes_first_rows;
-        let _reading = self.reserve_reading(partitions);
+        let _reading = self.reserve_files(partitions);
         let row_group_bytes = self.context.budget.row_group_bytes();
         let mut pending: BTreeMap<u32, PendingChunk> = BTreeMap::new();
         let mut writers = BTreeMap::new();

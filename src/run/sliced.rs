@@ -10,13 +10,13 @@ use crate::cache::Cache;
 use crate::cache::split::SplitId;
 use crate::cache::store::ChunkEntry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::clustering::RowGroup;
 use crate::plan::need::Need;
 use crate::plan::prove::proof::Proof;
 use crate::plan::rewrite::Provided;
 use crate::plan::slice::{InputMode, Slice};
 use crate::run::split::Split;
 use crate::run::{Input, Output};
-use crate::source::Snapshot;
 use crate::table::FilesTable;
 use crate::table::output::of_chunks;
 use crate::table::split::SplitTable;
@@ -58,6 +58,8 @@ enum Together {
 #[derive(Debug)]
 enum Table {
     Files(Arc<FilesTable>),
+    /// Some row groups of one: a table of them is made when a chunk reads it, and goes with the chunk.
+    RowGroups(Arc<FilesTable>, Vec<RowGroup>),
     Served(Arc<dyn TableProvider>),
     Split(Arc<SplitTable>),
 }
@@ -92,7 +94,7 @@ impl Sliced {
             (Input::Source(source), InputMode::Range) => {
                 rows = (0..chunks).map(|chunk| slice.row_groups(chunk).iter().map(|group| group.rows).sum()).collect();
                 together = Together::Whole(source.table());
-                Ok((0..chunks).map(|chunk| Table::Files(of_row_groups(source, slice, chunk))).collect())
+                Ok((0..chunks).map(|chunk| Table::RowGroups(source.table(), slice.row_groups(chunk))).collect())
             }
             (Input::Source(source), _) => Ok(vec![Table::Files(source.table())]),
             (Input::Served(served), InputMode::Serve) => {
@@ -139,12 +141,13 @@ impl Sliced {
     /// What chunk `chunk` reads, the files in another order for each chunk if `rotates`.
     pub fn of_chunk(&self, chunk: u32, rotates: bool) -> Arc<dyn TableProvider> {
         let at = if self.tables.len() == 1 { 0 } else { chunk as usize };
-        match &self.tables[at] {
-            Table::Files(files) if rotates && !self.is_ordered => Arc::new(files.rotated(chunk as usize)),
-            Table::Files(files) => Arc::clone(files) as _,
-            Table::Served(served) => Arc::clone(served),
-            Table::Split(split) => Arc::clone(split) as _,
-        }
+        let files = match &self.tables[at] {
+            Table::Files(files) => Arc::clone(files),
+            Table::RowGroups(files, opened) => Arc::new(files.of_row_groups(opened)),
+            Table::Served(served) => return Arc::clone(served),
+            Table::Split(split) => return Arc::clone(split) as _,
+        };
+        if rotates && !self.is_ordered { Arc::new(files.rotated(chunk as usize)) } else { files }
     }
 
     /// What a pass reads that computes `chunks`, and whether it has no other rows than theirs; `None` where they can't
@@ -159,7 +162,8 @@ impl Sliced {
                 Some(Table::Files(files)) => Arc::clone(files) as _,
                 Some(Table::Served(served)) => Arc::clone(served),
                 Some(Table::Split(split)) => Arc::clone(split) as _,
-                None => return Ok(None),
+                // These are each for themselves.
+                Some(Table::RowGroups(..)) | None => return Ok(None),
             },
             Together::Split(Split { ids: _, files, columns }, schema) => {
                 Arc::new(SplitTable::try_new(Arc::clone(schema), columns, files.clone(), chunks.to_vec())?)
@@ -197,17 +201,6 @@ impl Sliced {
     pub fn is_exact(&self, chunk: u32) -> bool {
         self.is_exact[chunk as usize]
     }
-}
-
-/// The row groups that a chunk opens.
-fn of_row_groups(source: &Snapshot, slice: &Slice, chunk: u32) -> Arc<FilesTable> {
-    let counts = source.row_groups().map_or_else(Vec::new, |groups| groups.counts());
-    let mut is_read: Vec<Vec<bool>> = counts.into_iter().map(|count| vec![false; count]).collect();
-    let opened = slice.row_groups(chunk);
-    for group in &opened {
-        is_read[group.file][group.number] = true;
-    }
-    Arc::new(source.table().of_row_groups(&is_read, opened.iter().map(|group| group.rows).sum()))
 }
 
 /// The stored chunks that a chunk opens.

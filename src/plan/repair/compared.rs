@@ -10,6 +10,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
 use crate::arithmetic::nested::in_order;
+use crate::plan::prove::stable::unaliased;
 use crate::plan::repair::PARTITION;
 use crate::plan::two_phase::state::aggregate_behind;
 
@@ -79,8 +80,8 @@ impl OptimizerRule for ComparedAlike {
     }
 }
 
-/// A sort whose first rows alone are asked for, by floats with one zero: of rows that are alike else, it tells those with
-/// -0.0 from those with 0.0, so that the first rows are the same ones again.
+/// A sort whose first rows alone are asked for, by floats with one zero: of rows that are alike else, it tells those
+/// with -0.0 from those with 0.0, so that the first rows are the same ones again.
 fn with_rows_told_apart(plan: LogicalPlan, schema: &DFSchema) -> Transformed<LogicalPlan> {
     let LogicalPlan::Sort(mut sort) = plan else { return Transformed::no(plan) };
     let is_new = |float: &Expr| sort.fetch.is_some() && sort.expr.iter().all(|key| key.expr != *float);
@@ -270,7 +271,7 @@ fn plus(expr: Box<Expr>, zero: ScalarValue) -> Box<Expr> {
 
 /// What a zero is added to.
 fn float_of<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = expr else { return None };
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = unaliased(expr) else { return None };
     let zero = zero_to_add(left, schema)?;
     matches!(right.as_ref(), Expr::Literal(value, _) if *value == zero).then_some(left)
 }
@@ -282,5 +283,26 @@ fn without_sign(value: Expr, zero: &ScalarValue) -> Expr {
             Expr::Literal(zero.clone(), metadata)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::join_order::tests::optimised;
+
+    /// The keys by which a query's rows are sorted.
+    async fn keys(query: &str) -> String {
+        let plan = optimised(Some(100), query).await.display_indent().to_string();
+        plan.lines().find_map(|line| line.trim().strip_prefix("Sort: ")).unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn first_rows_by_floats_are_told_apart_by_their_zeros() {
+        let floats = "SELECT CAST(day AS DOUBLE) AS f, item FROM sales ORDER BY f DESC, item";
+        assert_eq!(keys(floats).await, "f + Float64(0) AS f DESC NULLS FIRST, sales.item ASC NULLS LAST");
+        let first = "f + Float64(0) AS f DESC NULLS FIRST, sales.item ASC NULLS LAST, f DESC NULLS FIRST, fetch=3";
+        assert_eq!(keys(&format!("{floats} LIMIT 3")).await, first);
+        let whole = "SELECT day FROM sales ORDER BY day LIMIT 3";
+        assert_eq!(keys(whole).await, "sales.day ASC NULLS LAST, fetch=3");
     }
 }

@@ -115,7 +115,8 @@ fn is_join(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether a reader joins the part's rows with others, which may leave few of them: more than is won if all are computed.
+/// Whether a reader joins the part's rows with others, which may leave few of them: more than is won if all are
+/// computed.
 fn joins_read(plan: &LogicalPlan, is_joined: bool) -> PlanResult<bool> {
     let is_joined = match plan {
         LogicalPlan::TableScan(scan) => return Ok(is_joined && is_read(scan)),
