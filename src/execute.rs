@@ -19,6 +19,7 @@ pub mod opaque;
 pub mod ordered_aggregates;
 pub mod own_text;
 pub mod planner;
+pub mod pool;
 pub mod session;
 pub mod sorted_joins;
 pub mod split;

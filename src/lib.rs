@@ -217,8 +217,9 @@
 //! for a group of both.
 //!
 //! `WITH (chunk_by = 'auto', chunks = n)` lets the engine find the key: of those that the proof holds for, the one
-//! that cuts the most bytes of the inputs. What can't be cut at all runs whole then. A task that says nothing is cut the
-//! same way when its inputs are large.
+//! that cuts the most bytes of the inputs, the largest of its chunks left out where it has fewer values than there are
+//! chunks. What can't be cut at all runs whole then. A task that says nothing is cut the same way when its inputs are
+//! large.
 //!
 //! # How a chunk reads its inputs
 //!
@@ -244,12 +245,14 @@
 //! its control group has. Less memory makes a run slower, not fail:
 //!
 //! - Of the limit a part is held back for what nobody counts: the process itself, pages being decoded, files being written.
-//!   What operators reserve comes out of a pool of the rest, which all runs of an engine share.
+//!   What operators reserve comes out of a pool of the rest, which all runs of an engine share. Half of the pool comes to
+//!   whoever asks first; of the other half each operator that can spill has its share.
 //! - The number of chunks follows from what the needed columns take in memory, where it is the engine's own choice, and is kept
 //!   from run to run while it serves.
 //! - A chunk that does not fit is cut further by the same function, into halves and halves of these, one after the other. Chunks
 //!   by predicates of each input, and those with queries of their own, have no halves.
-//! - What many rows of one key keep from being cut runs alone, with joins that sort and spill.
+//! - What many rows of one key keep from being cut runs alone, with joins that sort and spill. Aggregates of the distinct
+//!   values of several expressions become a join of aggregates of one each there, and where they are cut: these spill, too.
 //! - Batches of wide rows have fewer of them, and texts are copied out of the pages that they were read from.
 //! - A page of a Parquet file is in memory as a whole, and so is a row group's part of the needed columns as it is in
 //!   the file. Where that is more than the limit, a warning says so before the step begins; its chunks run one at a

@@ -11,6 +11,7 @@
 pub mod clustering;
 pub mod components;
 pub mod distinct;
+pub mod distinct_apart;
 pub mod explain;
 pub mod fingerprint;
 pub mod group_filter;

@@ -215,8 +215,11 @@ impl World {
                         Outcome::Wrong("-- it has rows, although its numbers overflow\n".into())
                     }
                     _ if is_overflow(&task.reason) => Outcome::Skipped("its numbers overflow, and it fails".into()),
-                    _ if [NO_SUCH_KEY, UNLIKE].iter().any(|known| task.reason.contains(known)) => {
+                    _ if task.error.is_some_and(|kind| is_invalid(kind, &task.reason)) => {
                         Outcome::Skipped(invalid(&task.reason))
+                    }
+                    _ if OF_VALUES.iter().any(|error| task.reason.contains(error)) => {
+                        Outcome::Skipped("a value can't be computed in an order of evaluation".into())
                     }
                     _ if task.reason.contains("can't be cut at") => Outcome::Refused(rule(&task.reason)),
                     _ if NOT_GIVEN.iter().any(|words| task.reason.contains(words)) => {

@@ -33,8 +33,11 @@ const MOST_MERGED_RUNS: usize = 64;
 /// pool does not count.
 const COPIES: u64 = 4;
 
-/// A batch ends where its values have so many bytes, about: several are alive for each file that is read.
+/// A batch ends where its values have so many bytes, about, and no more than this share of what the pool has for each
+/// job: several are alive for each file that is read.
 pub const BATCH_BYTES: usize = 8 << 20;
+const LEAST_BATCH_BYTES: usize = 1 << 20;
+const BATCH_SHARE: usize = 16;
 
 /// Rows of a batch, and of one where a chunk's share of the pool is below [`SMALL_SHARE_BYTES`]. A sort merges as many
 /// runs as it was given batches, and a window looks at each partition once per batch, so fewer cost less: at TPC-H's
@@ -72,6 +75,12 @@ impl Budget {
             Some(pool) if pool / self.jobs.max(1) < SMALL_SHARE_BYTES => SMALL_BATCH_ROWS,
             _ => BATCH_ROWS,
         }
+    }
+
+    /// Bytes at which a batch of wide rows ends.
+    pub fn batch_bytes(&self) -> usize {
+        let share = self.pool_bytes().map(|pool| pool / (BATCH_SHARE * self.jobs.max(1)));
+        share.map_or(BATCH_BYTES, |share| share.clamp(LEAST_BATCH_BYTES, BATCH_BYTES))
     }
 
     /// Chunks for a task whose inputs take so many bytes in memory: as many chunks as run at a time fit in the pool.
@@ -159,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn files_and_sorts_have_less_where_memory_is_little() {
+    fn files_sorts_and_batches_have_less_where_memory_is_little() {
         let of = |mib: usize, jobs| {
             let budget = Budget { limit_bytes: Some(mib << 20), jobs };
-            (budget.row_group_bytes() >> 20, budget.merged_runs())
+            (budget.row_group_bytes() >> 20, budget.merged_runs(), budget.batch_bytes() >> 20)
         };
-        assert_eq!((of(64, 2), of(256, 2), of(1024, 2), of(1024, 16)), ((8, 2), (16, 6), (64, 44), (8, 3)));
+        assert_eq!((of(64, 2), of(256, 2), of(1024, 2), of(1024, 16)), ((8, 2, 1), (16, 6, 4), (64, 44, 8), (8, 3, 2)));
         let unlimited = Budget { limit_bytes: None, jobs: 2 };
         assert_eq!((unlimited.row_group_bytes() >> 20, unlimited.merged_runs()), (64, 64));
     }

@@ -10,7 +10,7 @@ use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
-use crate::execute::budget::{BATCH_BYTES, SMALL_BATCH_ROWS};
+use crate::execute::budget::SMALL_BATCH_ROWS;
 
 /// Bytes of a value whose type does not say how many it has.
 const VALUE_BYTES: usize = 64;
@@ -22,13 +22,15 @@ const VALUE_BYTES: usize = 64;
 #[derive(Debug)]
 pub struct ManyFirstRows {
     pub most_bytes: usize,
+    /// Bytes of a batch of wide rows.
+    pub batch_bytes: usize,
 }
 
 impl PhysicalOptimizerRule for ManyFirstRows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         // Batches have few rows where these are wide.
         let batch_rows = config.execution.batch_size.get();
-        let wide_row_bytes = if batch_rows < SMALL_BATCH_ROWS { BATCH_BYTES / batch_rows } else { 0 };
+        let wide_row_bytes = if batch_rows < SMALL_BATCH_ROWS { self.batch_bytes / batch_rows } else { 0 };
         let sorted = plan.transform_up(|node| {
             let Some((sort, fetch)) = node.downcast_ref::<SortExec>().and_then(|sort| Some((sort, sort.fetch()?)))
             else {

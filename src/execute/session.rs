@@ -12,11 +12,11 @@ use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordingPool, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::{MemoryPool, PeakRecordingPool, UnboundedMemoryPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
-use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 
@@ -35,8 +35,10 @@ use crate::execute::kept_order::KeptOrder;
 use crate::execute::ordered_aggregates::SortedLists;
 use crate::execute::own_text::OwnText;
 use crate::execute::planner::Planner;
+use crate::execute::pool::SharedPool;
 use crate::execute::sorted_joins::SortedJoins;
 use crate::execute::window::OwnWindows;
+use crate::plan::distinct_apart::DistinctApart;
 use crate::plan::repair::repaired;
 use crate::plan::resolve::volatile_function;
 use crate::plan::rows::Input;
@@ -54,7 +56,7 @@ pub fn runtime(pool_bytes: Option<usize>, spill_folder: Option<&Path>) -> Result
 /// at most.
 pub fn memory_pool(bytes: Option<usize>) -> Arc<dyn MemoryPool> {
     let pool: Arc<dyn MemoryPool> = match bytes {
-        Some(limit) => Arc::new(FairSpillPool::new(limit)),
+        Some(bytes) => Arc::new(SharedPool::new(bytes)),
         None => Arc::new(UnboundedMemoryPool::default()),
     };
     Arc::new(PeakRecordingPool::new(pool))
@@ -98,6 +100,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
     }
     let share = budget.and_then(|budget| Some(budget.pool_bytes()? / budget.jobs.max(1)));
     let first_rows_bytes = share.map_or(usize::MAX, |share| share / 4);
+    let batch_bytes = budget.map_or(BATCH_BYTES, |budget| budget.batch_bytes());
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
@@ -107,11 +110,12 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_physical_optimizer_rule(Arc::new(OwnWindows))
         .with_physical_optimizer_rule(Arc::new(OwnText))
         .with_physical_optimizer_rule(Arc::new(SortedLists))
-        .with_physical_optimizer_rule(Arc::new(ManyFirstRows { most_bytes: first_rows_bytes }))
+        .with_physical_optimizer_rule(Arc::new(ManyFirstRows { most_bytes: first_rows_bytes, batch_bytes }))
         .with_physical_optimizer_rule(Arc::new(CompactTexts))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
-    let rules = repaired(state.optimizers());
+    let apart: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(DistinctApart { is_dear_too: false });
+    let rules = [apart].into_iter().chain(repaired(state.optimizers())).collect();
     let first: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] =
         [Arc::new(ForgottenOrder::default()), Arc::new(KeptOrder)];
     let physical = first.into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
@@ -141,14 +145,17 @@ pub enum Joins {
     Spill,
 }
 
-/// The same session with joins of this kind.
+/// The same session with joins of this kind, and of those that spill with aggregates of distinct values that do.
 pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
     if joins == Joins::Hash {
         return state.clone();
     }
     let first: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(SortedJoins);
-    let rules = [first].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
-    let mut state = SessionStateBuilder::new_from_existing(state.clone()).with_physical_optimizer_rules(rules).build();
+    let physical = [first].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
+    let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(DistinctApart { is_dear_too: true });
+    let logical = [first].into_iter().chain(state.optimizers().iter().cloned()).collect();
+    let builder = SessionStateBuilder::new_from_existing(state.clone()).with_optimizer_rules(logical);
+    let mut state = builder.with_physical_optimizer_rules(physical).build();
     // Several sorts go on at a time, each with its own batch and what it keeps back to merge.
     let options = state.config_mut().options_mut();
     options.execution.sort_spill_reservation_bytes /= 8;
@@ -164,10 +171,10 @@ pub fn with_partitions(state: &SessionState, partitions: usize) -> SessionState 
     state
 }
 
-/// The same session with batches that end at [`BATCH_BYTES`], if each of their rows has so many bytes.
-pub fn with_row_bytes(state: &SessionState, row_bytes: u64) -> SessionState {
+/// The same session with batches that end at so many bytes, if each of their rows has `row_bytes`.
+pub fn with_row_bytes(state: &SessionState, row_bytes: u64, batch_bytes: usize) -> SessionState {
     let mut state = state.clone();
-    let rows = (BATCH_BYTES as u64 / row_bytes.max(1)).max(1);
+    let rows = (batch_bytes as u64 / row_bytes.max(1)).max(1);
     if rows < state.config().batch_size() as u64 {
         // Only text that is not a number fails.
         let _ = state.config_mut().options_mut().set("datafusion.execution.batch_size", &rows.to_string());

@@ -159,7 +159,7 @@ impl RowGroups {
     }
 
     /// Bytes that a reader of some columns has of a row group before rows come of it, at most: all of it as it is in
-    /// the file, and a page of each column.
+    /// the file, and two pages of each column, since the rows of one wait while the next is read.
     pub fn reading_bytes(&self, names: &BTreeSet<&str>) -> u64 {
         let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
         let of_footer = |footer: &ParquetMetaData| {
@@ -170,7 +170,7 @@ impl RowGroups {
                     column.column_path().parts().first().is_some_and(|name| names.contains(name.as_str()))
                 });
                 let of_column = |column: &ColumnChunkMetaData| {
-                    size(column.compressed_size()) + size(column.uncompressed_size()).min(page_bytes)
+                    size(column.compressed_size()) + size(column.uncompressed_size()).min(2 * page_bytes)
                 };
                 columns.map(of_column).sum()
             };

@@ -29,6 +29,7 @@ use crate::chunk::range::compare_alike;
 use crate::plan::keys::expr::KeyExpr;
 use crate::plan::prove::proof::Proof;
 use crate::plan::prove::unaliased;
+use crate::plan::repair::compared::told_apart;
 use crate::plan::split::{CHUNK, number};
 use crate::plan::two_phase::state::is_alike_in_groups;
 
@@ -326,7 +327,8 @@ fn with_number(group_expr: &[Expr], number: &Expr) -> Option<Vec<Expr>> {
 /// The first rows of each chunk.
 fn first_rows(sort: &Sort, most: usize, input: LogicalPlan) -> Result<LogicalPlan> {
     let columns = input.schema().columns().into_iter().map(Expr::Column);
-    let place = row_number().partition_by(vec![number_of(&input)]).order_by(sort.expr.clone()).build()?;
+    let (input, keys) = told_apart(input, sort.expr.clone())?;
+    let place = row_number().partition_by(vec![number_of(&input)]).order_by(keys).build()?;
     let placed = LogicalPlanBuilder::from(input).window([place])?.build()?;
     let is_first = number_of(&placed).lt_eq(lit(most as u64));
     LogicalPlanBuilder::from(placed).filter(is_first)?.project(columns)?.build()

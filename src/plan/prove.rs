@@ -343,19 +343,20 @@ pub fn assumed(resolved: &Resolved, search: Search, reason: &str, why: &Error) -
     Some(Proof { assumed: Some(assumed), ..proof })
 }
 
-/// Of the cuts by any one key of the query the one that cuts the most bytes, and the refusals of those that would cut
-/// more, the most bytes first.
+/// Of the cuts by any one key of the query the one that cuts the most bytes without the largest chunk, and the refusals
+/// of those that would cut more, the most bytes first.
 fn find(resolved: &Resolved, classes: &Classes, search: Search) -> Found {
     let mut best: Option<Proof> = None;
     let mut chosen = None;
     let mut refusals = Vec::new();
     let mut considered: Vec<Considered> = Vec::new();
     let cut_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.cut_bytes(resolved));
+    let spread_by = |proof: &Option<Proof>| proof.as_ref().map_or(0, |proof| proof.spread_bytes(resolved));
     let subject = Subject::new(resolved);
     for (key, group) in classes.all(resolved) {
         let scans: BTreeSet<usize> = group.iter().map(|(scan, _)| *scan).collect();
         let bytes: u64 = scans.iter().map(|scan| resolved.scans[*scan].bytes).sum();
-        let verdict = if bytes <= cut_by(&best) {
+        let verdict = if bytes <= spread_by(&best) {
             Verdict::CutsNoMore
         } else if search.effort.is_spent() {
             break;
@@ -365,12 +366,12 @@ fn find(resolved: &Resolved, classes: &Classes, search: Search) -> Found {
             refusals.extend(cuts_more);
             match (proof, why) {
                 (Some(proof), _) => {
-                    let cut = proof.cut_bytes(resolved);
-                    if cut > cut_by(&best) {
+                    let spread = proof.spread_bytes(resolved);
+                    if best.is_none() || spread > spread_by(&best) {
                         best = Some(proof);
                         chosen = Some(considered.len());
                     }
-                    Verdict::Accepted(cut)
+                    Verdict::Accepted(spread)
                 }
                 (None, Some(why)) => Verdict::Refused(why),
                 (None, None) => continue,

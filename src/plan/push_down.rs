@@ -15,27 +15,30 @@ use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::optimizer::{Optimizer, OptimizerContext};
 
+use crate::plan::distinct_apart::DistinctApart;
 use crate::plan::repair::{OptimizerRules, filters_below};
 
-/// The plan with its filters, limits and projections near the scans, and groups in place of distinct values.
+/// The plan with its filters, limits and projections near the scans, and groups in place of distinct values: of those of
+/// several expressions over joins, only if it `is_large`.
 ///
 /// # Errors
 /// DataFusion's.
-pub fn pushed_down(plan: LogicalPlan) -> Result<LogicalPlan> {
-    pushed_down_to_scans(plan)?.transform_up_with_subqueries(whole_scan).data()
+pub fn pushed_down(plan: LogicalPlan, is_large: bool) -> Result<LogicalPlan> {
+    pushed_down_to_scans(plan, is_large)?.transform_up_with_subqueries(whole_scan).data()
 }
 
 /// As [`pushed_down`], where scans may have but some of the columns.
 ///
 /// # Errors
 /// DataFusion's.
-pub fn pushed_down_to_scans(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub fn pushed_down_to_scans(plan: LogicalPlan, is_large: bool) -> Result<LogicalPlan> {
     // DataFusion has replaced them where it runs these rules.
     let is_distinct_on = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Distinct(Distinct::On(_))));
     if plan.exists(is_distinct_on)? {
         return Ok(plan);
     }
     let rules: OptimizerRules = vec![
+        Arc::new(DistinctApart { is_dear_too: is_large }),
         Arc::new(SingleDistinctToGroupBy::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownLimit::new()),

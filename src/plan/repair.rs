@@ -1,7 +1,7 @@
 //! Rules of DataFusion's logical optimizer, without what DataFusion 55 does wrong in them.
 
 mod casts;
-mod compared;
+pub mod compared;
 mod conditional;
 mod nulls;
 pub mod types;

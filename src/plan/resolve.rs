@@ -115,6 +115,15 @@ pub struct Scan {
     pub is_served: bool,
 }
 
+impl Scan {
+    /// How many values a column has, about, where its files tell.
+    pub fn values(&self, column: usize) -> Option<u64> {
+        let groups = self.row_groups.as_ref()?;
+        let values = groups.size(self.schema.field(column).name())?.values;
+        Some(values.unwrap_or(u64::MAX).min(groups.rows()))
+    }
+}
+
 /// What is known of an input before it is read.
 #[derive(Debug, Clone)]
 pub struct Known {

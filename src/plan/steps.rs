@@ -363,7 +363,7 @@ impl Planner<'_> {
         let mut refused = None;
         // Parts are taken out of a plan in which they are as small as can be.
         let pushed = match depth == 0 && best.as_ref().is_none_or(|best| best.cut_bytes < all) {
-            true => pushed_down(rest.plan.clone()).and_then(|plan| rest.part(plan)).ok(),
+            true => pushed_down(rest.plan.clone(), self.fit(rest).chunks > 1).and_then(|plan| rest.part(plan)).ok(),
             false => None,
         };
         let rest = match &pushed {

@@ -183,12 +183,8 @@ impl Estimate<'_> {
         let at = plan.schema().maybe_index_of_column(column)?;
         match plan {
             LogicalPlan::TableScan(scan) => {
-                let name = plan.schema().field(at).name();
-                let of_groups = self.scan(scan)?.row_groups.as_ref()?.size(name)?.values;
-                match (of_groups, self.rows(scan)) {
-                    (Some(values), Some(rows)) => Some(values.min(rows)),
-                    (values, rows) => values.or(rows),
-                }
+                let of = self.scan(scan)?;
+                of.values(of.schema.index_of(plan.schema().field(at).name()).ok()?)
             }
             LogicalPlan::Projection(projection) => self.distinct(projection.expr.get(at)?, &projection.input),
             LogicalPlan::SubqueryAlias(alias) => {

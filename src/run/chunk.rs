@@ -332,7 +332,8 @@ impl ChunkJob {
         let unplanned = |e| Error::new(ErrorKind::Execute, "the chunk can't be planned").with_source(e);
         let plan = rewrite(proof, piece, &provide).map_err(unplanned)?;
         let partitions = if is_partitionable(&plan).map_err(unplanned)? { partitions } else { 1 };
-        let state = with_row_bytes(&with_joins(&self.context.state, joins), self.step().row_bytes());
+        let batch_bytes = self.context.budget.batch_bytes();
+        let state = with_row_bytes(&with_joins(&self.context.state, joins), self.step().row_bytes(), batch_bytes);
         let state = with_partitions(&state, partitions);
         let before = writer.traffic();
         let appended = writer.append(&state, &plan).await;

@@ -97,7 +97,10 @@ impl ChunkJob {
                 partitions += 1;
             }
         }
-        let mut state = with_partitions(&with_row_bytes(&self.context.state, self.step().row_bytes()), partitions);
+        let mut state = with_partitions(
+            &with_row_bytes(&self.context.state, self.step().row_bytes(), self.context.budget.batch_bytes()),
+            partitions,
+        );
         // DataFusion leaves this off, since it costs memory for each value that is partitioned by: here these are few.
         state.config_mut().options_mut().optimizer.enable_window_topn = pass.takes_first_rows;
         let _reading = self.reserve_files(partitions);

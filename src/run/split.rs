@@ -405,7 +405,7 @@ impl SplitJob<'_> {
             _ => self.input.whole(&self.context.cache)?,
         };
         let plan = split_plan(table, self.need, self.proof.function(), keys).map_err(execution_error)?;
-        let state = with_row_bytes(&self.context.state, self.need.row_bytes);
+        let state = with_row_bytes(&self.context.state, self.need.row_bytes, self.context.budget.batch_bytes());
         let mut state = exact(&state, &plan).map_err(execution_error)?;
         let options = state.config_mut().options_mut();
         // Several streams share the files among them.

@@ -114,3 +114,40 @@ async fn what_holds_little_of_its_inputs_runs_whole() {
         assert_eq!(chunks == 1, *is_whole, "{query}: {chunks} chunks");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn distinct_values_of_several_columns_need_no_more_memory_than_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "SELECT value AS v, repeat('text', 5) || value AS s, nullif(value % 3, 0) AS kind
+        FROM generate_series(1, 120000) AS t(value)";
+    make_parquet(folder.path(), "l", rows).await;
+    let counts = "count(DISTINCT s) AS texts, count(*) AS n, count(DISTINCT v) AS numbers, max(v) AS most";
+    let queries = [
+        format!("SELECT {counts} FROM l"),
+        format!("SELECT kind, {counts} FROM l GROUP BY kind"),
+        format!("SELECT {counts} FROM (SELECT l.* FROM l JOIN (VALUES (1), (2)) AS o(k) ON l.kind = o.k)"),
+    ];
+    let mut sql = format!("{};\n", parquet_source(folder.path(), "l"));
+    for (at, query) in queries.iter().enumerate() {
+        sql.push_str(&format!(
+            "CREATE TABLE whole{at} WITH (chunks = 1) AS {query};\nCREATE TABLE own{at} AS {query};\n"
+        ));
+    }
+    let mut found: Vec<Vec<Multiset>> = Vec::new();
+    for mib in [4096, 24] {
+        let engine = Engine::builder().cache_folder(folder.path().join(format!("cache {mib}"))).jobs(2);
+        let engine = engine.memory_limit_bytes(mib << 20).build().unwrap();
+        run(&engine, &sql, folder.path()).await;
+        let mut tables = Vec::new();
+        for at in 0..queries.len() {
+            for name in ["whole", "own"] {
+                tables.push(Multiset::of(engine.table(&format!("{name}{at}")).await.unwrap()).await);
+            }
+        }
+        found.push(tables);
+    }
+    assert_eq!(found[0], found[1]);
+    for pair in found[0].chunks(2) {
+        assert_eq!(pair[0], pair[1]);
+    }
+}

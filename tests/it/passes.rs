@@ -84,6 +84,15 @@ const TASKS: &[(&str, &str)] = &[
     ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT DISTINCT g FROM a"),
     ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT k, v FROM a ORDER BY g DESC, v LIMIT 5"),
     ("CLUSTERED BY (k) INTO 7 BUCKETS", "SELECT v FROM a ORDER BY v LIMIT 4 OFFSET 3"),
+    // Zeros that are equal and have two signs.
+    (
+        "CLUSTERED BY (k) INTO 7 BUCKETS",
+        "SELECT abs(p) AS p, abs(q) AS q FROM (SELECT x.f AS p, y.f AS q
+         FROM (SELECT k, CASE v % 2 WHEN 0 THEN CAST('0' AS DOUBLE) ELSE CAST('-0' AS DOUBLE) END AS f FROM a) x
+         JOIN (SELECT k, CASE v % 3 WHEN 0 THEN CAST('0' AS DOUBLE) ELSE CAST('-0' AS DOUBLE) END AS f FROM a) y
+           ON x.f = y.f AND x.k = y.k
+         ORDER BY p, q DESC LIMIT 4)",
+    ),
     ("WITH (chunk_by = 'range', chunks = 5)", "SELECT v, count(*) AS n FROM a GROUP BY v"),
 ];
 

@@ -191,6 +191,21 @@ impl Proof {
         cut.filter(|(input, _)| matches!(input.role, Role::Partitioned { .. })).map(|(_, scan)| scan.bytes).sum()
     }
 
+    /// As [`Self::cut_bytes`], without the share of the largest chunk of a scan whose keys have fewer values than there
+    /// are chunks, as far as is known.
+    pub fn spread_bytes(&self, resolved: &Resolved) -> u64 {
+        let spread = self.inputs.iter().zip(&resolved.scans).map(|(input, scan)| {
+            let Role::Partitioned { keys, .. } = &input.role else { return 0 };
+            let values =
+                keys.iter().try_fold(1, |all: u64, key| Some(all.saturating_mul(scan.values(key.as_column()?)?)));
+            match values {
+                Some(values) if values < self.chunks().into() => scan.bytes - scan.bytes / values.max(1),
+                _ => scan.bytes,
+            }
+        });
+        spread.sum()
+    }
+
     /// The user's reason for assuming that the cut is right, and why the prover could not prove it.
     pub fn assumed(&self) -> Option<&str> {
         self.assumed.as_deref()

@@ -1,11 +1,15 @@
 //! Values that are compared by their bits: floats, lists and structs.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::math::nanvl;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, InList, ScalarFunction};
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, SortExpr, TryCast, lit};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, SortExpr, TryCast, cast, lit,
+};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::arithmetic::checked::{map_keeping_names, schema_below};
@@ -76,21 +80,88 @@ impl OptimizerRule for ComparedAlike {
                 Ok(Transformed::new_transformed(key, changes))
             })
         })?;
-        rewritten.transform_data(|plan| Ok(with_rows_told_apart(plan, &schema)))
+        rewritten.transform_data(|plan| with_rows_told_apart(plan, &schema))
     }
 }
 
 /// A sort whose first rows alone are asked for, by floats with one zero: of rows that are alike else, it tells those
 /// with -0.0 from those with 0.0, so that the first rows are the same ones again.
-fn with_rows_told_apart(plan: LogicalPlan, schema: &DFSchema) -> Transformed<LogicalPlan> {
-    let LogicalPlan::Sort(mut sort) = plan else { return Transformed::no(plan) };
-    let is_new = |float: &Expr| sort.fetch.is_some() && sort.expr.iter().all(|key| key.expr != *float);
-    let keys = sort.expr.iter().map(|key| (key, float_of(&key.expr, schema).filter(|float| is_new(float))));
-    let floats: Vec<_> =
-        keys.filter_map(|(key, float)| Some(SortExpr::new(float?.clone(), key.asc, key.nulls_first))).collect();
-    let changes = !floats.is_empty();
-    sort.expr.extend(floats);
-    Transformed::new(LogicalPlan::Sort(sort), changes, TreeNodeRecursion::Continue)
+fn with_rows_told_apart(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Sort(mut sort) = plan else { return Ok(Transformed::no(plan)) };
+    if sort.fetch.is_none() {
+        return Ok(Transformed::no(LogicalPlan::Sort(sort)));
+    }
+    let keys = sort.expr.iter().filter_map(|key| Some((key, float_of(&key.expr, schema)?)));
+    let floats: Vec<_> = keys.map(|(key, float)| SortExpr::new(float.clone(), key.asc, key.nulls_first)).collect();
+    let mut changes = false;
+    if floats.len() > 1 {
+        let input = Arc::unwrap_or_clone(sort.input).transform_down(equal_with_one_zero)?;
+        changes = input.transformed;
+        sort.input = Arc::new(input.data);
+    }
+    for float in floats {
+        if sort.expr.iter().all(|key| key.expr != float.expr) {
+            sort.expr.push(float);
+            changes = true;
+        }
+    }
+    Ok(Transformed::new_transformed(LogicalPlan::Sort(sort), changes))
+}
+
+/// The rows of a plan and the keys that they are sorted by, with more keys that tell those with -0.0 from those with 0.0.
+///
+/// They are texts: in a window floats have one zero, whatever they stand beside.
+///
+/// # Errors
+/// DataFusion's.
+pub fn told_apart(plan: LogicalPlan, mut keys: Vec<SortExpr>) -> Result<(LogicalPlan, Vec<SortExpr>)> {
+    let mut texts = Vec::new();
+    for key in &keys {
+        if key.expr.get_type(plan.schema())?.is_floating() {
+            texts.push(SortExpr::new(cast(key.expr.clone(), DataType::Utf8), key.asc, key.nulls_first));
+        }
+    }
+    let plan = if texts.len() > 1 { plan.transform_down(equal_with_one_zero).data()? } else { plan };
+    keys.extend(texts);
+    Ok((plan, keys))
+}
+
+/// A join or filter by equal floats whose zeros are made one first. Of columns that are equal DataFusion 55 takes one for
+/// the other where it sorts, though one may have -0.0 where the other has 0.0.
+fn equal_with_one_zero(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut changes = false;
+    let mut one = |expr: &mut Expr, schema: &DFSchema| {
+        if matches!(unaliased(expr), Expr::Column(_)) {
+            let (made, changed) = one_zero(std::mem::take(expr), schema);
+            (*expr, changes) = (made, changes | changed);
+        }
+    };
+    let plan = match plan {
+        LogicalPlan::Join(mut join) => {
+            for (left, right) in &mut join.on {
+                one(left, join.left.schema());
+                one(right, join.right.schema());
+            }
+            LogicalPlan::Join(join)
+        }
+        LogicalPlan::Filter(mut filter) => {
+            let schema = Arc::clone(filter.input.schema());
+            let predicate = filter.predicate.transform_down(|part| {
+                Ok(match part {
+                    Expr::BinaryExpr(mut of) if matches!(of.op, Operator::Eq | Operator::IsNotDistinctFrom) => {
+                        one(&mut of.left, &schema);
+                        one(&mut of.right, &schema);
+                        Transformed::yes(Expr::BinaryExpr(of))
+                    }
+                    other => Transformed::no(other),
+                })
+            })?;
+            filter.predicate = predicate.data;
+            LogicalPlan::Filter(filter)
+        }
+        other => other,
+    };
+    Ok(Transformed::new_transformed(plan, changes))
 }
 
 /// Whether a part goes by the bits of its operands.
@@ -302,6 +373,10 @@ mod tests {
         assert_eq!(keys(floats).await, "f + Float64(0) AS f DESC NULLS FIRST, sales.item ASC NULLS LAST");
         let first = "f + Float64(0) AS f DESC NULLS FIRST, sales.item ASC NULLS LAST, f DESC NULLS FIRST, fetch=3";
         assert_eq!(keys(&format!("{floats} LIMIT 3")).await, first);
+        let both = "SELECT a.f, b.f FROM (SELECT CAST(day AS DOUBLE) AS f FROM sales) a
+            JOIN (SELECT CAST(day AS DOUBLE) AS f FROM sales) b ON a.f = b.f WHERE a.f = b.f ORDER BY a.f, b.f LIMIT 3";
+        let plan = optimised(Some(100), both).await.display_indent().to_string();
+        assert!(plan.contains("Inner Join: a.f + Float64(0) = b.f + Float64(0)"), "{plan}");
         let whole = "SELECT day FROM sales ORDER BY day LIMIT 3";
         assert_eq!(keys(whole).await, "sales.day ASC NULLS LAST, fetch=3");
     }

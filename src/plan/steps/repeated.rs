@@ -68,7 +68,7 @@ fn split(
         true => Ok(Transformed::new(read.clone(), true, TreeNodeRecursion::Jump)),
         false => Ok(Transformed::no(node)),
     })?;
-    let pushed = pushed_down_to_scans(replaced.data)?;
+    let pushed = pushed_down_to_scans(replaced.data, false)?;
     if is_join(part) && joins_read(&pushed, false)? {
         return Ok(None);
     }
