@@ -115,7 +115,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
     let apart: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(DistinctApart { is_dear_too: false });
-    let rules = [apart].into_iter().chain(repaired(state.optimizers())).collect();
+    let rules = repaired(state.optimizers()).into_iter().chain([apart]).collect();
     let first: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] =
         [Arc::new(ForgottenOrder::default()), Arc::new(KeptOrder)];
     let physical = first.into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
@@ -152,8 +152,8 @@ pub fn with_joins(state: &SessionState, joins: Joins) -> SessionState {
     }
     let first: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(SortedJoins);
     let physical = [first].into_iter().chain(state.physical_optimizers().iter().cloned()).collect();
-    let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(DistinctApart { is_dear_too: true });
-    let logical = [first].into_iter().chain(state.optimizers().iter().cloned()).collect();
+    let apart: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(DistinctApart { is_dear_too: true });
+    let logical = state.optimizers().iter().cloned().chain([apart]).collect();
     let builder = SessionStateBuilder::new_from_existing(state.clone()).with_optimizer_rules(logical);
     let mut state = builder.with_physical_optimizer_rules(physical).build();
     // Several sorts go on at a time, each with its own batch and what it keeps back to merge.

@@ -19,7 +19,8 @@ use crate::plan::two_phase::numbered;
 
 /// The rule. Its input is computed once for each expression, so that it must have the same rows each time.
 ///
-/// It must come before DataFusion's rule for the distinct values of one expression.
+/// It must come after the rule that leaves out what nobody reads, whose columns would be read again, and rules must be
+/// applied once more after it.
 #[derive(Debug)]
 pub struct DistinctApart {
     /// Whether that is done where it is dear, too: joins are made more than once, and sources read that are not Parquet.

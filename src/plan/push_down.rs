@@ -38,12 +38,12 @@ pub fn pushed_down_to_scans(plan: LogicalPlan, is_large: bool) -> Result<Logical
         return Ok(plan);
     }
     let rules: OptimizerRules = vec![
-        Arc::new(DistinctApart { is_dear_too: is_large }),
         Arc::new(SingleDistinctToGroupBy::new()),
         Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownLimit::new()),
         filters_below(),
         Arc::new(OptimizeProjections::new()),
+        Arc::new(DistinctApart { is_dear_too: is_large }),
     ];
     Optimizer::with_rules(rules).optimize(plan, &OptimizerContext::new(), |_, _| {})
 }
