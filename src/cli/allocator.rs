@@ -65,8 +65,7 @@ mod glibc {
                 // The most that glibc takes.
                 Self::None => 32 << 20,
                 Self::Some => 512 << 10,
-                // Less than what a column of a file has that is being written.
-                Self::High => 64 << 10,
+                Self::High => 128 << 10,
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, NullEquality, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
@@ -46,7 +46,7 @@ impl OptimizerRule for DistinctApart {
         let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
         let Some(parts) = parts(aggregate).filter(|parts| parts.len() > 1) else { return Ok(Transformed::no(plan)) };
         let is_known = self.is_dear_too || Input::of(&aggregate.input).is_some();
-        if !is_known || !self.gives_the_same_again(&aggregate.input) || !are_joined_by_value(aggregate)? {
+        if !is_known || !self.gives_the_same_again(&aggregate.input)? || !are_joined_by_value(aggregate)? {
             return Ok(Transformed::no(plan));
         }
         Ok(Transformed::yes(joined(aggregate, &parts)?))
@@ -55,8 +55,8 @@ impl OptimizerRule for DistinctApart {
 
 impl DistinctApart {
     /// Whether a plan has the same rows each time, whatever their order.
-    fn gives_the_same_again(&self, plan: &LogicalPlan) -> bool {
-        let is_one = match plan {
+    fn gives_the_same_again(&self, plan: &LogicalPlan) -> Result<bool> {
+        let mut is_one = match plan {
             LogicalPlan::TableScan(_)
             | LogicalPlan::Values(_)
             | LogicalPlan::EmptyRelation(_)
@@ -67,9 +67,16 @@ impl DistinctApart {
             LogicalPlan::Join(_) => self.is_dear_too,
             _ => false,
         };
-        is_one
-            && volatile_call(plan).is_none()
-            && plan.inputs().into_iter().all(|input| self.gives_the_same_again(input))
+        is_one &= volatile_call(plan).is_none();
+        // A subquery may give a float with other last digits.
+        plan.apply_subqueries(|_| {
+            is_one = false;
+            Ok(TreeNodeRecursion::Stop)
+        })?;
+        for input in plan.inputs() {
+            is_one = is_one && self.gives_the_same_again(input)?;
+        }
+        Ok(is_one)
     }
 }
 
