@@ -114,8 +114,7 @@ pub fn session(runtime: Arc<RuntimeEnv>, budget: Option<Budget>) -> SessionState
         .with_physical_optimizer_rule(Arc::new(CompactTexts))
         .with_scalar_functions(datafusion::execution::SessionStateDefaults::default_scalar_functions())
         .build();
-    let apart: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(DistinctApart { is_dear_too: false });
-    let rules = repaired(state.optimizers()).into_iter().chain([apart]).collect();
+    let rules = repaired(state.optimizers());
     let first: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] =
         [Arc::new(ForgottenOrder::default()), Arc::new(KeptOrder)];
     let physical = first.into_iter().chain(state.physical_optimizers().iter().cloned()).collect();

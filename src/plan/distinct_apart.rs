@@ -146,3 +146,32 @@ fn joined(aggregate: &Aggregate, parts: &[Vec<usize>]) -> Result<LogicalPlan> {
         .map(|(column, (qualifier, field))| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name()));
     plan.project(named)?.build()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::join_order::tests::optimised;
+
+    #[tokio::test]
+    async fn distinct_values_are_found_apart_where_they_are_read() {
+        let counts = "SELECT day, count(DISTINCT item) AS items, count(DISTINCT shop) AS shops, count(*) AS n FROM sales GROUP BY day";
+        let scans = async |sql: &str| {
+            let plan = optimised(Some(100), sql).await.display_indent().to_string();
+            plan.lines()
+                .filter_map(|line| line.split_once("TableScan: "))
+                .map(|(_, scan)| scan.to_string())
+                .collect::<Vec<_>>()
+        };
+        let each = ["sales projection=[day, item]", "sales projection=[day, shop]", "sales projection=[day]"];
+        assert_eq!(scans(counts).await, each);
+        assert_eq!(scans(&format!("SELECT day, items FROM ({counts})")).await, each[..1]);
+        assert_eq!(scans(&format!("SELECT day FROM ({counts})")).await, each[2..]);
+        // One such count, or one beside what can be added up, DataFusion finds from groups.
+        let one = "SELECT day, count(DISTINCT item) AS items, max(shop) AS most FROM sales GROUP BY day";
+        assert_eq!(scans(one).await, ["sales projection=[day, item, shop]"]);
+        // Rows of joins are not computed again, and those of LIMIT may be others.
+        let joined = counts.replace("FROM sales", "FROM sales JOIN shops USING (shop)");
+        assert_eq!(scans(&joined).await.len(), 2);
+        let limited = counts.replace("FROM sales", "FROM (SELECT * FROM sales LIMIT 9)");
+        assert_eq!(scans(&limited).await.len(), 1);
+    }
+}

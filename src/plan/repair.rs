@@ -27,6 +27,7 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use crate::arithmetic::checked::map_keeping_names;
 use crate::arithmetic::fold::CheckedFolding;
 use crate::arithmetic::terms::balanced;
+use crate::plan::distinct_apart::DistinctApart;
 use crate::plan::group_filter::GroupFilter;
 use crate::plan::join_order::JoinOrder;
 use crate::plan::repair::casts::{GroupsByCasts, SortsByCasts};
@@ -63,11 +64,13 @@ pub fn repaired(rules: &[Arc<dyn OptimizerRule + Send + Sync>]) -> OptimizerRule
         [repaired].into_iter().chain(joins)
     });
     let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(GroupsByCasts);
-    [first]
-        .into_iter()
-        .chain(repaired)
-        .chain([Arc::new(ComparedAlike) as _, Arc::new(SortKeysOnce) as _, Arc::new(PartitionsByColumns) as _])
-        .collect()
+    let last: [Arc<dyn OptimizerRule + Send + Sync>; 4] = [
+        Arc::new(ComparedAlike),
+        Arc::new(SortKeysOnce),
+        Arc::new(PartitionsByColumns),
+        Arc::new(DistinctApart { is_dear_too: false }),
+    ];
+    [first].into_iter().chain(repaired).chain(last).collect()
 }
 
 /// [`SimplifyExpressions`] over checked arithmetic, that keeps the types of columns and what is NULL.
