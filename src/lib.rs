@@ -203,9 +203,9 @@
 //!   subqueries, sides that depend on the order of rows, outer joins that keep the rows of a replicated side.
 //! - *Below* an operator that can't be cut, its input is cut if that is worth it.
 //! - What a query that says nothing of its cut reads more than once, such as a common table expression that it names
-//!   twice, is computed once, if it reads 32 MiB of files or more and gives at most a quarter of that, if no rows depend
-//!   on the order of others, and no reader takes less of it: by a filter of its own, or by a join of what is a join
-//!   itself.
+//!   twice, is computed once, if it reads 32 MiB of files or more and gives at most a quarter of that, if no rows
+//!   depend on the order of others, and no reader takes less of it: by a filter of its own, or by a join of what is a
+//!   join itself.
 //!
 //! Filters, limits and projections are pushed down before a part is taken out, so that only the rows and columns that
 //! the rest reads are stored. Steps that don't read each other run side by side. What gives one row runs whole, and so
@@ -245,14 +245,15 @@
 //! its control group has. Less memory makes a run slower, not fail:
 //!
 //! - Of the limit a part is held back for what nobody counts: the process itself, pages being decoded, files being written.
-//!   What operators reserve comes out of a pool of the rest, which all runs of an engine share. Half of the pool comes to
-//!   whoever asks first; of the other half each operator that can spill has its share.
+//!   Operators reserve memory from a pool of the rest, which all runs of an engine share. Half of the pool is given out
+//!   first come, first served; the other half is divided evenly among the operators that can spill.
 //! - The number of chunks follows from what the needed columns take in memory, where it is the engine's own choice, and is kept
 //!   from run to run while it serves.
 //! - A chunk that does not fit is cut further by the same function, into halves and halves of these, one after the other. Chunks
 //!   by predicates of each input, and those with queries of their own, have no halves.
-//! - What many rows of one key keep from being cut runs alone, with joins that sort and spill. Aggregates of the distinct
-//!   values of several expressions become a join of aggregates of one each there, and where they are cut: these spill, too.
+//! - What many rows of one key keep from being cut runs alone, with joins that sort and spill.
+//! - An aggregate over the distinct values of several expressions becomes a join of aggregates over one expression
+//!   each, which can be cut and can spill.
 //! - Batches of wide rows have fewer of them, and texts are copied out of the pages that they were read from.
 //! - A page of a Parquet file is in memory as a whole, and so is a row group's part of the needed columns as it is in
 //!   the file. Where that is more than the limit, a warning says so before the step begins; its chunks run one at a

@@ -8,16 +8,16 @@ use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size,
 };
 
-/// Of the memory, the share that comes to whoever asks first.
+/// One part of the pool in so many is given out first come, first served.
 const FIRST_COME_SHARE: usize = 2;
 
-/// A pool of which one part comes to whoever asks first, and the other is shared evenly by the operators that can spill.
+/// A memory pool in two parts: the first is given out first come, first served, and the second is divided evenly among
+/// the operators that can spill.
 ///
-/// DataFusion's [`FairSpillPool`](datafusion::execution::memory_pool::FairSpillPool) shares all of it evenly, so that of
-/// ten operators the only one at work spills with nine tenths of the memory free; in its
-/// [`GreedyMemoryPool`](datafusion::execution::memory_pool::GreedyMemoryPool) those that come later may have nothing.
-/// Here each operator that can spill may have its even share of one part and what others left of the other. Those that
-/// can't spill take what is there.
+/// DataFusion's [`FairSpillPool`](datafusion::execution::memory_pool::FairSpillPool) divides all of it evenly, so one
+/// busy operator of ten spills while nine tenths of the memory are free. In its
+/// [`GreedyMemoryPool`](datafusion::execution::memory_pool::GreedyMemoryPool), operators that come later may get
+/// nothing. Operators that can't spill take what is free.
 #[derive(Debug)]
 pub struct SharedPool {
     bytes: usize,

@@ -18,8 +18,8 @@ use datafusion::optimizer::{Optimizer, OptimizerContext};
 use crate::plan::distinct_apart::DistinctApart;
 use crate::plan::repair::{OptimizerRules, filters_below};
 
-/// The plan with its filters, limits and projections near the scans, and groups in place of distinct values: of those of
-/// several expressions over joins, only if it `is_large`.
+/// The plan with its filters, limits and projections near the scans, and groups in place of distinct values. Several
+/// expressions have their distinct values found apart over joins, too, only if the query `is_large`.
 ///
 /// # Errors
 /// DataFusion's.

@@ -363,7 +363,11 @@ impl Planner<'_> {
         let mut refused = None;
         // Parts are taken out of a plan in which they are as small as can be.
         let pushed = match depth == 0 && best.as_ref().is_none_or(|best| best.cut_bytes < all) {
-            true => pushed_down(rest.plan.clone(), self.fit(rest).chunks > 1).and_then(|plan| rest.part(plan)).ok(),
+            true => {
+                // Steps of a task that is cut by its own keys don't depend on the memory of a run.
+                let is_large = chunking.keys.is_empty() && self.fit(rest).chunks > 1;
+                pushed_down(rest.plan.clone(), is_large).and_then(|plan| rest.part(plan)).ok()
+            }
             false => None,
         };
         let rest = match &pushed {

@@ -108,9 +108,9 @@ fn with_rows_told_apart(plan: LogicalPlan, schema: &DFSchema) -> Result<Transfor
     Ok(Transformed::new_transformed(LogicalPlan::Sort(sort), changes))
 }
 
-/// The rows of a plan and the keys that they are sorted by, with more keys that tell those with -0.0 from those with 0.0.
+/// A plan and its sort keys, with more keys that tell rows with -0.0 from rows with 0.0.
 ///
-/// They are texts: in a window floats have one zero, whatever they stand beside.
+/// The added keys are texts, since in a window -0.0 and 0.0 are one float.
 ///
 /// # Errors
 /// DataFusion's.
@@ -126,8 +126,8 @@ pub fn told_apart(plan: LogicalPlan, mut keys: Vec<SortExpr>) -> Result<(Logical
     Ok((plan, keys))
 }
 
-/// A join or filter by equal floats whose zeros are made one first. Of columns that are equal DataFusion 55 takes one for
-/// the other where it sorts, though one may have -0.0 where the other has 0.0.
+/// A join or filter that compares floats, with -0.0 made 0.0 before. Where two columns are equal, DataFusion 55 sorts
+/// by either of them, though one may have -0.0 where the other has 0.0.
 fn equal_with_one_zero(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mut changes = false;
     let mut one = |expr: &mut Expr, schema: &DFSchema| {
